@@ -1,0 +1,75 @@
+/*
+ * engine.h: what frontends serve. One engine a served volume or snapshot; for now it has one local replica, the store.
+ *
+ * The engine is the frontends' only way in: it finds things by export name, counts and times what passes, and bounds what is
+ * in flight. Overlap order, fan-out and views join it here with replication.
+ *
+ *   names             "VOLUME", "VOLUME@SNAPSHOT", either with "POOL/" in front; without it the name must be unique among pools
+ *   which reactor     all calls from fibers of the pool's reactor; calls Suspend unless they say otherwise
+ *   errors            those of data/store/pool.h
+ */
+#ifndef OXBOW_DATA_ENGINE_ENGINE_H
+#define OXBOW_DATA_ENGINE_ENGINE_H
+
+#include "base/hist.h"
+#include "data/store/pool.h"
+
+#define ENGINE_EXPORT_NAME_MAX (3 * POOL_NAME_MAX + 2)
+
+struct engines; /* everything this process serves */
+struct engine;
+
+struct engines *engines_new(struct rt *rt);
+void engines_free(struct engines *set); /* no engine may be open */
+/* Do not suspend. A pool is removed before it is closed: OXE_BUSY while an engine of it is open. */
+void engines_add_pool(struct engines *set, struct pool *pool);
+OX_CHECKED
+int engines_remove_pool(struct engines *set, struct pool *pool);
+
+struct engine_export {
+	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* the shortest name that is unique */
+	uint64_t size_bytes;
+	uint32_t lba_bytes;
+	bool read_only;
+};
+/* Every volume, then its snapshots. Does not suspend, nor may `fn`; it returns false to stop. */
+void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx);
+
+/* Counted: every open of one name shares one engine. OXE_NOENT; OXE_INVAL with two pools holding the bare name. */
+OX_CHECKED
+int engine_open(struct engines *set, const char *export_name, struct engine **out);
+void engine_close(struct engine *e);
+
+/* Do not suspend; valid until engine_close. */
+const struct vol_info *engine_info(const struct engine *e);
+const char *engine_name(const struct engine *e); /* "POOL/VOLUME[@SNAPSHOT]" */
+
+OX_CHECKED
+int engine_read(struct engine *e, void *data, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED
+int engine_write(struct engine *e, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+		 unsigned vol_flags);
+OX_CHECKED
+int engine_zero(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags);
+OX_CHECKED
+int engine_trim(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED
+int engine_flush(struct engine *e);
+/* As vol_extents, with `since` by snapshot name (NULL: none). */
+OX_CHECKED
+int engine_extents(struct engine *e, const char *since_snapshot, uint64_t offset_bytes, uint64_t len_bytes,
+		   struct vol_extent *extents, size_t max_extents, size_t *extent_count);
+
+enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
+const char *engine_op_name(enum engine_op op); /* "read" ... */
+
+struct engine_stats {
+	uint64_t ops[ENGINE_OPS], bytes[ENGINE_OPS], errors[ENGINE_OPS];
+	struct hist latency_ns[ENGINE_OPS];
+	uint32_t in_flight, open_count;
+};
+/* Statistics outlive engine_close, per export name, until the volume is gone. Does not suspend. */
+void engines_stats_walk(struct engines *set,
+			bool (*fn)(void *ctx, const char *name, const struct engine_stats *s), void *ctx);
+
+#endif

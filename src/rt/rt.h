@@ -1,0 +1,242 @@
+/*
+ * rt.h: the one door to the world: fibers, clock, timers, disks, network, randomness, worker threads.
+ *
+ * A `struct rt` is a reactor: one thread that runs fibers to completion or to their next wait. Everything above this door
+ * (data/, most of control/) is written against it and runs unchanged on host/ (io_uring, sockets, real time) and on sim/
+ * (a seed, virtual time, faulty disks and nets). The core in rt/ (run queue, timers, waiting) is the same for both.
+ *
+ *   who owns memory   objects handed out are owned by the caller until closed; buffers passed in stay the caller's and must
+ *                     not move until the call returns (or `done` runs)
+ *   which reactor     every object belongs to the reactor that made it and is touched by its fibers alone, so nothing here
+ *                     locks. rt_post() and rt_call() are the only ways across, and the only calls safe from other threads
+ *   units             times in nanoseconds, sizes and offsets in bytes
+ *   errors            0 or an OXE_ code (base/err.h)
+ *
+ * A call that can suspend the calling fiber says "Suspends". State read before it may have changed after it.
+ */
+#ifndef OXBOW_RT_RT_H
+#define OXBOW_RT_RT_H
+
+#include "base/base.h"
+#include "base/err.h"
+#include "base/list.h"
+#include "base/uuid.h"
+
+struct rt;
+struct fiber;
+struct rt_ops;
+
+/* ---- the clock and chance ---------------------------------------------------------------------------------------- */
+
+/* Monotonic, from an arbitrary origin. As of the start of this turn of the loop on the host: cheap, at most a turn old. */
+uint64_t rt_now_ns(struct rt *rt);
+/* Monotonic and exact, for measuring; costs a clock read. */
+uint64_t rt_now_exact_ns(struct rt *rt);
+/* Since 1970, UTC; may jump. Only for showing to people, never for deciding. */
+uint64_t rt_wall_ns(struct rt *rt);
+/* From the kernel's generator on the host, from the seed in the simulator. */
+void rt_random(struct rt *rt, void *data, size_t len_bytes);
+uint64_t rt_random_u64(struct rt *rt);
+struct uuid rt_random_uuid(struct rt *rt);
+
+/* ---- fibers ------------------------------------------------------------------------------------------------------ */
+
+/* The reactor of the calling fiber (or of the loop, inside a `done` or timer callback). */
+struct rt *rt_current(void);
+/* The calling fiber; NULL on the loop's own stack, where nothing may suspend. */
+struct fiber *fiber_current(void);
+
+/* Start `fn(arg)` as a fiber of this reactor, from a fiber of it or before it runs. It is put at the end of the run queue;
+ * the caller goes on. `name` is static text, for traces. Nothing is returned: fibers are joined with rt_group. */
+void fiber_spawn(struct rt *rt, const char *name, void (*fn)(void *arg), void *arg);
+/* The same with a 256 KiB stack instead of 64 KiB, for foreign libraries (TLS) that like to use it. */
+void fiber_spawn_big(struct rt *rt, const char *name, void (*fn)(void *arg), void *arg);
+/* Suspends until the other ready fibers have run once. */
+void fiber_yield(void);
+/* Suspends for at least `ns`. */
+void fiber_sleep(uint64_t ns);
+
+/* Waiting, the primitive under everything else. A fiber parks itself; whoever holds its pointer makes it ready, once. */
+void fiber_park(void);		   /* Suspends until fiber_ready(). */
+void fiber_ready(struct fiber *f); /* Puts a parked fiber on the run queue. Does not suspend. */
+
+/* ---- waiting for each other --------------------------------------------------------------------------------------- */
+
+/* A queue of fibers waiting for something the owner describes. FIFO. Zero-fill is not enough: waitq_init(). */
+struct waitq {
+	struct list waiters;
+};
+void waitq_init(struct waitq *q);
+/* Suspends until woken. Re-check the condition after: another fiber may have been first. */
+void waitq_wait(struct waitq *q);
+/* As above, or until the clock passes deadline_ns: then returns false. */
+bool waitq_wait_until(struct waitq *q, uint64_t deadline_ns);
+void waitq_wake_one(struct waitq *q);
+void waitq_wake_all(struct waitq *q);
+bool waitq_empty(const struct waitq *q);
+
+/* Mutual exclusion between fibers of one reactor, held across suspensions; FIFO, so nobody starves. */
+struct fmutex {
+	struct fiber *holder;
+	struct waitq waiters;
+};
+void fmutex_init(struct fmutex *m);
+void fmutex_lock(struct fmutex *m); /* Suspends. */
+void fmutex_unlock(struct fmutex *m);
+
+/* A count of things under way; wait for none. group_add before starting a thing, group_done when it ends. */
+struct rt_group {
+	uint32_t pending;
+	struct waitq waiters;
+};
+void group_init(struct rt_group *g);
+void group_add(struct rt_group *g, uint32_t count);
+void group_done(struct rt_group *g);
+void group_wait(struct rt_group *g); /* Suspends until pending is 0. */
+
+/* ---- timers ------------------------------------------------------------------------------------------------------- */
+
+/* Runs `fn` on the loop's stack (it must not suspend) once, at or after deadline_ns. The struct is the caller's. */
+struct rt_timer {
+	uint64_t deadline_ns;
+	void (*fn)(struct rt_timer *timer);
+	size_t heap_index; /* 0: not armed */
+};
+void timer_init(struct rt_timer *t, void (*fn)(struct rt_timer *timer));
+void timer_arm(struct rt *rt, struct rt_timer *t, uint64_t deadline_ns); /* re-arms if armed */
+void timer_cancel(struct rt *rt, struct rt_timer *t);			 /* harmless if not armed */
+
+/* ---- between reactors and threads ---------------------------------------------------------------------------------- */
+
+/* Run `fn(arg)` in a new fiber of `target`. Safe from any thread; never suspends; messages from one thread keep order. */
+void rt_post(struct rt *target, void (*fn)(void *arg), void *arg);
+/* The same, and Suspends the calling fiber until fn has returned. If target is the caller's own reactor, calls fn directly. */
+void rt_call(struct rt *target, void (*fn)(void *arg), void *arg);
+/* Run `fn(arg)` on a worker thread (in the simulator: at once, costing virtual time) and suspend until it is done. For what
+ * blocks or computes long: it must touch nothing that a reactor owns. Suspends. */
+void rt_offload(void (*fn)(void *arg), void *arg);
+
+/* ---- disks -------------------------------------------------------------------------------------------------------- */
+
+enum rt_io_op { RT_IO_READ, RT_IO_WRITE, RT_IO_FLUSH, RT_IO_DISCARD };
+enum {
+	RT_IO_FUA = 1
+}; /* the write is on stable storage when done (the device's cache is passed or flushed) */
+
+struct rt_disk;
+
+/* One request to a disk. Fill the first part, submit, keep it until `done` has run (on the loop's stack: must not suspend,
+ * may submit more, may make fibers ready). A write that failed may have been carried out in part. */
+struct rt_io {
+	struct rt_disk *disk;
+	enum rt_io_op op;
+	uint32_t flags;
+	void *data;	       /* READ and WRITE: aligned to RT_IO_ALIGN */
+	uint64_t offset_bytes; /* multiple of the disk's lba_bytes */
+	uint64_t len_bytes;    /* multiple of the disk's lba_bytes; 0 for FLUSH */
+	void (*done)(struct rt_io *io);
+	int result; /* 0, or OXE_IO, OXE_NOSPC (the file system under a pool file is full), OXE_SYS */
+	/* For the platform. */
+	struct list link;
+	uint64_t private[4];
+};
+
+#define RT_IO_ALIGN 4096
+
+struct rt_disk_info {
+	uint64_t size_bytes;
+	uint32_t lba_bytes; /* 512 or 4096: the smallest write; larger ones may be torn at multiples of it */
+	bool is_block_device, is_memory;
+	char path[256]; /* as opened, for messages; never an identity */
+};
+
+enum {
+	RT_DISK_READONLY = 1,
+	RT_DISK_CREATE = 2, /* a sparse file of `size_bytes`; OXE_EXISTS if something is there */
+};
+
+/* Open a block device or regular file for direct I/O, held exclusively: OXE_BUSY if any process has it open as a pool.
+ * "mem:SIZE_BYTES:NAME" is plain memory that lives as long as the process. `size_bytes` only matters with RT_DISK_CREATE.
+ * Suspends. */
+OX_CHECKED
+int rt_disk_open(struct rt *rt, const char *path, unsigned flags, uint64_t size_bytes, struct rt_disk **out);
+void rt_disk_close(struct rt_disk *disk);
+const struct rt_disk_info *rt_disk_info(const struct rt_disk *disk);
+/* Extend a regular file to size_bytes, or notice that a block device has grown; the new size is in rt_disk_info. Suspends. */
+OX_CHECKED
+int rt_disk_grow(struct rt_disk *disk, uint64_t size_bytes);
+/* What a foreign program would see on this path: writes e.g. "ext4 file system" or "GPT partition table" into `what`
+ * (empty: nothing known, and the first and last MiB are zero or the file is new). Never opens for writing. Suspends. */
+OX_CHECKED
+int rt_disk_probe(struct rt *rt, const char *path, char *what, size_t what_size_bytes);
+
+/* Never suspends, never calls done before it returns. */
+void rt_io_submit(struct rt_io *io);
+
+/* Suspends until the one request is done; returns its result. */
+OX_CHECKED
+int rt_disk_read(struct rt_disk *disk, void *data, uint64_t len_bytes, uint64_t offset_bytes);
+OX_CHECKED
+int rt_disk_write(struct rt_disk *disk, const void *data, uint64_t len_bytes, uint64_t offset_bytes,
+		  unsigned flags);
+/* Everything whose `done` ran before this was submitted is on stable storage after. */
+OX_CHECKED
+int rt_disk_flush(struct rt_disk *disk);
+/* Advice: the content becomes undefined (S1: nothing is assumed about it). */
+OX_CHECKED
+int rt_disk_discard(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes);
+
+/* ---- payload buffers ----------------------------------------------------------------------------------------------- */
+
+/* A bounded pool of aligned buffers. When its budget is out, rt_buf_get waits: back-pressure, not malloc. */
+struct rt_bufpool;
+struct rt_bufpool *rt_bufpool_new(struct rt *rt, uint64_t budget_bytes);
+void rt_bufpool_free(struct rt_bufpool *pool);
+/* A buffer of at least len_bytes, aligned to RT_IO_ALIGN, contents undefined. len_bytes must be at most the budget.
+ * FIFO among waiters. Suspends. */
+void *rt_buf_get(struct rt_bufpool *pool, size_t len_bytes);
+/* The same without waiting: NULL when the budget is out or others wait. */
+void *rt_buf_try(struct rt_bufpool *pool, size_t len_bytes);
+/* len_bytes as given to rt_buf_get. Poisoned under ASan until given out again. */
+void rt_buf_put(struct rt_bufpool *pool, void *buf, size_t len_bytes);
+
+/* ---- network ------------------------------------------------------------------------------------------------------- */
+
+struct rt_listener;
+struct rt_conn;
+
+struct rt_iovec {
+	void *data;
+	size_t len_bytes;
+};
+
+/* Addresses are text: "unix:/run/oxbow/nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:10809"; port 0 picks one. A stale unix
+ * socket file (nobody listens) is replaced; a live one is OXE_BUSY. Unix sockets are made with mode 0660. Suspends. */
+OX_CHECKED
+int rt_listen(struct rt *rt, const char *address, struct rt_listener **out);
+/* The address in the same form, with the port that was picked. */
+const char *rt_listener_address(const struct rt_listener *l);
+/* The next connection. OXE_SHUTDOWN after rt_listener_close, OXE_SYS if the process is out of descriptors (wait and ask
+ * again). Suspends. */
+OX_CHECKED
+int rt_accept(struct rt_listener *l, struct rt_conn **out);
+/* Stops accepting; a fiber inside rt_accept returns OXE_SHUTDOWN, and frees nothing: the struct goes when both are done. */
+void rt_listener_close(struct rt_listener *l);
+
+OX_CHECKED
+int rt_connect(struct rt *rt, const char *address, uint64_t deadline_ns, struct rt_conn **out);
+/* At least one byte into `data`; *got_bytes = 0 is the peer's orderly end. One receiver at a time. Suspends. */
+OX_CHECKED
+int rt_recv(struct rt_conn *c, void *data, size_t len_bytes, size_t *got_bytes);
+/* All of it, in order, or an error after which nothing more can be sent. One sender at a time; one receiver may be
+ * active besides. Suspends. */
+OX_CHECKED
+int rt_send(struct rt_conn *c, const struct rt_iovec *parts, size_t part_count);
+/* Both directions end: a fiber inside rt_recv or rt_send returns OXE_CLOSED soon. Callable from a timer. Idempotent. */
+void rt_conn_shutdown(struct rt_conn *c);
+/* Ends and frees. No fiber may be inside rt_recv or rt_send. */
+void rt_conn_close(struct rt_conn *c);
+/* For logs: "127.0.0.1:53412" or "unix:pid=123,uid=0". */
+const char *rt_conn_peer(const struct rt_conn *c);
+
+#endif
