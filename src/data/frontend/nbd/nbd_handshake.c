@@ -384,8 +384,9 @@ static enum next option_starttls(struct nbd_conn *c, uint32_t option, struct nbd
 		return drop(c, "bytes in the clear after STARTTLS");
 	if (nbd_option_reply(c, option, NBD_REP_ACK, NULL, 0))
 		return NEXT_END;
-	if (nbd_tls_start(c->server->tls, &c->link, rt_conn_peer(c->link.conn)))
-		return drop(c, "the TLS handshake failed");
+	const char *because;
+	if (nbd_tls_start(c->server->tls, &c->link, &because))
+		return drop(c, because);
 	forget_agreements(c);
 	return NEXT_OPTION;
 }
