@@ -2,7 +2,7 @@
 #include "base/test.h"
 #include "data/engine/engine.h"
 #include "data/engine/pool_double.h"
-#include "data/engine/testrt.h"
+#include "data/engine/engine_testrt.h"
 
 #include <stdio.h>
 

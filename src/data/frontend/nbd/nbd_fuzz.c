@@ -14,7 +14,7 @@
 #include "data/engine/pool_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_format.h"
-#include "data/engine/testrt.h"
+#include "data/engine/engine_testrt.h"
 
 #define ADDRESS	    "unix:fuzz"
 #define VERBS_MAX   200

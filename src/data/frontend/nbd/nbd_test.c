@@ -9,7 +9,7 @@
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
 #include "data/frontend/nbd/nbd_testclient.h"
-#include "data/engine/testrt.h"
+#include "data/engine/engine_testrt.h"
 
 #include <stdio.h>
 

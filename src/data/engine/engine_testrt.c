@@ -1,5 +1,5 @@
 /* testrt.c: see nbd_testrt.h. */
-#include "data/engine/testrt.h"
+#include "data/engine/engine_testrt.h"
 
 #include "base/prng.h"
 #include "rt/rt_platform.h"
