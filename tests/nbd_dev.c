@@ -3,6 +3,8 @@
  * way. Not installed.
  *
  *     nbd_dev SIZE_MIB ADDRESS... [--tls off|optional|required CERT KEY CLIENT_CA|-]
+ *
+ * It starts with the volume "disk", unless its size is 0. A line "volume NAME SIZE_MIB" or "snapshot VOLUME NAME" on standard input makes more.
  */
 #include "base/log.h"
 #include "data/engine/pool_double.h"
@@ -15,6 +17,7 @@
 static struct rt *rt;
 static int argc_, exit_code;
 static char **argv_;
+static struct pool *the_pool;
 
 static void print_event(void *ctx, const struct log_event *event)
 {
@@ -54,10 +57,11 @@ static int serve(void)
 		end++;
 	if (end < argc_)
 		err = tls_options(end, &options.tls);
-	struct pool *pool = pool_double_new("tank");
-	struct uuid id = pool_double_volume(pool, "disk", strtoull(argv_[1], NULL, 10) * MiB, 512);
+	struct pool *pool = the_pool = pool_double_new("tank");
 	struct engines *engines = engines_new(rt);
-	pool_double_snapshot(pool, &id, "empty");
+	uint64_t size_bytes = strtoull(argv_[1], NULL, 10) * MiB;
+	if (size_bytes > 0)
+		pool_double_volume(pool, "disk", size_bytes, 512);
 	engines_add_pool(engines, pool);
 	if (err == 0)
 		err = nbd_server_new(engines, &options, &server);
@@ -70,6 +74,34 @@ static int serve(void)
 	return err;
 }
 
+static char line[256];
+
+static void read_line(void *arg)
+{
+	*(bool *)arg = fgets(line, sizeof(line), stdin) != NULL;
+}
+
+static void obey(void)
+{
+	char verb[32], first[64], second[64];
+	struct volume_info volume;
+	if (sscanf(line, "%31s %63s %63s", verb, first, second) != 3)
+		return;
+	if (strcmp(verb, "volume") == 0)
+		pool_double_volume(the_pool, first, strtoull(second, NULL, 10) * MiB, 512);
+	else if (strcmp(verb, "snapshot") == 0 && volume_find(the_pool, first, &volume) == 0)
+		pool_double_snapshot(the_pool, &volume.id, second);
+	printf("done\n");
+	fflush(stdout);
+}
+
+static void obey_lines(void)
+{
+	bool more = true;
+	while (rt_offload(read_line, &more), more)
+		obey();
+}
+
 static void main_fiber(void *arg)
 {
 	(void)arg;
@@ -78,7 +110,9 @@ static void main_fiber(void *arg)
 		fprintf(stderr, "nbd_dev: %s\n", err_text(err));
 		exit_code = 1;
 		host_rt_stop(rt);
+		return;
 	}
+	obey_lines();
 }
 
 int main(int argc, char **argv)

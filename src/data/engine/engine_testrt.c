@@ -1,4 +1,4 @@
-/* testrt.c: see nbd_testrt.h. */
+/* engine_testrt.c: see engine_testrt.h. */
 #include "data/engine/engine_testrt.h"
 
 #include "base/prng.h"

@@ -1,5 +1,6 @@
 /*
- * engine_testrt.h: a reactor for the tests and fuzzers of the rooms that serve volumes: virtual time, connections and disks in memory.
+ * engine_testrt.h: a reactor for the tests and fuzzers of the rooms that serve volumes: virtual time, connections and
+ * disks in memory.
  *
  * What arrives is cut into pieces of random length under a seed, so that every message is sooner or later seen in halves.
  * Not part of any product binary.
