@@ -170,22 +170,23 @@ WITH_SERVER(the_empty_name_is_the_only_volume_until_there_are_two)
 	client_close(&c);
 }
 
-WITH_SERVER(list_names_every_volume_and_its_snapshots)
+WITH_SERVER(list_names_every_volume_and_its_snapshots_however_many)
 {
+	enum { COUNT = 2000 }; /* more than one batch */
 	char wanted[32];
 	struct option_reply r;
-	for (int i = 0; i < 300; i++) { /* more than one batch */
-		snprintf(wanted, sizeof(wanted), "s%03d", i);
-		if (i % 100 == 0)
-			pool_double_snapshot(t.pool, &t.volume, wanted);
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(wanted, sizeof(wanted), "volume-%04d", i);
+		pool_double_volume(t.pool, wanted, 4096, 512);
 	}
+	pool_double_snapshot(t.pool, &t.volume, "mon");
 	struct client c = greeted();
 	client_option(&c, NBD_OPT_LIST, NULL, 0);
-	const char *const names[] = {"disk", "disk@s000", "disk@s100", "disk@s200"};
-	for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+	for (int i = -2; i < COUNT; i++) {
+		snprintf(wanted, sizeof(wanted), "volume-%04d", i);
 		client_option_reply(&c, &r);
 		CHECK_EQ(r.type, NBD_REP_SERVER);
-		CHECK_STR((char *)r.data + 4, names[i]);
+		CHECK_STR((char *)r.data + 4, i == -2 ? "disk" : i == -1 ? "disk@mon" : wanted);
 	}
 	client_option_reply(&c, &r);
 	CHECK_EQ(r.type, NBD_REP_ACK);
