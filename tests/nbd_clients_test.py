@@ -36,8 +36,8 @@ def run(*command, limit_s=120, status=0, **more):
 def served(*arguments):
     """A daemon with an empty pool, in a directory of its own."""
     with harness.scratch_dir() as directory:
-        pool = f"--init-pool={directory}/pool.img,{GIB}"
-        with harness.running_daemon(directory, pool, *arguments) as daemon:
+        always = (f"--init-pool={directory}/pool.img,{GIB}", f"--nbd=unix:{directory}/data/nbd.sock")
+        with harness.running_daemon(directory, *always, *arguments) as daemon:
             yield daemon, directory
 
 
