@@ -75,7 +75,7 @@ bool sim_node_has_power(const struct sim_node *node);
 /* ---- disks ------------------------------------------------------------------------------------------------------------ */
 
 enum sim_discard {
-	SIM_DISCARD_KEEPS,   /* accepted and ignored: the old data stays */
+	SIM_DISCARD_KEEPS, /* accepted and ignored: the old data stays */
 	SIM_DISCARD_ZEROES,
 	SIM_DISCARD_GARBAGE, /* something else is there */
 	SIM_DISCARD_MIXED,   /* one of these, sector by sector */
@@ -91,7 +91,7 @@ struct sim_disk_faults {
 	uint64_t fail_read_nth, fail_write_nth;				    /* the nth from now on, once */
 	uint32_t misdirect_one_in; /* a write that lands somewhere else, and says it is done */
 	uint32_t rot_one_in;	   /* a write during which one bit flips somewhere on the disk */
-	uint32_t latent_one_in;	   /* a write during which a page somewhere becomes unreadable until rewritten */
+	uint32_t latent_one_in; /* a write during which a page somewhere becomes unreadable until rewritten */
 	enum sim_discard discard;
 	uint32_t torn_bytes;  /* at a power cut writes tear at multiples of this: 512, 4096; 0: they do not */
 	bool write_through;   /* a disk without a volatile cache: every completed write is durable */
@@ -105,7 +105,8 @@ struct sim_fault_text {
 extern const struct sim_fault_text sim_fault_texts[];
 
 /* A disk in a machine. Unwritten space reads as zeroes. */
-struct sim_disk *sim_disk_new(struct sim_node *node, const char *path, uint64_t size_bytes, uint32_t lba_bytes);
+struct sim_disk *sim_disk_new(struct sim_node *node, const char *path, uint64_t size_bytes,
+			      uint32_t lba_bytes);
 struct sim_disk *sim_disk_find(struct sim_node *node, const char *path);
 /* Unwritten space reads as garbage: a disk that served somebody else. Before the first write. */
 void sim_disk_fill(struct sim_disk *disk, uint64_t fill_seed);
@@ -140,14 +141,15 @@ void sim_frozen_free(struct sim_frozen *frozen);
 size_t sim_frozen_unflushed(const struct sim_frozen *frozen);
 size_t sim_frozen_in_flight(const struct sim_frozen *frozen); /* of these, not done yet */
 /* Where the index-th of them went, for people. */
-void sim_frozen_write(const struct sim_frozen *frozen, size_t index, uint64_t *offset_bytes, uint64_t *len_bytes);
+void sim_frozen_write(const struct sim_frozen *frozen, size_t index, uint64_t *offset_bytes,
+		      uint64_t *len_bytes);
 
 enum sim_fate { SIM_LOST, SIM_KEPT, SIM_TORN };
 
 /* A new disk of `node` that holds the frozen one after a power cut in which each unflushed write had the fate given:
  * fates[i] for the i-th. What a torn one leaves is drawn from the node's sim, so `node` should be of a sim of its own. */
-struct sim_disk *sim_disk_fork_power_cut(struct sim_node *node, const char *path, const struct sim_frozen *frozen,
-					 const uint8_t *fates);
+struct sim_disk *sim_disk_fork_power_cut(struct sim_node *node, const char *path,
+					 const struct sim_frozen *frozen, const uint8_t *fates);
 /* The same after a kill: what was done stays, still unflushed; of what was in flight, each piece is drawn. */
 struct sim_disk *sim_disk_fork_kill(struct sim_node *node, const char *path, const struct sim_frozen *frozen);
 
@@ -155,11 +157,11 @@ struct sim_disk *sim_disk_fork_kill(struct sim_node *node, const char *path, con
 
 struct sim_net_faults {
 	uint64_t latency_min_ns, latency_max_ns;
-	uint64_t bytes_per_s;	 /* 0: no limit */
-	uint32_t split_one_in;	 /* a receive that returns less than is there; 1: always */
-	uint32_t reset_one_in;	 /* a sent segment at which the connection breaks for both ends */
-	uint64_t retransmit_ns;	 /* how long a segment that could not pass waits until it is tried again */
-	size_t window_bytes;	 /* sent but not received: more than this and the sender waits */
+	uint64_t bytes_per_s;	/* 0: no limit */
+	uint32_t split_one_in;	/* a receive that returns less than is there; 1: always */
+	uint32_t reset_one_in;	/* a sent segment at which the connection breaks for both ends */
+	uint64_t retransmit_ns; /* how long a segment that could not pass waits until it is tried again */
+	size_t window_bytes;	/* sent but not received: more than this and the sender waits */
 };
 struct sim_net_faults *sim_net_faults(struct sim *sim);
 

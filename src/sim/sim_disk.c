@@ -5,6 +5,7 @@
  * sees any mix, sector by sector, of writes in flight over the same place. What goes wrong is drawn at submission.
  * A buffer that changes while it is being written is a bug of the code under test, and found by its CRC.
  */
+#include "base/bytes.h"
 #include "base/crc32c.h"
 #include "sim/sim_medium.h"
 #include "sim/sim_private.h"
@@ -87,7 +88,8 @@ static struct sim_disk *disk_add(struct sim_node *node, const char *path, uint32
 	return disk;
 }
 
-struct sim_disk *sim_disk_new(struct sim_node *node, const char *path, uint64_t size_bytes, uint32_t lba_bytes)
+struct sim_disk *sim_disk_new(struct sim_node *node, const char *path, uint64_t size_bytes,
+			      uint32_t lba_bytes)
 {
 	struct sim_disk *disk = disk_add(node, path, lba_bytes);
 	assert(u64_is_aligned(size_bytes, SIM_PAGE_BYTES));
@@ -98,7 +100,7 @@ struct sim_disk *sim_disk_new(struct sim_node *node, const char *path, uint64_t 
 struct sim_disk *sim_disk_find(struct sim_node *node, const char *path)
 {
 	struct sim_disk *disk;
-	list_for_each(disk, &node->disks, link) {
+	list_for_each (disk, &node->disks, link) {
 		if (strcmp(disk->path, path) == 0)
 			return disk;
 	}
@@ -552,7 +554,8 @@ static void disk_crash(struct sim_disk *disk, bool power_cut)
 void node_disks_crash(struct sim_node *node, bool power_cut)
 {
 	struct sim_disk *disk;
-	list_for_each(disk, &node->disks, link) disk_crash(disk, power_cut);
+	list_for_each (disk, &node->disks, link)
+		disk_crash(disk, power_cut);
 }
 
 void node_disks_free(struct sim_node *node)
@@ -598,7 +601,8 @@ size_t sim_frozen_in_flight(const struct sim_frozen *frozen)
 	return frozen->medium.flying.count;
 }
 
-void sim_frozen_write(const struct sim_frozen *frozen, size_t index, uint64_t *offset_bytes, uint64_t *len_bytes)
+void sim_frozen_write(const struct sim_frozen *frozen, size_t index, uint64_t *offset_bytes,
+		      uint64_t *len_bytes)
 {
 	const struct sim_write *w = medium_unflushed_at(&frozen->medium, index);
 	*offset_bytes = w->offset_bytes;
@@ -613,8 +617,8 @@ static struct sim_disk *disk_fork(struct sim_node *node, const char *path, const
 	return disk;
 }
 
-struct sim_disk *sim_disk_fork_power_cut(struct sim_node *node, const char *path, const struct sim_frozen *frozen,
-					 const uint8_t *fates)
+struct sim_disk *sim_disk_fork_power_cut(struct sim_node *node, const char *path,
+					 const struct sim_frozen *frozen, const uint8_t *fates)
 {
 	struct sim_disk *disk = disk_fork(node, path, frozen);
 	medium_power_cut(&disk->medium, fates, &node->sim->rng);

@@ -4,14 +4,10 @@
  * Events are a heap by (time, order of arrival), so that ties fall the same way in each run. With shuffling, a ready fiber
  * is picked by the seed before each switch, and nodes take turns in an order the seed chooses.
  */
+#include "rt/rt_sanitize.h"
 #include "sim/sim_private.h"
 
-#if defined(__SANITIZE_ADDRESS__) || (defined(__has_feature) && __has_feature(address_sanitizer))
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_UNPOISON_MEMORY_REGION(addr, size) ((void)(addr), (void)(size))
-#endif
-
+#include <stdio.h>
 #include <sys/mman.h>
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
@@ -44,8 +40,7 @@ static struct sim_event event_pop(struct sim *sim)
 	struct sim_event first = sim->events[1], last = sim->events[sim->event_count--];
 	size_t at = 1, child;
 	for (; (child = 2 * at) <= sim->event_count; at = child) {
-		if (child < sim->event_count &&
-		    event_before(&sim->events[child + 1], &sim->events[child]))
+		if (child < sim->event_count && event_before(&sim->events[child + 1], &sim->events[child]))
 			child++;
 		if (event_before(&last, &sim->events[child]))
 			break;
@@ -76,7 +71,8 @@ static uint64_t op_now_exact_ns(struct rt *rt)
 
 static uint64_t op_wall_ns(struct rt *rt)
 {
-	return 1767225600 * NS_PER_S + node_of(rt)->sim->now_ns; /* the world began on the first of January 2026 */
+	return 1767225600 * NS_PER_S +
+	       node_of(rt)->sim->now_ns; /* the world began on the first of January 2026 */
 }
 
 static void op_random(struct rt *rt, void *data, size_t len_bytes)
@@ -87,7 +83,7 @@ static void op_random(struct rt *rt, void *data, size_t len_bytes)
 /* Stacks outlive simulations: a crash state is over in less time than a mmap and its page faults take. */
 static struct spare_stack {
 	struct spare_stack *next;
-} *spare_stacks[2];
+} * spare_stacks[2];
 
 static struct spare_stack **spare_list(size_t size_bytes)
 {
@@ -100,7 +96,7 @@ static void *op_stack_map(struct rt *rt, size_t size_bytes)
 	struct spare_stack **spares = spare_list(size_bytes), *spare = *spares;
 	(void)rt;
 	if (spare) {
-		ASAN_UNPOISON_MEMORY_REGION(spare, size_bytes);
+		san_unpoison(spare, size_bytes);
 		*spares = spare->next;
 		return spare;
 	}
@@ -115,7 +111,7 @@ static void op_stack_unmap(struct rt *rt, void *low, size_t size_bytes)
 {
 	struct spare_stack *spare = low, **spares = spare_list(size_bytes);
 	(void)rt;
-	ASAN_UNPOISON_MEMORY_REGION(low, size_bytes);
+	san_unpoison(low, size_bytes);
 	spare->next = *spares;
 	*spares = spare;
 }
@@ -201,6 +197,7 @@ static void events_drain(struct sim *sim)
 {
 	while (sim->event_count > 0) {
 		struct sim_event e = event_pop(sim);
+		sim->now_ns = e.when_ns;
 		e.fn(e.arg);
 	}
 }
@@ -208,13 +205,13 @@ static void events_drain(struct sim *sim)
 void sim_free(struct sim *sim)
 {
 	struct sim_node *node, *next;
-	list_for_each(node, &sim->nodes, link) {
+	list_for_each (node, &sim->nodes, link) {
 		if (node->runs)
 			sim_node_kill(node);
 	}
 	events_drain(sim);
 	net_fini(sim);
-	list_for_each_safe(node, next, &sim->nodes, link)
+	list_for_each_safe (node, next, &sim->nodes, link)
 		node_free(node);
 	free(sim->events);
 	free(sim->trace);
@@ -381,7 +378,7 @@ static uint64_t next_moment(struct sim *sim)
 {
 	uint64_t next = sim->event_count ? sim->events[1].when_ns : UINT64_MAX;
 	struct sim_node *node;
-	list_for_each(node, &sim->nodes, link) {
+	list_for_each (node, &sim->nodes, link) {
 		if (node->runs)
 			next = u64_min(next, rt_core_next_deadline_ns(&node->rt));
 	}
@@ -391,7 +388,7 @@ static uint64_t next_moment(struct sim *sim)
 static bool fibers_ready(struct sim *sim)
 {
 	struct sim_node *node;
-	list_for_each(node, &sim->nodes, link) {
+	list_for_each (node, &sim->nodes, link) {
 		if (node->runs && !list_empty(&node->rt.run_queue))
 			return true;
 	}

@@ -37,7 +37,8 @@ static struct sim_page *piece_page(const struct sim_write *w, const uint8_t *dat
 	return page;
 }
 
-struct sim_write *write_new(const void *data, struct sim_page *page, uint64_t offset_bytes, uint64_t len_bytes)
+struct sim_write *write_new(const void *data, struct sim_page *page, uint64_t offset_bytes,
+			    uint64_t len_bytes)
 {
 	struct sim_write *w = write_alloc(offset_bytes, len_bytes);
 	for (size_t i = 0; i < w->piece_count; i++) {
@@ -250,7 +251,8 @@ bool medium_is_readable(const struct sim_medium *m, uint64_t offset_bytes, uint6
 {
 	for (size_t i = 0; i < m->unreadable_count; i++) {
 		const struct sim_range *r = &m->unreadable[i];
-		if (r->offset_bytes < offset_bytes + len_bytes && offset_bytes < r->offset_bytes + r->len_bytes)
+		if (r->offset_bytes < offset_bytes + len_bytes &&
+		    offset_bytes < r->offset_bytes + r->len_bytes)
 			return false;
 	}
 	return true;

@@ -50,7 +50,8 @@ struct sim_medium {
 };
 
 /* A write of `data`; NULL makes one whose pages all are `page` (taken over). Offset and length in whole sectors. */
-struct sim_write *write_new(const void *data, struct sim_page *page, uint64_t offset_bytes, uint64_t len_bytes);
+struct sim_write *write_new(const void *data, struct sim_page *page, uint64_t offset_bytes,
+			    uint64_t len_bytes);
 void write_unref(struct sim_write *w);
 
 void medium_init(struct sim_medium *m, uint64_t size_bytes, uint64_t fill_seed);

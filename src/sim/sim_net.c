@@ -36,7 +36,7 @@ struct end {
 	struct wire *wire;
 	struct list sending; /* segments on their way to the other end */
 	bool pump_armed;
-	uint64_t last_when_ns; /* of the last segment: order is kept */
+	uint64_t last_when_ns;	  /* of the last segment: order is kept */
 	size_t outstanding_bytes; /* sent, not yet received by the peer's process */
 	uint8_t *inbox;
 	size_t inbox_len, inbox_at, inbox_capacity;
@@ -409,7 +409,7 @@ static struct sim_node *target_node(struct sim_node *from, const struct target *
 	struct sim_node *node;
 	if (t->is_unix || t->loopback)
 		return from;
-	list_for_each(node, &from->sim->nodes, link) {
+	list_for_each (node, &from->sim->nodes, link) {
 		if (strcmp(t->host, node->address) == 0 || strcmp(t->host, node->name) == 0)
 			return node;
 	}
@@ -419,7 +419,7 @@ static struct sim_node *target_node(struct sim_node *from, const struct target *
 static struct port *port_find(struct sim_node *node, const struct target *t, const struct sim_node *from)
 {
 	struct port *port;
-	list_for_each(port, &node->sim->net_ports, link) {
+	list_for_each (port, &node->sim->net_ports, link) {
 		if (port->node != node || port->is_unix != t->is_unix || (port->loopback && from != node))
 			continue;
 		if (t->is_unix ? strcmp(port->path, t->path) == 0 : port->number == t->number)
@@ -552,8 +552,8 @@ int net_op_connect(struct rt *rt, const char *address, uint64_t deadline_ns, str
 	if (!to)
 		return err ? err : OXE_NOENT;
 	for (;;) {
-		fiber_sleep(2 * sim_between(sim, sim->net_faults.latency_min_ns,
-					    sim->net_faults.latency_max_ns));
+		fiber_sleep(2 *
+			    sim_between(sim, sim->net_faults.latency_min_ns, sim->net_faults.latency_max_ns));
 		bool open = way_is_open(sim, from, to) && way_is_open(sim, to, from);
 		struct port *port = open ? port_find(to, &t, from) : NULL;
 		if (sim->now_ns >= deadline_ns)
@@ -573,7 +573,7 @@ int net_op_connect(struct rt *rt, const char *address, uint64_t deadline_ns, str
 static void ports_gone(struct sim_node *node)
 {
 	struct port *port, *next;
-	list_for_each_safe(port, next, &node->sim->net_ports, link) {
+	list_for_each_safe (port, next, &node->sim->net_ports, link) {
 		struct end *e;
 		if (port->node != node)
 			continue;
@@ -589,7 +589,7 @@ void net_node_gone(struct sim_node *node, bool power_cut)
 	struct sim *sim = node->sim;
 	struct end *e, *next;
 	ports_gone(node);
-	list_for_each_safe(e, next, &sim->net_ends, link) {
+	list_for_each_safe (e, next, &sim->net_ends, link) {
 		if (e->node != node)
 			continue;
 		if (!power_cut && !end_is_dead(e))

@@ -61,7 +61,7 @@ void sim_after(struct sim *sim, uint64_t delay_ns, void (*fn)(void *arg), void *
 void node_enter(struct sim_node *node);
 void node_leave(void);
 uint64_t sim_between(struct sim *sim, uint64_t low, uint64_t high); /* inclusive */
-bool sim_chance(struct sim *sim, uint32_t one_in);		     /* 0: never */
+bool sim_chance(struct sim *sim, uint32_t one_in);		    /* 0: never */
 
 /* ---- sim_disk.c ---- */
 int disk_op_open(struct rt *rt, const char *path, unsigned flags, uint64_t size_bytes, struct rt_disk **out);
