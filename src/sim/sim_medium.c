@@ -338,5 +338,6 @@ void medium_kill(struct sim_medium *m, struct prng *rng)
 		}
 		medium_drop(m, w);
 		medium_land(m, part, false);
+		write_unref(part);
 	}
 }
