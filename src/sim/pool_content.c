@@ -280,7 +280,7 @@ void content_describe(const struct content *c, uint64_t sector, char *text, size
 		const struct alt *a = &set->alts[i];
 		used += (size_t)snprintf(text + used, size_bytes - used, "%s%llu (%s)", i ? ", " : "",
 					 (unsigned long long)(a->tag & 0xffffffffff),
-					 a->done == NEVER	    ? "in flight"
+					 a->done == NEVER	  ? "in flight"
 					 : a->superseded != NEVER ? "superseded, not flushed"
 								  : "current");
 	}

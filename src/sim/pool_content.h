@@ -30,9 +30,9 @@ struct alt_set {
 
 struct content {
 	uint64_t sector_count;
-	uint64_t *tags;		/* the value, where there is one */
-	struct alt_set **sets;	/* the values, where there are several; else NULL */
-	uint32_t *open;		/* sectors that have, or lately had, a set */
+	uint64_t *tags;	       /* the value, where there is one */
+	struct alt_set **sets; /* the values, where there are several; else NULL */
+	uint32_t *open;	       /* sectors that have, or lately had, a set */
 	size_t open_count, open_capacity;
 	uint8_t *listed;   /* the sector is in `open` */
 	uint64_t *touched; /* for each 64 KiB, when it was written last */

@@ -240,8 +240,8 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
 }
 
-static bool check_volume_facts(struct checking *c, const struct model_volume *v, const struct volume_info *info,
-			       bool reverted)
+static bool check_volume_facts(struct checking *c, const struct model_volume *v,
+			       const struct volume_info *info, bool reverted)
 {
 	bool size_fits = info->size_bytes == v->size_bytes || info->size_bytes == v->new_size_bytes;
 	if (v->reverting_to >= 0)

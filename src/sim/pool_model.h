@@ -40,7 +40,7 @@ struct model_volume {
 	/* For the workload, nothing to do with what is promised. */
 	struct vol *handle;
 	uint32_t users;
-	uint64_t oldest_read;
+	bool closing; /* a call that needs it closed waits or runs */
 };
 
 struct model {
@@ -64,7 +64,7 @@ void model_snapshot_drop(struct model_snapshot *s);
 
 struct model_check {
 	bool power_cut; /* else only kills happened */
-	bool full;	/* read everything, rather than what is open, what was touched lately and a few others */
+	bool full; /* read everything, rather than what is open, what was touched lately and a few others */
 	struct prng *rng;
 	struct model *learned; /* NULL, or an empty model to fill with what was found; needs `full` */
 };

@@ -70,8 +70,7 @@ void value_describe(const void *sector, char *text, size_t size_bytes)
 	} else if (words[WORD_MAGIC] == VALUE_MAGIC) {
 		bool whole = body_is(words, words[WORD_NUMBER], words[WORD_TAG]);
 		snprintf(text, size_bytes, "%sversion %llu of volume %llu, sector %llu",
-			 whole ? "" : "a broken ",
-			 (unsigned long long)(words[WORD_TAG] & 0xffffffffff),
+			 whole ? "" : "a broken ", (unsigned long long)(words[WORD_TAG] & 0xffffffffff),
 			 (unsigned long long)(words[WORD_TAG] >> 40), (unsigned long long)words[WORD_NUMBER]);
 	} else {
 		snprintf(text, size_bytes, "garbage %016llx %016llx", (unsigned long long)words[0],
