@@ -4,7 +4,7 @@
  * The parent forks workers, which take seed after seed from a shared counter and note in shared memory what they are at, so
  * that a worker that dies of an assert still tells which seed and crash state it was.
  */
-#include "data/store/mutant.h"
+#include "sim/pool_mutants.h"
 #include "sim/pool_run.h"
 #include "sim/sim.h"
 
@@ -67,7 +67,7 @@ static void print_replay(FILE *out, uint64_t seed, uint64_t state_id)
 	if (state_id)
 		fprintf(out, " --state %llu", (unsigned long long)state_id);
 	if (options.mutant)
-		fprintf(out, " --mutant %s", mutant_rows[options.mutant].name);
+		fprintf(out, " --mutant %u", options.mutant);
 	fprintf(out, "\n");
 }
 
@@ -234,29 +234,35 @@ static bool run_seeds(bool show)
 
 /* ---- mutants -------------------------------------------------------------------------------------------------------------------- */
 
+#ifdef OXBOW_MUTANTS
+static const bool mutants_are_built = true;
+#else
+static const bool mutants_are_built = false;
+#endif
+
+static bool mutant_try(const struct pool_mutant *m)
+{
+	uint64_t start_s = clock_s();
+	mutant_active = m->number;
+	bool caught = !run_seeds(false);
+	printf("%s %3u  seed %-5llu %7llu states %4llu s  %s\n", caught ? "caught" : "MISSED", m->number,
+	       (unsigned long long)shared->failed_seed, (unsigned long long)shared->states,
+	       (unsigned long long)(clock_s() - start_s), m->text);
+	if (caught)
+		printf("            %s\n", shared->failure);
+	fflush(stdout);
+	return caught;
+}
+
 /* Each planted bug must be caught by some seed. */
 static int run_mutants(void)
 {
 	uint32_t caught = 0, total = 0;
-	if (!mutants_are_built) {
-		fprintf(stderr, "oxbow-sim: built without mutants: use oxbow-sim-mutants\n");
-		return EXIT_USAGE;
-	}
 	run_is_quiet = true;
-	for (uint32_t i = 1; mutant_rows[i].name; i++, total++) {
-		if (options.mutant && options.mutant != i)
-			continue;
-		mutant_chosen = i;
-		uint64_t start_s = clock_s();
-		bool missed = run_seeds(false);
-		caught += missed ? 0 : 1;
-		printf("%-7s %-28s %6llu states %4llu s  seed %-6llu %s\n", missed ? "MISSED" : "caught",
-		       mutant_rows[i].name, (unsigned long long)shared->states,
-		       (unsigned long long)(clock_s() - start_s), (unsigned long long)shared->failed_seed,
-		       missed ? mutant_rows[i].text : shared->failure);
-	}
+	for (const struct pool_mutant *m = pool_mutants; m->number; m++, total++)
+		caught += mutant_try(m) ? 1 : 0;
 	printf("%u of %u mutants caught\n", caught, total);
-	return caught == total || options.mutant ? EXIT_FINE : EXIT_FAILED;
+	return caught == total ? EXIT_FINE : EXIT_FAILED;
 }
 
 /* ---- the command line ------------------------------------------------------------------------------------------------------------ */
@@ -274,7 +280,7 @@ static void usage(FILE *out)
 		     "  --keep-going    go on after a seed has failed\n"
 		     "  --hash          print each seed's hash of everything that happened\n"
 		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
-		     "  --mutant NAME   plant this one\n"
+		     "  --mutant N      plant this one\n"
 		     "  --list-faults   what can go wrong in the simulator\n"
 		     "  --list-mutants  what can be planted\n"
 		     "exit: 0 all is well, 1 a seed failed (or a mutant was missed), 2 usage\n");
@@ -287,16 +293,6 @@ static uint64_t duration_s(const char *text)
 	return n * (*end == 'h' ? 3600 : *end == 'm' ? 60 : 1);
 }
 
-static uint32_t mutant_named(const char *name)
-{
-	for (uint32_t i = 1; mutant_rows[i].name; i++) {
-		if (strcmp(mutant_rows[i].name, name) == 0)
-			return i;
-	}
-	fprintf(stderr, "oxbow-sim: no mutant is called %s\n", name);
-	exit(EXIT_USAGE);
-}
-
 static void list_faults(void)
 {
 	for (const struct sim_fault_text *f = sim_fault_texts; f->name; f++)
@@ -306,8 +302,8 @@ static void list_faults(void)
 
 static void list_mutants(void)
 {
-	for (uint32_t i = 1; mutant_rows[i].name; i++)
-		printf("%-28s %s\n", mutant_rows[i].name, mutant_rows[i].text);
+	for (const struct pool_mutant *m = pool_mutants; m->number; m++)
+		printf("%3u  %s\n", m->number, m->text);
 	exit(EXIT_FINE);
 }
 
@@ -384,7 +380,7 @@ static void option_take(int opt, const char *text)
 		options.mutants = true;
 		break;
 	case OPT_MUTANT:
-		mutant_chosen = options.mutant = mutant_named(text);
+		mutant_active = options.mutant = (uint32_t)strtoul(text, NULL, 10);
 		break;
 	case OPT_LIST_FAULTS:
 		list_faults();
@@ -412,6 +408,10 @@ int main(int argc, char **argv)
 	if (shared == MAP_FAILED)
 		return EXIT_DIED;
 	run_progress = note_progress;
+	if ((options.mutants || options.mutant) && !mutants_are_built) {
+		fprintf(stderr, "oxbow-sim: built without mutants: use oxbow-sim-mutants\n");
+		return EXIT_USAGE;
+	}
 	if (options.mutants)
 		return run_mutants();
 	return run_seeds(true) ? EXIT_FINE : EXIT_FAILED;
