@@ -420,7 +420,7 @@ static void request_check(const struct sim_disk *disk, const struct rt_io *io)
 {
 	bool moves_data = io->op == RT_IO_READ || io->op == RT_IO_WRITE;
 	assert(io->op != RT_IO_FLUSH || io->len_bytes == 0);
-	assert(!moves_data || (io->len_bytes > 0 && (uintptr_t)io->data % RT_IO_ALIGN == 0));
+	assert(!moves_data || (io->len_bytes > 0 && (uintptr_t)io->data % RT_MEMORY_ALIGN == 0));
 	assert(io->offset_bytes % disk->lba_bytes == 0 && io->len_bytes % disk->lba_bytes == 0);
 	assert(io->offset_bytes <= disk->medium.current.size_bytes);
 	assert(io->len_bytes <= disk->medium.current.size_bytes - io->offset_bytes);
