@@ -120,6 +120,68 @@ class Api:
             raise Refused(response.status, answer)
         return answer
 
+    def pools(self):
+        return self.call("GET", "/v1/pools")["pools"]
+
+    def space(self):
+        """Of the only pool: total_bytes, data_bytes, metadata_bytes, journal_bytes, free_bytes, reserve_bytes."""
+        return self.pools()[0]["space"]
+
+    def pool_check(self, pool=None):
+        """The check's result; a problem is a broken promise."""
+        result = self.call("POST", f"/v1/pools/{pool or self.pools()[0]['id']}/check")
+        texts = [problem["text"] for problem in result["problems"][:10]]
+        expect(result["problem_count"] == 0, f"pool check found {result['problem_count']} problems: {texts}")
+        return result
+
+    def volumes(self):
+        return self.call("GET", "/v1/volumes")["volumes"]
+
+    def volume(self, ref):
+        return self.call("GET", f"/v1/volumes/{ref}")
+
+    def volume_create(self, name, size_bytes, volume_id=None, block_size_bytes=512):
+        return self.call("POST", "/v1/volumes", {"name": name, "size_bytes": size_bytes, "id": volume_id or new_id(),
+                                                 "block_size_bytes": block_size_bytes})
+
+    def volume_grow(self, ref, size_bytes):
+        return self.call("PATCH", f"/v1/volumes/{ref}", {"size_bytes": size_bytes})
+
+    def volume_rename(self, ref, name):
+        return self.call("PATCH", f"/v1/volumes/{ref}", {"name": name})
+
+    def volume_delete(self, ref):
+        return self.call("DELETE", f"/v1/volumes/{ref}")
+
+    def volume_revert(self, ref, snapshot, head_id=None):
+        return self.call("POST", f"/v1/volumes/{ref}/revert", {"snapshot": snapshot, "head_id": head_id or new_id()})
+
+    def snapshots(self, volume):
+        return self.call("GET", f"/v1/volumes/{volume}/snapshots")["snapshots"]
+
+    def snapshot(self, ref):
+        return self.call("GET", f"/v1/snapshots/{ref}")
+
+    def snapshot_create(self, volume, name, snapshot_id=None):
+        return self.call("POST", f"/v1/volumes/{volume}/snapshots", {"name": name, "id": snapshot_id or new_id()})
+
+    def snapshot_delete(self, ref):
+        return self.call("DELETE", f"/v1/snapshots/{ref}")
+
+    def clone(self, snapshot, name, volume_id=None, full_copy=False):
+        return self.call("POST", f"/v1/snapshots/{snapshot}/clone",
+                         {"name": name, "id": volume_id or new_id(), "full_copy": full_copy})
+
+    def jobs(self):
+        return self.call("GET", "/v1/jobs")["jobs"]
+
+    def jobs_wait(self, limit_s=60):
+        wait_until(lambda: not self.jobs(), "end of all jobs", limit_s, every_s=0.02)
+
+    def close_wait(self, kind, ref):
+        """Until the daemon has noticed that the last client of a volume or snapshot is gone."""
+        wait_until(lambda: self.call("GET", f"/v1/{kind}s/{ref}")["open_count"] == 0, f"closing of {kind} {ref}")
+
 
 # ---- the daemon -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +215,7 @@ class Daemon:
         if self.process.poll() is not None:
             raise Broken(f"oxbowd ended by itself with status {self.process.returncode}\n{self.log_tail()}")
         try:
-            self.api.call("GET", "/readyz")
+            self.api.call("GET", "/v1/ready")
             return True
         except (Gone, Refused):
             return False
@@ -191,6 +253,9 @@ class Daemon:
             raise Broken(f"oxbow {' '.join(arguments)}: status {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
+    def pool_check(self):
+        return self.api.pool_check()
+
     def uri(self, export):
         return f"nbd+unix:///{export}?socket={self.nbd}"
 
@@ -207,6 +272,73 @@ def running_daemon(directory, *arguments):
     finally:
         if daemon.process and daemon.process.poll() is None:
             daemon.kill()
+
+
+# ---- verified load -------------------------------------------------------------------------------------------------
+
+LOST = 3  # verify_client's status when the connection went away
+
+
+class Verifier:
+    """verify_client on one volume: its ledger, its load, its checks (tests/verify/verify_client.c)."""
+    next_tag = 1
+
+    def __init__(self, daemon, directory, unit_bytes, size_bytes):
+        self.daemon, self.unit_bytes = daemon, unit_bytes
+        self.tag = Verifier.next_tag
+        Verifier.next_tag += 1
+        self.ledger = os.path.join(directory, f"ledger.{self.tag}")
+        self.process = None
+        self.run("init", self.ledger, self.tag, unit_bytes, size_bytes // unit_bytes)
+
+    @staticmethod
+    def run(*arguments):
+        """Its output; Gone if the connection was lost, Broken if a promise was."""
+        command = [VERIFY, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+        if done.returncode == LOST:
+            raise Gone(f"verify_client {arguments[0]}: {done.stderr.strip()}")
+        expect(done.returncode == 0, f"verify_client {' '.join(map(str, arguments))}:\n{done.stderr}")
+        return done.stdout.strip()
+
+    def on(self, verb, export, *arguments):
+        return self.run(verb, self.daemon.nbd, export, *arguments)
+
+    def load_start(self, export, seed, depth, commands=0):
+        expect(self.process is None, f"tag {self.tag} has a load already")
+        command = [VERIFY, "load", self.daemon.nbd, export, self.ledger, str(seed), str(depth), str(commands)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        text=True)
+
+    def load_end(self, may_be_lost, limit_s=30):
+        """Wait for the load to end by itself: after its commands, or because the daemon died. Returns what it printed."""
+        process, self.process = self.process, None
+        out, err = process.communicate(timeout=limit_s)
+        good = process.returncode == 0 or (may_be_lost and process.returncode == LOST)
+        expect(good, f"the load of tag {self.tag} ended with status {process.returncode}: {out}{err}")
+        return out.strip()
+
+    def load_stop(self, may_be_lost=False):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            return self.load_end(may_be_lost)
+        return ""
+
+    def check(self, export):
+        """Everything acknowledged is there; what was found is the truth from now on. Returns the hash line."""
+        return self.on("check", export, self.ledger, "settle")
+
+    def adopt(self, export):
+        return self.on("adopt", export, self.ledger)
+
+    def hash(self, export):
+        return self.on("hash", export, self.unit_bytes)
+
+    def copy(self, name):
+        """The ledger as it is now, for `within`."""
+        path = f"{self.ledger}.{name}"
+        shutil.copyfile(self.ledger, path)
+        return path
 
 
 # ---- running named tests --------------------------------------------------------------------------------------------
