@@ -23,14 +23,14 @@ def stopped_and_continued_it_goes_on_as_if_nothing_was():
         daemon.api.volume_create("v", VOLUME_BYTES)
         verifier = harness.Verifier(daemon, directory, 4096, VOLUME_BYTES)
         verifier.load_start("v", seed=1, depth=16, commands=60000)
-        for _ in range(3):
+        for turn in range(3):
             daemon.process.send_signal(signal.SIGSTOP)
             harness.wait_until(lambda: process_state(daemon.process.pid) == "T", "stopped daemon")
             stalled = ledger_time(verifier)
             harness.wait_until(lambda since=stalled: ledger_time(verifier) == since, "standstill")
             daemon.process.send_signal(signal.SIGCONT)
             harness.wait_until(lambda: process_state(daemon.process.pid) != "T", "continued daemon")
-            daemon.api.snapshot_create("v", f"s{_}")
+            daemon.api.snapshot_create("v", f"s{turn}")
         verifier.load_end(may_be_lost=False, limit_s=60)
         verifier.check("v")
         daemon.pool_check()
