@@ -34,7 +34,7 @@ class Refused(Exception):
 
     def __init__(self, status, body):
         super().__init__(f"{status} {body}")
-        self.status = status
+        self.status, self.body = status, body
         self.error = body.get("error") if isinstance(body, dict) else None
 
 
