@@ -310,18 +310,18 @@ class Verifier:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True)
 
-    def load_end(self, may_be_lost, limit_s=30):
+    def load_end(self, may_be_lost, limit_s=30, stopped=False):
         """Wait for the load to end by itself: after its commands, or because the daemon died. Returns what it printed."""
         process, self.process = self.process, None
         out, err = process.communicate(timeout=limit_s)
-        good = process.returncode == 0 or (may_be_lost and process.returncode == LOST)
-        expect(good, f"the load of tag {self.tag} ended with status {process.returncode}: {out}{err}")
+        good = (0,) + ((LOST,) if may_be_lost else ()) + ((-signal.SIGTERM,) if stopped else ())  # before it had begun
+        expect(process.returncode in good, f"the load of tag {self.tag} ended with status {process.returncode}: {out}{err}")
         return out.strip()
 
     def load_stop(self, may_be_lost=False):
         if self.process:
             self.process.send_signal(signal.SIGTERM)
-            return self.load_end(may_be_lost)
+            return self.load_end(may_be_lost, stopped=True)
         return ""
 
     def check(self, export):

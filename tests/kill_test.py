@@ -385,12 +385,13 @@ def one_round(world, number):
     world.loads_end()
     if operation:
         operation.crashed()
-    seconds, died_again = restart(daemon, rng)
-    happened = after_crash(world, operation)
     text = operation.text if operation else "nothing"
-    outcome = {None: "", True: " (was done)", False: " (was not done)"}[happened]
-    print(f"{number:4}  killed after {moment_s * 1000:3.0f} ms{' and %d times more' % died_again if died_again else ''} in "
-          f"{text}{outcome}; ready in {seconds * 1000:.0f} ms", flush=True)
+    print(f"{number:4}  killed after {moment_s * 1000:3.0f} ms in {text}", end="", flush=True)
+    seconds, died_again = restart(daemon, rng)
+    more = f", killed {died_again} times more on the way up" if died_again else ""
+    print(f"{more}; ready in {seconds * 1000:.0f} ms", end="", flush=True)
+    happened = after_crash(world, operation)
+    print({None: "", True: "; it was done", False: "; it was not done"}[happened], flush=True)
     return seconds
 
 
@@ -442,7 +443,7 @@ def main():
         with harness.scratch_dir("oxbow-kill.") as directory:
             run(directory, options.kills, options.seed)
     except Broken as why:
-        print(f"BROKEN: {why}\nthe same choices again: tests/kill_test.py --kills {options.kills} --seed {options.seed}")
+        print(f"\nBROKEN: {why}\nthe same choices again: tests/kill_test.py --kills {options.kills} --seed {options.seed}")
         return 1
     return 0
 

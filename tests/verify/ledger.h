@@ -10,6 +10,7 @@
  *     acked          the last command on this unit that was acknowledged; 0: never written
  *     issued         the last one sent; differs from acked while that is in flight, or was when the daemon died
  *     flushed        what was acknowledged when the last FLUSH that succeeded was sent: all a power cut must leave
+ *     zeroed         the last command sent that makes it zeroes: zeroes do not say themselves who wrote them
  */
 #ifndef OXBOW_TESTS_VERIFY_LEDGER_H
 #define OXBOW_TESTS_VERIFY_LEDGER_H
@@ -23,7 +24,7 @@
 
 struct ledger_unit {
 	uint32_t acked, acked_tag;
-	uint32_t issued, flushed;
+	uint32_t issued, flushed, zeroed;
 };
 
 struct ledger {

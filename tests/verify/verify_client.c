@@ -159,7 +159,9 @@ static bool slot_send(struct load *l, struct slot *s)
 	struct ledger *g = l->ledger;
 	for (uint32_t i = 0; s->seq && i < s->count; i++) {
 		g->units[s->first + i].issued = s->seq;
-		if (s->command.type == NBD_WRITE)
+		if (s->command.type != NBD_WRITE)
+			g->units[s->first + i].zeroed = s->seq;
+		else
 			stamp_fill((char *)l->buffer + i * g->unit_bytes, g->unit_bytes, g->tag, s->first + i,
 				   s->seq);
 	}
@@ -403,31 +405,29 @@ static bool right_acknowledged(const struct survey *s, uint32_t index, struct co
 	       (u->issued != u->acked && content_is(c, index, s->ledger->tag, u->issued));
 }
 
-/* A stamp of command `seq` in the unit means the command was on this unit, so the numbers in between need not be known one
- * by one. Zeroes do not say whose they are: any zeroing command in between may have made them. */
-static bool right_between(const struct survey *s, uint32_t index, struct content c, uint32_t after,
-			  uint32_t until)
+/* As some command after `after` left it. A stamp of command `seq` in the unit means that the command was on this unit, so the
+ * numbers in between need not be known one by one; zeroes need a zeroing command on this unit. */
+static bool right_later(const struct survey *s, uint32_t index, struct content c, uint32_t after)
 {
+	const struct ledger_unit *u = &s->ledger->units[index];
 	after = (uint32_t)u64_max(after, s->ledger->floor_seq);
 	if (c.kind == CONTENT_STAMP)
-		return c.unit == index && c.tag == s->ledger->tag && c.seq > after && c.seq <= until;
-	return until > after;
+		return c.unit == index && c.tag == s->ledger->tag && c.seq > after && c.seq <= u->issued;
+	return u->zeroed > after;
 }
 
 static bool right_since_flush(const struct survey *s, uint32_t index, struct content c)
 {
-	const struct ledger_unit *u = &s->ledger->units[index];
-	uint32_t last = u->issued ? u->issued : u->acked;
-	return right_acknowledged(s, index, c) || content_is(c, index, s->ledger->tag, u->flushed) ||
-	       right_between(s, index, c, u->flushed, last);
+	uint32_t flushed = s->ledger->units[index].flushed;
+	return right_acknowledged(s, index, c) || content_is(c, index, s->ledger->tag, flushed) ||
+	       right_later(s, index, c, flushed);
 }
 
 static bool right_within(const struct survey *s, uint32_t index, struct content c)
 {
-	const struct ledger_unit *before = &s->before->units[index], *after = &s->ledger->units[index];
+	const struct ledger_unit *before = &s->before->units[index];
 	return content_is(c, index, before->acked_tag, before->acked) ||
-	       right_between(s, index, c, before->acked_tag == s->ledger->tag ? before->acked : 0,
-			     after->issued);
+	       right_later(s, index, c, before->acked_tag == s->ledger->tag ? before->acked : 0);
 }
 
 static void keep_found(struct ledger_unit *unit, struct content c)
