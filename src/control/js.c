@@ -35,6 +35,11 @@ struct js *js_array(void)
 	return wrap(made(json_array()));
 }
 
+struct js *js_null(void)
+{
+	return wrap(json_null());
+}
+
 void js_free(struct js *value)
 {
 	json_decref(unwrap(value));

@@ -19,6 +19,7 @@ struct js; /* a value; never defined: it is jansson's */
 
 struct js *js_object(void);
 struct js *js_array(void);
+struct js *js_null(void);
 void js_free(struct js *value); /* NULL is harmless */
 
 void js_set(struct js *object, const char *key, struct js *value);
