@@ -101,6 +101,7 @@ struct rt_timer {
 	uint64_t deadline_ns;
 	void (*fn)(struct rt_timer *timer);
 	size_t heap_index; /* 0: not armed */
+	uint64_t order;	   /* the core's: timers of one deadline fire in the order they were armed */
 };
 void timer_init(struct rt_timer *t, void (*fn)(struct rt_timer *timer));
 void timer_arm(struct rt *rt, struct rt_timer *t, uint64_t deadline_ns); /* re-arms if armed */

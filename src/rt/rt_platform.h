@@ -53,11 +53,13 @@ struct rt {
 	const struct rt_ops *ops;
 	uint64_t now_ns;
 	struct list run_queue;	    /* fibers that are ready, in order */
+	struct list fibers;	    /* all that have not ended, for rt_core_abandon */
 	struct list free_stacks[2]; /* pooled: normal, big */
 	uint32_t free_stack_count[2];
 	struct fiber *current;	  /* NULL on the loop's stack */
 	struct rt_timer **timers; /* binary heap by deadline, from index 1 */
 	size_t timer_count, timer_capacity;
+	uint64_t timer_order;		/* of the last one armed */
 	uint64_t fibers_live, switches; /* for metrics and leak checks */
 	void *loop_context[8];		/* where the loop's own registers rest, and sanitizer handles */
 };

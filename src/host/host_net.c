@@ -1,0 +1,457 @@
+/*
+ * host_net.c: stream sockets, unix and TCP.
+ *
+ * Sockets stay in blocking mode, because the ring waits for those and returns EAGAIN for others; where the kernel is tried
+ * first without waiting, MSG_DONTWAIT says so.
+ *
+ * Accepting is one entry per rt_accept(), not a multishot: connections nobody asked for yet wait in the kernel's backlog,
+ * which is bounded and pushes back, rather than in a queue of ours.
+ */
+#include "host/host_internal.h"
+
+#include "host/host_addr.h"
+
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BACKLOG	   1024
+#define SEND_PARTS 16 /* of one system call */
+
+static_assert(sizeof(struct rt_iovec) == sizeof(struct iovec) &&
+		      offsetof(struct rt_iovec, len_bytes) == offsetof(struct iovec, iov_len),
+	      "our parts are the kernel's");
+
+/* ---- connections --------------------------------------------------------------------------------------------------- */
+
+struct host_conn {
+	struct rt_conn conn;
+	int fd;
+	bool shut, receiving, sending;
+	bool eager; /* the last receive found data waiting: look before asking the ring */
+	char peer[ADDR_TEXT_SIZE];
+};
+
+static struct host_conn *conn_of(struct rt_conn *c)
+{
+	return container_of(c, struct host_conn, conn);
+}
+
+static void peer_describe(int fd, char text[ADDR_TEXT_SIZE])
+{
+	struct host_addr addr = {.len_bytes = sizeof(addr) - offsetof(struct host_addr, any)};
+	struct ucred cred = {0};
+	socklen_t cred_bytes = sizeof(cred);
+	char full[ADDR_TEXT_SIZE];
+	snprintf(text, ADDR_TEXT_SIZE, "gone");
+	if (getpeername(fd, &addr.any, &addr.len_bytes))
+		return;
+	if (addr_is_unix(&addr)) {
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_bytes) == 0)
+			snprintf(text, ADDR_TEXT_SIZE, "unix:pid=%d,uid=%u", cred.pid, cred.uid);
+		return;
+	}
+	addr_format(&addr, full);
+	snprintf(text, ADDR_TEXT_SIZE, "%s", full + strlen("tcp:"));
+}
+
+static struct rt_conn *conn_new(struct rt *rt, int fd)
+{
+	struct host_conn *c = mem_alloc(sizeof(*c));
+	*c = (struct host_conn){.conn = {.rt = rt}, .fd = fd};
+	int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
+		   sizeof(on)); /* refused by unix sockets, which need none */
+	peer_describe(fd, c->peer);
+	host_of(rt)->open_objects++;
+	return &c->conn;
+}
+
+static int net_error(int os_errno)
+{
+	switch (os_errno) {
+	case ECANCELED:
+	case ECONNABORTED:
+	case EBADF:
+		return OXE_CLOSED;
+	default:
+		return err_from_errno(os_errno);
+	}
+}
+
+static ssize_t recv_ring(struct host_conn *c, void *data, size_t len_bytes, bool looked)
+{
+	struct host_wait wait;
+	struct io_uring_sqe *sqe = host_sqe(host_of(c->conn.rt));
+	io_uring_prep_recv(sqe, c->fd, data, len_bytes, 0);
+	if (looked)
+		sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+	return host_await(sqe, &wait);
+}
+
+static ssize_t recv_once(struct host_conn *c, void *data, size_t len_bytes)
+{
+	bool looked = c->eager;
+	if (looked) {
+		ssize_t n = recv(c->fd, data, len_bytes, MSG_DONTWAIT);
+		if (n >= 0 || errno != EAGAIN)
+			return n >= 0 ? n : -errno;
+	}
+	return recv_ring(c, data, len_bytes, looked);
+}
+
+int host_recv(struct rt_conn *conn, void *data, size_t len_bytes, size_t *got_bytes)
+{
+	struct host_conn *c = conn_of(conn);
+	ssize_t n = -EINTR;
+	assert(!c->receiving && len_bytes > 0);
+	c->receiving = true;
+	while (!c->shut && (n == -EINTR || n == -EAGAIN))
+		n = recv_once(c, data, len_bytes);
+	c->receiving = false;
+	if (n <= 0 && c->shut)
+		return OXE_CLOSED;
+	if (n < 0)
+		return net_error((int)-n);
+	*got_bytes = (size_t)n;
+	return 0;
+}
+
+/* Where in the caller's parts the next byte to send is. */
+struct send_cursor {
+	const struct rt_iovec *parts;
+	size_t count, skip_bytes;
+};
+
+static size_t cursor_window(const struct send_cursor *at, struct iovec *window)
+{
+	size_t n = u64_min(at->count, SEND_PARTS);
+	for (size_t i = 0; i < n; i++)
+		window[i] = (struct iovec){at->parts[i].data, at->parts[i].len_bytes};
+	window[0].iov_base = (char *)window[0].iov_base + at->skip_bytes;
+	window[0].iov_len -= at->skip_bytes;
+	return n;
+}
+
+/* Past what was sent, and past empty parts. */
+static void cursor_advance(struct send_cursor *at, size_t sent_bytes)
+{
+	at->skip_bytes += sent_bytes;
+	while (at->count && at->skip_bytes >= at->parts->len_bytes) {
+		at->skip_bytes -= at->parts->len_bytes;
+		at->parts++;
+		at->count--;
+	}
+}
+
+/* At once if the socket has room, which it nearly always has; else the ring waits for room. */
+static ssize_t send_once(struct host_conn *c, const struct send_cursor *at)
+{
+	struct iovec window[SEND_PARTS];
+	struct msghdr msg = {.msg_iov = window, .msg_iovlen = cursor_window(at, window)};
+	ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n >= 0 || errno != EAGAIN)
+		return n >= 0 ? n : -errno;
+	struct host_wait wait;
+	struct io_uring_sqe *sqe = host_sqe(host_of(c->conn.rt));
+	io_uring_prep_sendmsg(sqe, c->fd, &msg, MSG_NOSIGNAL | MSG_WAITALL);
+	sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+	return host_await(sqe, &wait);
+}
+
+int host_send(struct rt_conn *conn, const struct rt_iovec *parts, size_t part_count)
+{
+	struct host_conn *c = conn_of(conn);
+	struct send_cursor at = {parts, part_count, 0};
+	int result = 0;
+	assert(!c->sending);
+	c->sending = true;
+	cursor_advance(&at, 0);
+	while (at.count && !result) {
+		ssize_t n = c->shut ? -EPIPE : send_once(c, &at);
+		if (n >= 0)
+			cursor_advance(&at, (size_t)n);
+		else if (n != -EINTR && n != -EAGAIN)
+			result = net_error((int)-n);
+	}
+	c->sending = false;
+	return result;
+}
+
+/* Wakes whoever waits on the socket, with end of stream or EPIPE. */
+void host_conn_shutdown(struct rt_conn *conn)
+{
+	struct host_conn *c = conn_of(conn);
+	if (!c->shut)
+		shutdown(c->fd, SHUT_RDWR);
+	c->shut = true;
+}
+
+void host_conn_close(struct rt_conn *conn)
+{
+	struct host_conn *c = conn_of(conn);
+	assert(!c->receiving && !c->sending);
+	close(c->fd);
+	host_of(conn->rt)->open_objects--;
+	free(c);
+}
+
+const char *host_conn_peer(const struct rt_conn *c)
+{
+	return container_of(c, const struct host_conn, conn)->peer;
+}
+
+/* ---- connecting ---------------------------------------------------------------------------------------------------- */
+
+struct connect_limit {
+	struct rt_timer timer;
+	struct host *host;
+	struct host_wait wait;
+	bool expired;
+};
+
+static void connect_expired(struct rt_timer *timer)
+{
+	struct connect_limit *limit = container_of(timer, struct connect_limit, timer);
+	if (limit->wait.done)
+		return;
+	limit->expired = true;
+	host_cancel(limit->host, &limit->wait.op);
+}
+
+static int connect_wait(struct host *h, int fd, struct host_addr *addr, uint64_t deadline_ns)
+{
+	struct connect_limit limit = {.host = h};
+	timer_init(&limit.timer, connect_expired);
+	if (deadline_ns != UINT64_MAX)
+		timer_arm(&h->rt, &limit.timer, deadline_ns);
+	struct io_uring_sqe *sqe = host_sqe(h);
+	io_uring_prep_connect(sqe, fd, &addr->any, addr->len_bytes);
+	int res = host_await(sqe, &limit.wait);
+	timer_cancel(&h->rt, &limit.timer);
+	if (res == 0)
+		return 0;
+	return limit.expired ? OXE_TIMEOUT : net_error(-res);
+}
+
+int host_connect(struct rt *rt, const char *address, uint64_t deadline_ns, struct rt_conn **out)
+{
+	struct host_addr addr;
+	int result = addr_parse(address, &addr);
+	if (result)
+		return result;
+	int fd = socket(addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_from_errno(errno);
+	result = connect_wait(host_of(rt), fd, &addr, deadline_ns);
+	if (result) {
+		close(fd);
+		return result;
+	}
+	*out = conn_new(rt, fd);
+	return 0;
+}
+
+/* ---- listening ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * The struct goes when rt_listener_close() was called and an rt_accept() has said OXE_SHUTDOWN, so that an acceptor that
+ * was busy elsewhere may still ask. If none ever asked, it goes at the close; if one stopped asking, with the reactor.
+ */
+struct host_listener {
+	struct rt_listener listener;
+	struct list link; /* of the reactor */
+	struct list acceptors;
+	int fd;
+	bool closed, asked;
+	struct host_addr addr;
+	dev_t dev; /* of the socket file we made */
+	ino_t ino;
+	char address[ADDR_TEXT_SIZE];
+};
+
+struct acceptor {
+	struct list link;
+	struct host_wait wait;
+};
+
+static struct host_listener *listener_of(struct rt_listener *l)
+{
+	return container_of(l, struct host_listener, listener);
+}
+
+static void listener_free(struct host_listener *l)
+{
+	list_del(&l->link);
+	free(l);
+}
+
+/* Does anybody answer at this path? Only a refused connection proves that nobody does. */
+static int unix_stale(const struct host_addr *addr)
+{
+	struct stat st;
+	if (lstat(addr->un.sun_path, &st))
+		return errno == ENOENT ? 0 : err_from_errno(errno);
+	if (!S_ISSOCK(st.st_mode))
+		return OXE_EXISTS;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_from_errno(errno);
+	int os_errno = connect(fd, &addr->any, addr->len_bytes) ? errno : 0;
+	close(fd);
+	return os_errno == ECONNREFUSED ? 0 : OXE_BUSY;
+}
+
+static int unix_bind(int fd, const struct host_addr *addr)
+{
+	fchmod(fd, 0660); /* so that the file is never wider than this, even before the chmod below */
+	if (bind(fd, &addr->any, addr->len_bytes)) {
+		if (errno != EADDRINUSE)
+			return err_from_errno(errno);
+		int result = unix_stale(addr);
+		if (result)
+			return result;
+		unlink(addr->un.sun_path);
+		if (bind(fd, &addr->any, addr->len_bytes))
+			return err_from_errno(errno);
+	}
+	return chmod(addr->un.sun_path, 0660) ? err_from_errno(errno) : 0;
+}
+
+/* A restart must not wait for connections of the last life: SO_REUSEADDR. A v6 wildcard takes v4 too. */
+static int tcp_bind(int fd, const struct host_addr *addr)
+{
+	int on = 1, off = 0;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (addr->any.sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+	return bind(fd, &addr->any, addr->len_bytes) ? err_from_errno(errno) : 0;
+}
+
+static void listener_describe(struct host_listener *l)
+{
+	struct stat st;
+	if (addr_is_unix(&l->addr)) {
+		if (stat(l->addr.un.sun_path, &st) == 0) {
+			l->dev = st.st_dev;
+			l->ino = st.st_ino;
+		}
+	} else {
+		getsockname(l->fd, &l->addr.any, &l->addr.len_bytes);
+	}
+	addr_format(&l->addr, l->address);
+}
+
+static int listener_start(struct host_listener *l)
+{
+	l->fd = socket(l->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (l->fd < 0)
+		return err_from_errno(errno);
+	int result = addr_is_unix(&l->addr) ? unix_bind(l->fd, &l->addr) : tcp_bind(l->fd, &l->addr);
+	if (!result && listen(l->fd, BACKLOG))
+		result = err_from_errno(errno);
+	if (result)
+		close(l->fd);
+	return result;
+}
+
+int host_listen(struct rt *rt, const char *address, struct rt_listener **out)
+{
+	struct host_listener *l = mem_zalloc(sizeof(*l));
+	l->listener.rt = rt;
+	list_init(&l->acceptors);
+	int result = addr_parse(address, &l->addr);
+	if (!result)
+		result = listener_start(l);
+	if (result) {
+		free(l);
+		return result;
+	}
+	listener_describe(l);
+	list_add_tail(&host_of(rt)->listeners, &l->link);
+	*out = &l->listener;
+	return 0;
+}
+
+const char *host_listener_address(const struct rt_listener *l)
+{
+	return container_of(l, const struct host_listener, listener)->address;
+}
+
+static int accept_once(struct host_listener *l)
+{
+	struct acceptor a;
+	struct io_uring_sqe *sqe = host_sqe(host_of(l->listener.rt));
+	io_uring_prep_accept(sqe, l->fd, NULL, NULL, SOCK_CLOEXEC);
+	list_add_tail(&l->acceptors, &a.link);
+	int res = host_await(sqe, &a.wait);
+	list_del(&a.link);
+	return res;
+}
+
+static int accept_closed(struct host_listener *l)
+{
+	if (list_empty(&l->acceptors))
+		listener_free(l);
+	return OXE_SHUTDOWN;
+}
+
+/* Out of descriptors or memory: the caller waits a little. Anything else befell one connection, not the listener. */
+static bool accept_is_starved(int os_errno)
+{
+	return os_errno == EMFILE || os_errno == ENFILE || os_errno == ENOBUFS || os_errno == ENOMEM;
+}
+
+int host_accept(struct rt_listener *listener, struct rt_conn **out)
+{
+	struct host_listener *l = listener_of(listener);
+	l->asked = true;
+	while (!l->closed) {
+		int fd = accept_once(l);
+		if (fd >= 0 && l->closed) {
+			close(fd);
+		} else if (fd >= 0) {
+			*out = conn_new(listener->rt, fd);
+			return 0;
+		} else if (!l->closed && accept_is_starved(-fd)) {
+			return OXE_SYS;
+		}
+	}
+	return accept_closed(l);
+}
+
+/* Only the file we made: by now a successor may have put its own there. */
+static void unix_unlink(const struct host_listener *l)
+{
+	struct stat st;
+	const char *path = l->addr.un.sun_path;
+	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(path);
+}
+
+void host_listener_close(struct rt_listener *listener)
+{
+	struct host_listener *l = listener_of(listener);
+	assert(!l->closed);
+	l->closed = true;
+	if (addr_is_unix(&l->addr))
+		unix_unlink(l);
+	shutdown(l->fd, SHUT_RDWR);
+	struct acceptor *a;
+	list_for_each (a, &l->acceptors, link)
+		host_cancel(host_of(listener->rt), &a->wait.op);
+	close(l->fd);
+	if (!l->asked)
+		listener_free(l);
+}
+
+void host_listeners_free(struct host *h)
+{
+	struct host_listener *l;
+	while (!list_empty(&h->listeners)) {
+		l = list_first(&h->listeners, struct host_listener, link);
+		assert(l->closed);
+		listener_free(l);
+	}
+}
