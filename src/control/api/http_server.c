@@ -54,12 +54,19 @@ struct http_request {
 
 /* ---- on the reactor -------------------------------------------------------------------------------------------------- */
 
-static void request_run(void *arg)
+/* On a big stack: printing and parsing of JSON recurse. */
+static void request_fiber(void *arg)
 {
 	struct http_request *r = arg;
 	api_handle(r->server->api, r->method, r->target, text_get(&r->body), r->body.len_bytes, &r->reply);
 	r->state = REQUEST_DONE;
 	MHD_resume_connection(r->connection);
+}
+
+static void request_run(void *arg)
+{
+	struct http_request *r = arg;
+	fiber_spawn_big(r->server->rt, "api", request_fiber, r);
 }
 
 /* ---- on the server thread -------------------------------------------------------------------------------------------- */

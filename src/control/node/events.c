@@ -36,20 +36,37 @@ void events_free(struct events *ring)
 	free(ring);
 }
 
-void events_add(struct events *ring, uint64_t wall_ns, const struct log_event *event)
+char *event_format(const struct log_event *event)
 {
-	char raw[EVENT_JSON_MAX], json[EVENT_JSON_MAX];
+	char raw[EVENT_JSON_MAX];
 	if (log_format_json(event, raw, sizeof(raw)) >= sizeof(raw) - 1) {
 		struct log_event bare = *event;
 		bare.field_count = 0;
 		log_format_json(&bare, raw, sizeof(raw));
 	}
-	text_utf8(json, sizeof(json), raw);
+	size_t size_bytes = strlen(raw) + 1;
+	char *json = mem_alloc(size_bytes);
+	text_utf8(json, size_bytes, raw);
+	return json;
+}
+
+static void events_take(struct events *ring, uint64_t wall_ns, char *json)
+{
 	struct event_slot *slot = &ring->slots[ring->count % ring->capacity];
 	free(slot->json);
-	*slot = (struct event_slot){.wall_ns = wall_ns, .json = mem_strdup(json)};
+	*slot = (struct event_slot){.wall_ns = wall_ns, .json = json};
 	ring->count++;
 	waitq_wake_all(&ring->arrivals);
+}
+
+void events_add_json(struct events *ring, uint64_t wall_ns, const char *json)
+{
+	events_take(ring, wall_ns, mem_strdup(json));
+}
+
+void events_add(struct events *ring, uint64_t wall_ns, const struct log_event *event)
+{
+	events_take(ring, wall_ns, event_format(event));
 }
 
 uint64_t events_last_id(const struct events *ring)

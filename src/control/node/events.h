@@ -27,6 +27,10 @@ struct events *events_new(struct rt *rt, uint32_t capacity);
 void events_free(struct events *ring);
 /* Does not suspend. */
 void events_add(struct events *ring, uint64_t wall_ns, const struct log_event *event);
+/* The same for an event of another thread, which was made into text there (event_format) and posted. */
+void events_add_json(struct events *ring, uint64_t wall_ns, const char *json);
+/* Members of an object without braces, UTF-8 throughout, to be free()d. Fields are left out if there are too many. */
+char *event_format(const struct log_event *event);
 uint64_t events_last_id(const struct events *ring);
 /* Calls `fn` for the events with a larger id than `after`, oldest first, at most `limit`. Does not suspend, nor may fn. */
 void events_walk(const struct events *ring, uint64_t after, uint32_t limit,

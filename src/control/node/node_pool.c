@@ -51,6 +51,8 @@ struct node_pool *pool_by_ref(const struct node *n, const char *ref, int *err, s
 	if (count > 1) {
 		*err = why_set(why, OXE_INVAL, "%u pools are called \"%s\"", count, ref);
 		why_hint(why, "name it by its uuid: 'oxbow pool list -o json' shows them");
+	} else if (!p && !n->list_is_known) {
+		*err = why_set(why, OXE_NOTREADY, "the known pools are not read yet");
 	} else if (!p) {
 		*err = why_set(why, OXE_NOENT, "no pool \"%.80s\" is known", ref);
 		why_hint(why, "'oxbow pool list' shows what is known; 'oxbow pool import PATH' adds one");
@@ -465,8 +467,7 @@ static int disk_extend(struct node_pool *p, uint64_t size_bytes, struct node_why
 	if (size_bytes && size_bytes < info->size_bytes)
 		return why_set(why, OXE_INVAL, "the pool \"%s\" has %llu bytes, and only grows", p->name,
 			       (unsigned long long)info->size_bytes);
-	if (!size_bytes && !info->is_block_device)
-		return 0;
+	size_bytes = size_bytes ? size_bytes : info->size_bytes;
 	return why_failed(why, rt_disk_grow(p->disk, size_bytes), "cannot extend %s", p->path);
 }
 

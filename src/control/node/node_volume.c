@@ -99,6 +99,8 @@ static int not_found(struct node *n, const struct ref *ref, const char *text, st
 			return OXE_NOTREADY;
 		}
 	}
+	if (!n->list_is_known)
+		return why_set(why, OXE_NOTREADY, "the known pools are not read yet");
 	if (!pool_known && *ref->pool) {
 		why_set(why, OXE_NOENT, "no pool \"%s\" is known", ref->pool);
 		why_hint(why, "'oxbow pool list' shows what is known");
