@@ -152,6 +152,11 @@ int js_parse(const char *text, size_t len_bytes, struct js **out, char *why, siz
 	return *out ? 0 : OXE_INVAL;
 }
 
+struct js *js_load(const char *text, size_t len_bytes)
+{
+	return depth_is_bounded(text, len_bytes) ? wrap(json_loadb(text, len_bytes, 0, NULL)) : NULL;
+}
+
 char *js_print(const struct js *value, bool indent)
 {
 	char *text = json_dumps(unwrap(value), JSON_ENCODE_ANY | (indent ? JSON_INDENT(2) : JSON_COMPACT));

@@ -326,14 +326,13 @@ static int volume_change(const struct found *f, const char *name, uint64_t size_
 		err = volume_rename(f->p->pool, &f->volume.id, name);
 		why_failed(why, err, "cannot rename \"%s\" to \"%s\"", f->volume.name, name);
 	}
-	if (!err && size_bytes) {
-		err = volume_grow(f->p->pool, &f->volume.id, size_bytes);
-		why_failed(why, err, "cannot grow \"%s\" to %llu bytes", f->volume.name,
-			   (unsigned long long)size_bytes);
-		if (err == OXE_INVAL)
-			why_hint(why, "a volume only grows: it has %llu bytes now",
-				 (unsigned long long)f->volume.size_bytes);
-	}
+	if (!err && size_bytes && size_bytes < f->volume.size_bytes)
+		err = why_set(why, OXE_INVAL, "a volume only grows, and \"%s\" has %llu bytes",
+			      f->volume.name, (unsigned long long)f->volume.size_bytes);
+	else if (!err && size_bytes)
+		err = why_failed(why, volume_grow(f->p->pool, &f->volume.id, size_bytes),
+				 "cannot grow \"%s\" to %llu bytes", f->volume.name,
+				 (unsigned long long)size_bytes);
 	if (!err)
 		LOG_INFO("volume.changed", "a volume was renamed or grown", F_UUID("volume", &f->volume.id),
 			 F_STR("volume_name", name ? name : f->volume.name), F_U64("size_bytes", size_bytes));
@@ -676,6 +675,16 @@ static bool job_matched(void *ctx, const struct node_job *j)
 	return !s->found;
 }
 
+static bool all_pools_open(const struct node *n)
+{
+	struct node_pool *p;
+	list_for_each (p, &n->pools, link) {
+		if (!pool_is_open(p))
+			return false;
+	}
+	return n->list_is_known;
+}
+
 int node_job_get(const struct node *n, const struct uuid *id, struct node_job *out, struct node_why *why)
 {
 	struct job_search s = {.id = id, .out = out};
@@ -683,6 +692,9 @@ int node_job_get(const struct node *n, const struct uuid *id, struct node_job *o
 	node_job_walk(n, job_matched, &s);
 	if (s.found)
 		return 0;
+	if (!all_pools_open(n))
+		return why_set(why, OXE_NOTREADY, "the job %s may be in a pool that is not open",
+			       uuid_format(id, text));
 	why_set(why, OXE_NOENT, "there is no job %s: it has ended, or never was", uuid_format(id, text));
 	why_hint(why, "'oxbow job list' shows what is running");
 	return OXE_NOENT;
