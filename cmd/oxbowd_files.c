@@ -169,23 +169,35 @@ static int state_save(void *ctx, const char *text)
 
 struct scan_work {
 	char **paths;
+	struct stat *stats; /* of each, to know one disk under two names */
 	size_t count;
 };
 
-static bool may_hold_pool(const char *path)
+static bool may_hold_pool(const struct stat *st)
 {
-	struct stat st;
-	if (stat(path, &st) != 0)
-		return false;
-	return S_ISBLK(st.st_mode) || (S_ISREG(st.st_mode) && (uint64_t)st.st_size >= POOL_SIZE_MIN);
+	return S_ISBLK(st->st_mode) || (S_ISREG(st->st_mode) && (uint64_t)st->st_size >= POOL_SIZE_MIN);
+}
+
+static bool is_same_disk(const struct stat *a, const struct stat *b)
+{
+	if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
+		return a->st_rdev == b->st_rdev;
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
 static void scan_add(struct scan_work *w, const char *path)
 {
-	if (!may_hold_pool(path))
+	struct stat st;
+	if (stat(path, &st) != 0 || !may_hold_pool(&st))
 		return;
+	for (size_t i = 0; i < w->count; i++) {
+		if (is_same_disk(&st, &w->stats[i]))
+			return;
+	}
 	w->paths = mem_realloc(w->paths, (w->count + 1) * sizeof(*w->paths));
-	w->paths[w->count++] = mem_strdup(path);
+	w->stats = mem_realloc(w->stats, (w->count + 1) * sizeof(*w->stats));
+	w->paths[w->count] = mem_strdup(path);
+	w->stats[w->count++] = st;
 }
 
 static void scan_pattern(struct scan_work *w, const char *pattern)
@@ -213,6 +225,7 @@ static size_t paths_scan(void *ctx, char ***paths)
 	(void)ctx;
 	struct scan_work w = {0};
 	rt_offload(scan_work, &w);
+	free(w.stats);
 	*paths = w.paths;
 	return w.count;
 }

@@ -126,10 +126,10 @@ static enum MHD_Result refuse(struct http_request *r, int status, const char *me
 	return reply_send(r);
 }
 
-static bool announces_too_much(struct MHD_Connection *connection)
+static uint64_t announced_bytes(struct MHD_Connection *connection)
 {
 	const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
-	return length && strtoull(length, NULL, 10) > API_BODY_MAX_BYTES;
+	return length ? strtoull(length, NULL, 10) : 0;
 }
 
 static enum MHD_Result request_begin(struct http_request *r, const char *method)
@@ -137,8 +137,10 @@ static enum MHD_Result request_begin(struct http_request *r, const char *method)
 	snprintf(r->method, sizeof(r->method), "%s", strcmp(method, "HEAD") == 0 ? "GET" : method);
 	if (strlen(r->target) > API_TARGET_MAX_BYTES)
 		return refuse(r, 414, "the request line is longer than 4 KiB", "");
-	if (announces_too_much(r->connection))
+	uint64_t body_bytes = announced_bytes(r->connection);
+	if (body_bytes > DISCARD_MAX_BYTES)
 		return refuse(r, 413, BODY_TOO_LARGE_TEXT, "");
+	r->state = body_bytes > API_BODY_MAX_BYTES ? REQUEST_TOO_LARGE : REQUEST_READING;
 	return MHD_YES;
 }
 

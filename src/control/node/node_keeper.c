@@ -101,7 +101,7 @@ static void search_at(struct search *s, const char *path)
 	struct rt_disk *disk;
 	if (*s->second_path || strlen(path) >= NODE_PATH_MAX || strcmp(path, s->p->path) == 0)
 		return;
-	if (rt_disk_open(s->p->node->options.rt, path, 0, 0, &disk) != 0 || disk_identify(disk, &ident) != 0)
+	if (disk_open_patiently(s->p->node->options.rt, path, &disk) != 0 || disk_identify(disk, &ident) != 0)
 		return;
 	bool matches = uuid_equal(&ident.id, &s->p->id);
 	if (matches && !s->disk) {
@@ -114,12 +114,33 @@ static void search_at(struct search *s, const char *path)
 	rt_disk_close(disk);
 }
 
-/* Candidates: the other pools' hints (copied first: the list may change while we wait), then what the platform sees. */
+static bool list_has(char **paths, size_t count, const char *path)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(paths[i], path) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_open_from(const struct node *n, const char *path)
+{
+	struct node_pool *p;
+	list_for_each (p, &n->pools, link) {
+		if (p->pool && strcmp(p->path, path) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Candidates: what the platform sees, then the other pools' hints (copied: the list may change while we wait). */
 static size_t candidates(struct node *n, char ***paths)
 {
 	struct node_pool *p;
 	size_t count = n->options.platform.paths_scan(n->options.platform.ctx, paths);
 	list_for_each (p, &n->pools, link) {
+		if (list_has(*paths, count, p->path))
+			continue;
 		*paths = mem_realloc(*paths, (count + 1) * sizeof(**paths));
 		(*paths)[count++] = mem_strdup(p->path);
 	}
@@ -133,7 +154,8 @@ static void search_everywhere(struct search *s)
 	fmutex_lock(&n->search);
 	size_t count = candidates(n, &paths);
 	for (size_t i = 0; i < count; i++) {
-		search_at(s, paths[i]);
+		if (!is_open_from(n, paths[i]))
+			search_at(s, paths[i]);
 		free(paths[i]);
 	}
 	free(paths);
