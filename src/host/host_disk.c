@@ -110,28 +110,30 @@ static void io_complete(struct host_op *op, int res, uint32_t flags)
 	}
 }
 
-static void io_prep(struct io_uring_sqe *sqe, struct rt_io *io, int fd)
+/* The part of a read or write that is still to move. */
+static void transfer_prep(struct io_uring_sqe *sqe, struct rt_io *io, int fd)
 {
 	uint64_t moved_bytes = io_state(io)->moved_bytes;
 	char *data = (char *)io->data + moved_bytes;
 	uint64_t offset_bytes = io->offset_bytes + moved_bytes;
 	unsigned len_bytes = (unsigned)u64_min(io->len_bytes - moved_bytes, CHUNK_MAX_BYTES);
-	switch (io->op) {
-	case RT_IO_READ:
+	if (io->op == RT_IO_READ) {
 		io_uring_prep_read(sqe, fd, data, len_bytes, offset_bytes);
-		break;
-	case RT_IO_WRITE:
+	} else {
 		io_uring_prep_write(sqe, fd, data, len_bytes, offset_bytes);
 		sqe->rw_flags = io->flags & RT_IO_FUA ? RWF_DSYNC : 0;
-		break;
-	case RT_IO_FLUSH:
+	}
+}
+
+static void io_prep(struct io_uring_sqe *sqe, struct rt_io *io, int fd)
+{
+	if (io->op == RT_IO_FLUSH)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-		break;
-	case RT_IO_DISCARD:
+	else if (io->op == RT_IO_DISCARD)
 		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					(off_t)io->offset_bytes, (off_t)io->len_bytes);
-		break;
-	}
+	else
+		transfer_prep(sqe, io, fd);
 }
 
 static void io_issue(struct rt_io *io)

@@ -456,6 +456,34 @@ TEST(readers_share_a_disk_and_cannot_change_it)
 	run(readonly_disk);
 }
 
+static void device_disk(void)
+{
+	struct rt_disk *disk, *other;
+	const char *path = getenv("OXBOW_TEST_DEVICE");
+	uint8_t *out = pages(MiB, 0x5a), *in = pages(MiB, 0);
+	CHECK_OK(rt_disk_open(rt_current(), path, 0, 0, &disk));
+	CHECK(rt_disk_info(disk)->is_block_device && rt_disk_info(disk)->size_bytes >= 4 * MiB);
+	CHECK_ERR(rt_disk_open(rt_current(), path, 0, 0, &other), OXE_BUSY);
+	CHECK_OK(rt_disk_write(disk, out, MiB, MiB, RT_IO_FUA));
+	CHECK_OK(rt_disk_flush(disk));
+	CHECK_OK(rt_disk_read(disk, in, MiB, MiB));
+	CHECK(memcmp(in, out, MiB) == 0);
+	CHECK_OK(rt_disk_discard(disk, MiB, MiB));
+	CHECK_OK(rt_disk_grow(disk, 0));
+	rt_disk_close(disk);
+	CHECK_OK(rt_disk_open(rt_current(), path, 0, 0, &disk));
+	rt_disk_close(disk);
+	free(out);
+	free(in);
+}
+
+/* Overwrites the device named in OXBOW_TEST_DEVICE (a loop device, say); nothing to do without. */
+TEST(a_block_device_is_held_exclusively_written_and_discarded)
+{
+	if (getenv("OXBOW_TEST_DEVICE"))
+		run(device_disk);
+}
+
 /* Hundreds of requests in one turn, through rings of 8 and 32 entries. */
 #define FLOOD 3000
 

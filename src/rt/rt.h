@@ -132,7 +132,7 @@ struct rt_io {
 	struct rt_disk *disk;
 	enum rt_io_op op;
 	uint32_t flags;
-	void *data;	       /* READ and WRITE: aligned to RT_IO_ALIGN */
+	void *data;	       /* READ and WRITE: aligned to RT_IO_MEM_ALIGN */
 	uint64_t offset_bytes; /* multiple of the disk's lba_bytes */
 	uint64_t len_bytes;    /* multiple of the disk's lba_bytes; 0 for FLUSH */
 	void (*done)(struct rt_io *io);
@@ -142,7 +142,8 @@ struct rt_io {
 	uint64_t private[4];
 };
 
-#define RT_IO_ALIGN 4096
+#define RT_IO_ALIGN     4096 /* what buffers are made to: best for every device */
+#define RT_IO_MEM_ALIGN 512  /* what every device takes */
 
 struct rt_disk_info {
 	uint64_t size_bytes;

@@ -1,0 +1,504 @@
+/*
+ * record.c: the fold: what each record makes true. The live pool and recovery run exactly this.
+ *
+ * For every type there is a row: its least length, what to bring in before (prepare), and what it does (apply). Apply finds
+ * every page resident and changes only memory.
+ */
+#include "base/log.h"
+#include "data/store/flush.h"
+#include "data/store/journal.h"
+#include "data/store/resolve.h"
+#include "data/store/store.h"
+
+void pins_release(struct pins *pins)
+{
+	while (pins->count > 0)
+		page_unpin(pins->pages[--pins->count]);
+}
+
+static int pin_leaf(struct pool *pool, uint64_t layer_number, uint32_t index, struct pins *pins,
+		    struct page **leaf)
+{
+	struct layer *l = catalog_layer(pool->catalog, layer_number);
+	if (!l)
+		return OXE_CORRUPT;
+	int err = tree_raise(&l->map, index / PAGE_FANOUT + 1);
+	if (!err)
+		err = page_get(&l->map, 0, index / PAGE_FANOUT, true, leaf);
+	if (!err)
+		pins->pages[pins->count++] = *leaf;
+	return err;
+}
+
+static int pin_bitmap(struct pool *pool, uint32_t cluster, struct pins *pins)
+{
+	if (cluster == 0)
+		return 0;
+	int err = space_bitmap_pin(pool->space, cluster, &pins->pages[pins->count]);
+	pins->count += !err;
+	return err;
+}
+
+/* The entry in a leaf that is resident, for changing. */
+static struct map_entry *entry_edit(struct layer *l, uint32_t index)
+{
+	struct page *leaf = page_peek(&l->map, 0, index / PAGE_FANOUT, NULL);
+	assert(leaf);
+	return (struct map_entry *)page_edit(leaf) + index % PAGE_FANOUT;
+}
+
+/* ---- blocks --------------------------------------------------------------------------------------------------------------- */
+
+static int prepare_define(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_define *r = record;
+	struct page *leaf;
+	int err = pin_leaf(pool, number_get(r->layer), r->index, pins, &leaf);
+	return err ? err : pin_bitmap(pool, r->cluster, pins);
+}
+
+static int apply_define(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_define *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
+	struct map_entry *e = entry_edit(l, r->index);
+	if (e->cluster == 0) {
+		int err = space_mark_used(pool->space, r->cluster);
+		if (err)
+			return err;
+		e->cluster = r->cluster;
+		l->cluster_count++;
+		catalog_layer_touch(l);
+	}
+	if (e->cluster != r->cluster)
+		return OXE_CORRUPT;
+	e->defined |= r->mask;
+	if (!MUTANT(1))
+		e->zero &= (uint16_t)~r->mask;
+	resolve_forget(pool, l, r->index);
+	return 0;
+}
+
+/* Give the cluster back if no block of it holds data any more. */
+static int entry_shed(struct pool *pool, struct layer *l, struct map_entry *e, uint64_t seq)
+{
+	if (e->cluster == 0 || (e->defined & (uint16_t)~e->zero))
+		return 0;
+	uint32_t cluster = e->cluster;
+	e->cluster = 0;
+	l->cluster_count--;
+	catalog_layer_touch(l);
+	return space_mark_free(pool->space, cluster, seq);
+}
+
+static int prepare_reject(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_reject *r = record;
+	struct page *leaf;
+	int err = pin_leaf(pool, number_get(r->layer), r->index, pins, &leaf);
+	return err ? err : pin_bitmap(pool, map_entry_view(leaf, r->index)->cluster, pins);
+}
+
+static int apply_reject(struct pool *pool, uint64_t seq, const void *record)
+{
+	const struct record_reject *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
+	struct map_entry *e = entry_edit(l, r->index);
+	e->defined = (uint16_t)((e->defined & ~r->undefined) | r->zero);
+	e->zero = (uint16_t)((e->zero & ~r->undefined) | r->zero);
+	resolve_forget(pool, l, r->index);
+	return entry_shed(pool, l, e, seq);
+}
+
+static int pin_clusters(struct pool *pool, uint64_t layer, uint32_t index, uint32_t count, struct pins *pins)
+{
+	struct page *leaf;
+	int err = pin_leaf(pool, layer, index, pins, &leaf);
+	for (uint32_t i = 0; !err && i < count; i++)
+		err = pin_bitmap(pool, map_entry_view(leaf, index + i)->cluster, pins);
+	return err;
+}
+
+static int prepare_zero(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_zero *r = record;
+	return pin_clusters(pool, number_get(r->layer), r->index, r->count, pins);
+}
+
+/* S1: above other layers a zero is said out loud, so that it hides them; at the root saying nothing is the same. */
+static int apply_zero(struct pool *pool, uint64_t seq, const void *record)
+{
+	const struct record_zero *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
+	int err = 0;
+	for (uint32_t i = 0; !err && i < r->count; i++) {
+		struct map_entry *e = entry_edit(l, r->index + i);
+		if (l->parent && !MUTANT(2)) {
+			e->defined |= r->mask;
+			e->zero |= r->mask;
+		} else {
+			e->defined &= (uint16_t)~r->mask;
+			e->zero &= (uint16_t)~r->mask;
+		}
+		resolve_forget(pool, l, r->index + i);
+		err = entry_shed(pool, l, e, seq);
+	}
+	return err;
+}
+
+static int prepare_drop(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_drop *r = record;
+	return pin_clusters(pool, number_get(r->layer), r->index, r->count, pins);
+}
+
+static int apply_drop(struct pool *pool, uint64_t seq, const void *record)
+{
+	const struct record_drop *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
+	int err = 0;
+	for (uint32_t i = 0; !err && i < r->count; i++) {
+		struct map_entry *e = entry_edit(l, r->index + i);
+		e->defined = e->zero = 0;
+		resolve_forget(pool, l, r->index + i);
+		err = entry_shed(pool, l, e, seq);
+	}
+	return err;
+}
+
+static int prepare_merge(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_merge *r = record;
+	struct page *from, *to;
+	int err = pin_leaf(pool, number_get(r->layer), r->index, pins, &from);
+	if (!err)
+		err = pin_leaf(pool, number_get(r->child), r->index, pins, &to);
+	if (!err)
+		err = pin_bitmap(pool, map_entry_view(from, r->index)->cluster, pins);
+	if (!err)
+		err = pin_bitmap(pool, map_entry_view(to, r->index)->cluster, pins);
+	return err;
+}
+
+/* Of the two old clusters the one that is not the new one is given back. */
+static int apply_merge(struct pool *pool, uint64_t seq, const void *record)
+{
+	const struct record_merge *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
+	struct layer *child = catalog_layer(pool->catalog, number_get(r->child));
+	struct map_entry *from = entry_edit(l, r->index), *to = entry_edit(child, r->index);
+	uint32_t old[2] = {from->cluster, to->cluster};
+	int err = 0;
+	if (r->cluster && r->cluster != old[0] && r->cluster != old[1])
+		return OXE_CORRUPT;
+	l->cluster_count -= old[0] != 0;
+	child->cluster_count += (r->cluster != 0) - (old[1] != 0);
+	*from = (struct map_entry){0};
+	*to = (struct map_entry){.cluster = r->cluster, .defined = r->defined, .zero = r->zero};
+	for (unsigned i = 0; !err && i < 2; i++) {
+		if (old[i] && old[i] != r->cluster)
+			err = space_mark_free(pool->space, old[i], seq);
+	}
+	catalog_layer_touch(l);
+	catalog_layer_touch(child);
+	resolve_forget(pool, l, r->index);
+	return err;
+}
+
+/* ---- volumes and layers --------------------------------------------------------------------------------------------------- */
+
+static void name_copy(char out[POOL_NAME_MAX + 1], const uint8_t name[64])
+{
+	memcpy(out, name, POOL_NAME_MAX);
+	out[POOL_NAME_MAX] = '\0';
+}
+
+static int prepare_volume_create(struct pool *pool, const void *record, struct pins *pins)
+{
+	(void)pins;
+	const struct record_volume_create *r = record;
+	int err = catalog_slot_prepare(pool->catalog, r->slot);
+	return err ? err : catalog_slot_prepare(pool->catalog, r->head_slot);
+}
+
+static int apply_volume_create(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_volume_create *r = record;
+	struct uuid id, head_id;
+	char name[POOL_NAME_MAX + 1];
+	struct layer *parent = catalog_layer(pool->catalog, number_get(r->parent));
+	memcpy(id.b, r->id, sizeof(id.b));
+	memcpy(head_id.b, r->head_id, sizeof(head_id.b));
+	name_copy(name, r->name);
+	if ((number_get(r->parent) && !parent) || catalog_volume_by_id(pool->catalog, &id))
+		return OXE_CORRUPT;
+	struct volume *v = catalog_volume_add(pool->catalog, number_get(r->number), r->slot, &id, name);
+	v->size_bytes = number_get(r->size_bytes);
+	v->created_wall_ns = number_get(r->created_wall_ns);
+	v->lba_bytes = r->lba_bytes;
+	v->flags = r->flags;
+	v->head = catalog_layer_add(pool->catalog, number_get(r->head_number), r->head_slot, &head_id, v,
+				    parent);
+	v->head->size_bytes = v->size_bytes;
+	return 0;
+}
+
+static int apply_volume_set(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_volume_set *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->number));
+	char name[POOL_NAME_MAX + 1];
+	if (!v)
+		return OXE_CORRUPT;
+	name_copy(name, r->name);
+	if (strcmp(name, v->name) != 0)
+		catalog_volume_set_name(pool->catalog, v, name);
+	v->size_bytes = number_get(r->size_bytes);
+	v->head->size_bytes = v->size_bytes;
+	v->flags = r->flags;
+	catalog_volume_touch(pool->catalog, v);
+	catalog_layer_touch(v->head);
+	return 0;
+}
+
+/* Sealed, nameless and of no volume: the layer stays for as long as others need it, and is then reaped (job.c). */
+static void layer_orphan(struct pool *pool, struct layer *l)
+{
+	l->sealed = true;
+	l->named = false;
+	memset(l->name, 0, sizeof(l->name));
+	catalog_layer_set_volume(l, NULL);
+	space_window_release(pool->space, &l->window);
+}
+
+static int apply_volume_delete(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_volume_delete *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->number));
+	if (!v)
+		return OXE_CORRUPT;
+	while (!list_empty(&v->layers))
+		layer_orphan(pool, list_first(&v->layers, struct layer, in_volume));
+	catalog_volume_remove(pool->catalog, v);
+	return 0;
+}
+
+static int prepare_snapshot(struct pool *pool, const void *record, struct pins *pins)
+{
+	(void)pins;
+	return catalog_slot_prepare(pool->catalog, ((const struct record_snapshot *)record)->new_head_slot);
+}
+
+static int apply_snapshot(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_snapshot *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
+	struct uuid id, head_id;
+	if (!v)
+		return OXE_CORRUPT;
+	struct layer *sealed = v->head;
+	memcpy(id.b, r->id, sizeof(id.b));
+	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
+	sealed->sealed = sealed->named = true;
+	name_copy(sealed->name, r->name);
+	sealed->size_bytes = v->size_bytes;
+	sealed->created_wall_ns = number_get(r->created_wall_ns);
+	catalog_layer_set_id(pool->catalog, sealed, &id);
+	space_window_release(pool->space, &sealed->window);
+	v->head = catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v,
+				    sealed);
+	v->head->size_bytes = v->size_bytes;
+	catalog_volume_touch(pool->catalog, v);
+	return 0;
+}
+
+static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_layer_set *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	if (!l || !l->sealed)
+		return OXE_CORRUPT;
+	name_copy(l->name, r->name);
+	l->named = r->flags & LAYER_NAMED;
+	catalog_layer_touch(l);
+	return 0;
+}
+
+static int prepare_revert(struct pool *pool, const void *record, struct pins *pins)
+{
+	(void)pins;
+	return catalog_slot_prepare(pool->catalog, ((const struct record_revert *)record)->new_head_slot);
+}
+
+static int apply_revert(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_revert *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
+	struct layer *to = catalog_layer(pool->catalog, number_get(r->layer));
+	struct uuid head_id;
+	if (!v || !to || to->volume != v || !to->sealed)
+		return OXE_CORRUPT;
+	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
+	layer_orphan(pool, v->head);
+	v->head =
+		catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v, to);
+	v->size_bytes = to->size_bytes;
+	v->head->size_bytes = v->size_bytes;
+	catalog_volume_touch(pool->catalog, v);
+	return 0;
+}
+
+static int apply_layer_remove(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_layer_one *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	if (!l || l->named || !l->sealed || l->cluster_count || l->child_count > 1)
+		return OXE_CORRUPT;
+	if (l->child_count == 1)
+		catalog_layer_set_parent(list_first(&l->children, struct layer, sibling), l->parent);
+	catalog_layer_remove(pool->catalog, l);
+	resolve_forget_all(pool);
+	return 0;
+}
+
+static int apply_layer_detach(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_layer_one *r = record;
+	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	if (!l)
+		return OXE_CORRUPT;
+	catalog_layer_set_parent(l, NULL);
+	resolve_forget_all(pool);
+	return 0;
+}
+
+static int prepare_pool_grow(struct pool *pool, const void *record, struct pins *pins)
+{
+	(void)pins;
+	const struct record_pool_grow *r = record;
+	uint64_t disk_clusters = rt_disk_info(pool->disk)->size_bytes / POOL_CLUSTER_BYTES;
+	if (r->cluster_count < pool->cluster_count || r->cluster_count > disk_clusters)
+		return OXE_CORRUPT;
+	return space_grow_prepare(pool->space, r->cluster_count);
+}
+
+static int apply_pool_grow(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_pool_grow *r = record;
+	uint64_t old = pool->cluster_count;
+	pool->cluster_count = r->cluster_count;
+	pool->ident.size_bytes = pool->cluster_count * POOL_CLUSTER_BYTES;
+	pool_size_limits(pool);
+	space_grow(pool->space, old);
+	return 0;
+}
+
+static int prepare_nothing(struct pool *pool, const void *record, struct pins *pins)
+{
+	(void)pool;
+	(void)record;
+	(void)pins;
+	return 0;
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+	uint32_t len_bytes;
+	int (*prepare)(struct pool *pool, const void *record, struct pins *pins);
+	int (*apply)(struct pool *pool, uint64_t seq, const void *record);
+} types[RECORD_TYPES] = {
+	[RECORD_DEFINE] = {sizeof(struct record_define), prepare_define, apply_define},
+	[RECORD_REJECT] = {sizeof(struct record_reject), prepare_reject, apply_reject},
+	[RECORD_ZERO] = {sizeof(struct record_zero), prepare_zero, apply_zero},
+	[RECORD_MERGE] = {sizeof(struct record_merge), prepare_merge, apply_merge},
+	[RECORD_DROP] = {sizeof(struct record_drop), prepare_drop, apply_drop},
+	[RECORD_VOLUME_CREATE] = {sizeof(struct record_volume_create), prepare_volume_create,
+				  apply_volume_create},
+	[RECORD_VOLUME_SET] = {sizeof(struct record_volume_set), prepare_nothing, apply_volume_set},
+	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_nothing, apply_volume_delete},
+	[RECORD_SNAPSHOT] = {sizeof(struct record_snapshot), prepare_snapshot, apply_snapshot},
+	[RECORD_LAYER_SET] = {sizeof(struct record_layer_set), prepare_nothing, apply_layer_set},
+	[RECORD_REVERT] = {sizeof(struct record_revert), prepare_revert, apply_revert},
+	[RECORD_LAYER_REMOVE] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_remove},
+	[RECORD_LAYER_DETACH] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_detach},
+	[RECORD_POOL_GROW] = {sizeof(struct record_pool_grow), prepare_pool_grow, apply_pool_grow},
+};
+
+static bool range_is_sane(uint32_t index, uint32_t count)
+{
+	return count > 0 && count <= PAGE_FANOUT && index % PAGE_FANOUT + count <= PAGE_FANOUT;
+}
+
+int record_check(const struct record_head *head)
+{
+	const struct record_define *define = (const void *)head;
+	const struct record_zero *zero = (const void *)head;
+	const struct record_drop *drop = (const void *)head;
+	if (head->type == 0 || head->type >= RECORD_TYPES || head->len_bytes < types[head->type].len_bytes)
+		return OXE_CORRUPT;
+	uint32_t extra = head->len_bytes - types[head->type].len_bytes;
+	switch (head->type) {
+	case RECORD_DEFINE:
+		return define->mask && extra == 4 * (unsigned)__builtin_popcount(define->mask) ? 0
+											       : OXE_CORRUPT;
+	case RECORD_ZERO:
+		return extra == 0 && range_is_sane(zero->index, zero->count) ? 0 : OXE_CORRUPT;
+	case RECORD_DROP:
+		return extra == 0 && range_is_sane(drop->index, drop->count) ? 0 : OXE_CORRUPT;
+	default:
+		return extra == 0 ? 0 : OXE_CORRUPT;
+	}
+}
+
+int record_prepare(struct pool *pool, const struct record_head *record, struct pins *pins)
+{
+	pins->count = 0;
+	int err = types[record->type].prepare(pool, record, pins);
+	if (err)
+		pins_release(pins);
+	return err;
+}
+
+int record_apply(struct pool *pool, uint64_t seq, const struct record_head *record)
+{
+	return types[record->type].apply(pool, seq, record);
+}
+
+uint64_t record_commit(struct pool *pool, const struct record_head *record)
+{
+	uint64_t seq = journal_append(pool->journal, record);
+	int err = record_apply(pool, seq, record);
+	assert(!err); /* the operation that made the record checked what it says */
+	checkpoint_poll(pool);
+	return seq;
+}
+
+int record_do(struct pool *pool, const struct record_head *record, bool durable)
+{
+	struct pins pins;
+	int err = checkpoint_throttle(pool);
+	if (!err)
+		err = journal_reserve(pool->journal, 1);
+	if (err)
+		return err;
+	err = record_prepare(pool, record, &pins);
+	if (err) {
+		journal_unreserve(pool->journal, 1);
+		return err;
+	}
+	uint64_t seq = record_commit(pool, record);
+	pins_release(&pins);
+	err = journal_wait(pool->journal, seq);
+	return err || !durable ? err : flush_wait(pool->flush);
+}

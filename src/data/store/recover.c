@@ -1,0 +1,369 @@
+/*
+ * recover.c: the one start path (S5).
+ *
+ *     superblock      the newest whole one
+ *     space, catalog  as of its checkpoint
+ *     scan            how far the journal goes, and the newest flush mark in it
+ *     replay          every record: prepare and apply, exactly as the live pool did
+ *     verify          blocks whose last DEFINE lies past the mark: does the data on disk match a CRC? (S2)
+ *     start           journal, flusher; REJECT records for the blocks that did not match; settle; checkpointer; jobs
+ *
+ * Being interrupted anywhere and starting again gives the same result: until `start` nothing is written, and after it only
+ * records.
+ */
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "base/prng.h"
+#include "data/store/flush.h"
+#include "data/store/journal.h"
+#include "data/store/resolve.h"
+#include "data/store/super.h"
+#include "data/store/store.h"
+
+#define VERIFY_FIBERS 32u
+
+struct candidate {
+	uint8_t block;
+	uint32_t crc;
+};
+
+/* A cluster with blocks that recovery does not believe yet. */
+struct tentative {
+	struct hnode node;
+	struct list link;
+	uint64_t layer;
+	uint32_t index;
+	uint16_t mask; /* blocks in doubt */
+	uint16_t zero; /* of these, zero if they turn out not to be; the others become undefined */
+	uint16_t rejected;
+	uint32_t count, capacity;
+	struct candidate *candidates;
+};
+
+struct recovery {
+	struct pool *pool;
+	uint64_t mark; /* records of blocks up to here need no proof */
+	struct htab table;
+	struct list all;
+	struct list unverified;
+	struct rt_group verifiers;
+	int err;
+};
+
+/* ---- doubt --------------------------------------------------------------------------------------------------------------------- */
+
+static struct tentative *tentative_find(struct recovery *r, uint64_t layer, uint32_t index)
+{
+	uint64_t hash = hash_u64(layer << 32 ^ index);
+	for (struct hnode *n = htab_first(&r->table, hash); n; n = htab_next(n)) {
+		struct tentative *t = container_of(n, struct tentative, node);
+		if (t->layer == layer && t->index == index)
+			return t;
+	}
+	return NULL;
+}
+
+static struct tentative *tentative_get(struct recovery *r, uint64_t layer, uint32_t index)
+{
+	struct tentative *t = tentative_find(r, layer, index);
+	if (t)
+		return t;
+	t = mem_zalloc(sizeof(*t));
+	t->layer = layer;
+	t->index = index;
+	list_add_tail(&r->all, &t->link);
+	htab_insert(&r->table, &t->node, hash_u64(layer << 32 ^ index));
+	return t;
+}
+
+static void tentative_free(struct recovery *r, struct tentative *t)
+{
+	htab_remove(&r->table, &t->node);
+	list_del(&t->link);
+	free(t->candidates);
+	free(t);
+}
+
+static void candidate_add(struct tentative *t, unsigned block, uint32_t crc)
+{
+	if (t->count == t->capacity) {
+		t->capacity = t->capacity ? t->capacity * 2 : 8;
+		t->candidates = mem_realloc(t->candidates, t->capacity * sizeof(*t->candidates));
+	}
+	t->candidates[t->count++] = (struct candidate){(uint8_t)block, crc};
+}
+
+static void candidates_drop(struct tentative *t, uint16_t mask)
+{
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < t->count; i++) {
+		if (!(mask >> t->candidates[i].block & 1))
+			t->candidates[kept++] = t->candidates[i];
+	}
+	t->count = kept;
+	t->mask &= (uint16_t)~mask;
+}
+
+/* Before a DEFINE past the mark is applied. Blocks that hold proven data stay proven: at worst they hold the older content. */
+static void doubt_define(struct recovery *r, const struct record_define *d)
+{
+	struct layer *l = catalog_layer(r->pool->catalog, number_get(d->layer));
+	struct page *leaf = page_peek(&l->map, 0, d->index / PAGE_FANOUT, NULL);
+	const struct map_entry *e = map_entry_view(leaf, d->index);
+	struct tentative *t = tentative_get(r, l->number, d->index);
+	uint16_t proven = e->defined & (uint16_t)~e->zero & (uint16_t)~t->mask;
+	const uint32_t *crc = d->crc;
+	for (unsigned block = 0; block < BLOCKS_PER_CLUSTER; block++) {
+		uint16_t bit = (uint16_t)(1u << block);
+		if (!(d->mask & bit))
+			continue;
+		if (!(proven & bit)) {
+			if (!(t->mask & bit))
+				t->zero = (uint16_t)((t->zero & ~bit) | (e->zero & bit));
+			t->mask |= bit;
+			candidate_add(t, block, *crc);
+		}
+		crc++;
+	}
+}
+
+static void doubt_none(struct recovery *r, uint64_t layer, uint32_t index, uint32_t count, uint16_t mask)
+{
+	for (uint32_t i = 0; r->table.count > 0 && i < count; i++) {
+		struct tentative *t = tentative_find(r, layer, index + i);
+		if (t)
+			candidates_drop(t, mask);
+	}
+}
+
+/* Records after which earlier doubts about the blocks do not matter. */
+static void doubt_settled_by(struct recovery *r, const struct record_head *head)
+{
+	const struct record_reject *reject = (const void *)head;
+	const struct record_zero *zero = (const void *)head;
+	const struct record_drop *drop = (const void *)head;
+	const struct record_merge *merge = (const void *)head;
+	if (head->type == RECORD_REJECT)
+		doubt_none(r, number_get(reject->layer), reject->index, 1, reject->undefined | reject->zero);
+	else if (head->type == RECORD_ZERO)
+		doubt_none(r, number_get(zero->layer), zero->index, zero->count, zero->mask);
+	else if (head->type == RECORD_DROP)
+		doubt_none(r, number_get(drop->layer), drop->index, drop->count, UINT16_MAX);
+	else if (head->type == RECORD_MERGE) {
+		doubt_none(r, number_get(merge->layer), merge->index, 1, UINT16_MAX);
+		doubt_none(r, number_get(merge->child), merge->index, 1, UINT16_MAX);
+	}
+}
+
+/* ---- replay -------------------------------------------------------------------------------------------------------------------- */
+
+static int replay(void *ctx, uint64_t seq, const struct record_head *record)
+{
+	struct recovery *r = ctx;
+	struct pool *pool = r->pool;
+	struct pins pins;
+	int err = record_check(record);
+	if (!err)
+		err = record_prepare(pool, record, &pins);
+	if (!err) {
+		if (record->type == RECORD_DEFINE && seq > r->mark)
+			doubt_define(r, (const void *)record);
+		else
+			doubt_settled_by(r, record);
+		err = record_apply(pool, seq, record);
+		pins_release(&pins);
+		pool->recovery_records++;
+	}
+	if (err)
+		LOG_ERROR("pool.replay_failed", "a journal record contradicts the checkpoint",
+			  F_UUID("pool", &pool->ident.id), F_U64("block", seq), F_U64("type", record->type),
+			  F_ERR(err));
+	return err;
+}
+
+/* ---- verify -------------------------------------------------------------------------------------------------------------------- */
+
+static bool matches(const struct tentative *t, unsigned block, uint32_t crc)
+{
+	for (uint32_t i = 0; i < t->count; i++) {
+		if (t->candidates[i].block == block && t->candidates[i].crc == crc)
+			return true;
+	}
+	return false;
+}
+
+/* A block that cannot be read is not proven to be absent: it stays, and reading it is an error (V10 in miniature). */
+static int verify_block(struct recovery *r, struct tentative *t, unsigned block, uint32_t cluster,
+			uint8_t *buffer)
+{
+	uint64_t offset_bytes = (uint64_t)cluster * POOL_CLUSTER_BYTES + block * POOL_BLOCK_BYTES;
+	int err = rt_disk_read(r->pool->disk, buffer, POOL_BLOCK_BYTES, offset_bytes);
+	r->pool->recovery_blocks_verified++;
+	if (!err && !matches(t, block, crc32c(0, buffer, POOL_BLOCK_BYTES)))
+		t->rejected |= (uint16_t)(1u << block);
+	return err == OXE_IO ? 0 : err;
+}
+
+static int verify_cluster(struct recovery *r, struct tentative *t, uint8_t *buffer)
+{
+	struct layer *l = catalog_layer(r->pool->catalog, t->layer);
+	struct page *leaf;
+	if (!l || !t->mask)
+		return 0;
+	int err = page_get(&l->map, 0, t->index / PAGE_FANOUT, false, &leaf);
+	if (err)
+		return err;
+	uint32_t cluster = map_entry_view(leaf, t->index)->cluster;
+	page_unpin(leaf);
+	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER; block++) {
+		if (t->mask >> block & 1)
+			err = verify_block(r, t, block, cluster, buffer);
+	}
+	return err;
+}
+
+static void verifier(void *arg)
+{
+	struct recovery *r = arg;
+	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, POOL_BLOCK_BYTES);
+	struct tentative *t;
+	while (!r->err && (t = list_pop(&r->unverified, struct tentative, link))) {
+		int err = buffer ? verify_cluster(r, t, buffer) : OXE_NOMEM;
+		r->err = r->err ? r->err : err;
+		list_add_tail(&r->all, &t->link);
+	}
+	free(buffer);
+	group_done(&r->verifiers);
+}
+
+static int verify(struct recovery *r)
+{
+	list_splice_tail(&r->unverified, &r->all);
+	group_init(&r->verifiers);
+	group_add(&r->verifiers, VERIFY_FIBERS);
+	for (unsigned i = 0; i < VERIFY_FIBERS; i++)
+		fiber_spawn(r->pool->rt, "verify", verifier, r);
+	group_wait(&r->verifiers);
+	list_splice_tail(&r->all, &r->unverified);
+	return r->err;
+}
+
+/* Say what was found, so that a later recovery need not find it again. Without a journal (read-only) only memory learns. */
+static int reject(struct recovery *r, const struct tentative *t)
+{
+	struct pool *pool = r->pool;
+	struct record_reject record = {.head = {.type = RECORD_REJECT, .len_bytes = sizeof(record)},
+				       .layer = number_of(t->layer),
+				       .index = t->index,
+				       .undefined = t->rejected & (uint16_t)~t->zero,
+				       .zero = t->rejected & t->zero};
+	struct pins pins;
+	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
+	if (!pool->options.read_only)
+		return record_do(pool, &record.head, false);
+	int err = record_prepare(pool, &record.head, &pins);
+	if (err)
+		return err;
+	err = record_apply(pool, 0, &record.head);
+	pins_release(&pins);
+	return err;
+}
+
+static int reject_all(struct recovery *r)
+{
+	int err = 0;
+	struct tentative *t;
+	list_for_each (t, &r->all, link) {
+		if (!err && t->rejected && !MUTANT(10))
+			err = reject(r, t);
+	}
+	return err;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------------------------------ */
+
+static void adopt(struct pool *pool, const struct super *s)
+{
+	pool->ident.id = s->pool_id;
+	memcpy(pool->ident.name, s->name, sizeof(pool->ident.name));
+	pool->ident.generation = s->generation;
+	pool->ident.format_version = s->version;
+	pool->created_wall_ns = s->created_wall_ns;
+	pool->cluster_count = s->cluster_count;
+	pool->ident.size_bytes = s->cluster_count * POOL_CLUSTER_BYTES;
+	pool->journal_blocks = s->journal_blocks;
+	pool->first_cluster =
+		JOURNAL_FIRST_CLUSTER + s->journal_blocks * JOURNAL_BLOCK_BYTES / POOL_CLUSTER_BYTES;
+	pool_size_limits(pool);
+}
+
+static int load_checkpoint(struct pool *pool, const struct super *s)
+{
+	int err = space_load(pool->space, s->bitmap, s->usage_page, s->usage_pages);
+	return err ? err : catalog_load(pool->catalog, s->catalog, s->next_number);
+}
+
+static int replay_journal(struct recovery *r, const struct super *s, struct journal_position *at)
+{
+	struct pool *pool = r->pool;
+	struct journal_position start = {
+		.last_seq = s->replay_seq - 1, .chain = s->replay_chain, .settled_seq = s->replay_seq - 1};
+	*at = start;
+	int err = journal_scan(pool, s->journal_blocks, at, UINT64_MAX, NULL, NULL);
+	r->mark = at->settled_seq;
+	return err ? err : journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
+}
+
+static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
+{
+	struct pool *pool = r->pool;
+	if (pool->options.read_only)
+		return reject_all(r);
+	journal_start(pool->journal, *at);
+	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
+	flush_start(pool->flush, s->replay_seq - 1);
+	checkpoint_start(pool->checkpoint, s->replay_seq);
+	int err = reject_all(r);
+	if (!err)
+		err = flush_settle(pool->flush, u64_max(at->last_seq, journal_written_seq(pool->journal)));
+	if (!err)
+		jobs_start(pool->jobs);
+	return err;
+}
+
+static int recover_with(struct recovery *r, const struct super *newest, const struct super *older)
+{
+	struct pool *pool = r->pool;
+	struct journal_position at;
+	adopt(pool, newest);
+	pool->journal = journal_new(pool, newest->journal_blocks);
+	int err = load_checkpoint(pool, newest);
+	if (!err)
+		err = replay_journal(r, newest, &at);
+	if (!err)
+		err = verify(r);
+	if (err)
+		return err;
+	at.tail_seq = older->generation ? older->replay_seq : newest->replay_seq;
+	return start(r, &at, newest);
+}
+
+int pool_recover(struct pool *pool)
+{
+	struct recovery r = {.pool = pool};
+	struct super newest, older;
+	struct tentative *t, *tmp;
+	uint64_t begin_ns = rt_now_exact_ns(pool->rt);
+	list_init(&r.all);
+	list_init(&r.unverified);
+	int err = super_read(pool->disk, &newest, &older);
+	if (!err)
+		err = recover_with(&r, &newest, &older);
+	list_for_each_safe (t, tmp, &r.all, link)
+		tentative_free(&r, t);
+	list_for_each_safe (t, tmp, &r.unverified, link)
+		tentative_free(&r, t);
+	htab_free(&r.table);
+	pool->recovery_ns = rt_now_exact_ns(pool->rt) - begin_ns;
+	return err;
+}

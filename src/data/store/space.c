@@ -1,0 +1,748 @@
+/*
+ * space.c: see space.h for the picture.
+ *
+ * `blocked` holds the clusters whose bit is 0 but which may not be handed out: those in windows and those in quarantine.
+ * Quarantine is a FIFO by journal block; behind it stand two generations of readers: a batch that became durable in read
+ * generation g is usable when no reader of generation g or earlier is left.
+ */
+#include "data/store/space.h"
+
+#include "base/log.h"
+#include "base/u32map.h"
+#include "data/store/flush.h"
+#include "data/store/store.h"
+
+#define WINDOW_MAX     64u
+#define QUARANTINE_MAX 4096u /* beyond this a flush is asked for in the background */
+
+struct freed {
+	uint32_t cluster;
+	uint64_t seq;
+};
+
+struct freed_queue { /* a ring-less FIFO: taken from `first`, compacted when empty */
+	struct freed *items;
+	size_t first, count, capacity;
+};
+
+struct u32list {
+	uint32_t *items;
+	size_t count, capacity;
+};
+
+/* What checkpoint g gives up stays as it is until checkpoint g + 1 is durable: until then g - 1 is the fallback. Three
+ * generations are in the air at once: g - 1 waiting, g being written, g + 1 collecting. */
+#define GENERATIONS 3u
+
+struct held {
+	uint64_t *pages;
+	size_t count, capacity;
+	struct u32list cooling; /* whole metadata clusters that went back to the bitmap */
+};
+
+struct space {
+	struct pool *pool;
+	struct tree bitmap;
+	uint32_t *free_in_leaf; /* 0 bits that belong to clusters anyone may own */
+	uint64_t leaf_count, free_bits, cursor;
+	uint64_t reserve_clusters;
+
+	struct u32map blocked;
+	uint64_t windowed;
+	struct list windows;
+	struct freed_queue quarantine; /* waiting for their record */
+	struct u32list draining[2];    /* waiting for readers, by read generation & 1 */
+	uint32_t readers[2];
+	uint32_t read_generation;
+	struct waitq drained;
+
+	struct usage_entry *meta;
+	size_t meta_count, meta_capacity, meta_cursor;
+	uint64_t meta_ready;
+	struct u32map meta_index;      /* cluster -> index in meta */
+	struct held held[GENERATIONS]; /* by generation % GENERATIONS of the checkpoint that frees them */
+	uint64_t next_generation;      /* of the checkpoint being prepared */
+	uint64_t *usage_pages;	       /* where the newest usage table lies */
+	uint32_t usage_page_count;
+};
+
+static void u32list_add(struct u32list *l, uint32_t value)
+{
+	if (l->count == l->capacity) {
+		l->capacity = l->capacity ? l->capacity * 2 : 16;
+		l->items = mem_realloc(l->items, l->capacity * sizeof(*l->items));
+	}
+	l->items[l->count++] = value;
+}
+
+/* ---- making and loading ------------------------------------------------------------------------------------------- */
+
+uint64_t space_bitmap_leaves(uint64_t cluster_count)
+{
+	return u64_div_up(cluster_count, BITMAP_BITS_PER_PAGE);
+}
+
+/* Clusters of a leaf that can be owned: not the superblocks, the journal, or beyond the end. */
+static uint32_t leaf_span(const struct space *s, uint64_t leaf, uint64_t *first)
+{
+	uint64_t low = u64_max(leaf * BITMAP_BITS_PER_PAGE, s->pool->first_cluster);
+	uint64_t high = u64_min((leaf + 1) * BITMAP_BITS_PER_PAGE, s->pool->cluster_count);
+	*first = low;
+	return high > low ? (uint32_t)(high - low) : 0;
+}
+
+static void size_to_pool(struct space *s)
+{
+	uint64_t first, old_count = s->leaf_count;
+	s->leaf_count = space_bitmap_leaves(s->pool->cluster_count);
+	s->free_in_leaf = mem_realloc(s->free_in_leaf, s->leaf_count * sizeof(*s->free_in_leaf));
+	for (uint64_t i = old_count; i < s->leaf_count; i++)
+		s->free_in_leaf[i] = leaf_span(s, i, &first);
+	s->reserve_clusters = 2 + 3 * (s->pool->dirty_limit + 64) / PAGES_PER_CLUSTER;
+}
+
+struct space *space_new(struct pool *pool)
+{
+	struct space *s = mem_zalloc(sizeof(*s));
+	s->pool = pool;
+	s->cursor = pool->first_cluster;
+	list_init(&s->windows);
+	waitq_init(&s->drained);
+	tree_init(&s->bitmap, pool, PAGE_BITMAP, 0, (struct root){0});
+	return s;
+}
+
+void space_free(struct space *s)
+{
+	for (unsigned i = 0; i < GENERATIONS; i++) {
+		free(s->held[i].pages);
+		free(s->held[i].cooling.items);
+	}
+	free(s->draining[0].items);
+	free(s->draining[1].items);
+	free(s->usage_pages);
+	free(s->quarantine.items);
+	free(s->free_in_leaf);
+	free(s->meta);
+	u32map_free(&s->blocked);
+	u32map_free(&s->meta_index);
+	free(s);
+}
+
+static uint32_t count_free_bits(struct space *s, uint64_t leaf, const struct page *p)
+{
+	const uint8_t *bits = page_view(p);
+	uint64_t first, free_bits = 0;
+	uint32_t span = leaf_span(s, leaf, &first);
+	for (uint64_t i = 0; i < span; i++) {
+		uint64_t bit = (first + i) % BITMAP_BITS_PER_PAGE;
+		free_bits += !(bits[bit / 8] >> bit % 8 & 1);
+	}
+	return (uint32_t)free_bits;
+}
+
+static int load_single_leaf(struct space *s)
+{
+	struct page *p;
+	int err = page_get(&s->bitmap, 0, 0, true, &p);
+	if (err)
+		return err;
+	s->free_in_leaf[0] = count_free_bits(s, 0, p);
+	page_unpin(p);
+	return 0;
+}
+
+/* The level above the leaves remembers how much is free below each: one page for 496 GiB of pool. */
+static int load_leaf_counts(struct space *s)
+{
+	for (uint64_t leaf = 0; leaf < s->leaf_count; leaf += PAGE_FANOUT) {
+		struct page *p;
+		int err = page_get(&s->bitmap, 1, leaf / PAGE_FANOUT, true, &p);
+		if (err)
+			return err;
+		const struct inner_entry *e = page_view(p);
+		for (uint64_t i = 0; i < PAGE_FANOUT && leaf + i < s->leaf_count; i++) {
+			if (e[i].page && e[i].aux <= s->free_in_leaf[leaf + i])
+				s->free_in_leaf[leaf + i] = e[i].aux;
+		}
+		page_unpin(p);
+	}
+	return 0;
+}
+
+static void meta_add(struct space *s, struct usage_entry entry)
+{
+	if (s->meta_count == s->meta_capacity) {
+		s->meta_capacity = s->meta_capacity ? s->meta_capacity * 2 : 64;
+		s->meta = mem_realloc(s->meta, s->meta_capacity * sizeof(*s->meta));
+	}
+	u32map_put(&s->meta_index, entry.cluster, (uint32_t)s->meta_count);
+	s->meta[s->meta_count++] = entry;
+	s->meta_ready += (unsigned)__builtin_popcount((uint16_t) ~(entry.used | entry.held));
+}
+
+static struct held *held_by(struct space *s, uint64_t generation)
+{
+	return &s->held[generation % GENERATIONS];
+}
+
+static void hold_page(struct space *s, uint64_t generation, uint64_t page)
+{
+	struct held *h = held_by(s, generation);
+	if (h->count == h->capacity) {
+		h->capacity = h->capacity ? h->capacity * 2 : 64;
+		h->pages = mem_realloc(h->pages, h->capacity * sizeof(*h->pages));
+	}
+	h->pages[h->count++] = page;
+}
+
+static int usage_entry_load(struct space *s, const struct usage_entry *e)
+{
+	if (e->cluster == 0)
+		return 0;
+	if (e->cluster < s->pool->first_cluster || e->cluster >= s->pool->cluster_count ||
+	    (e->used & e->held) || u32map_get(&s->meta_index, e->cluster, NULL))
+		return OXE_CORRUPT;
+	meta_add(s, *e);
+	for (unsigned i = 0; i < PAGES_PER_CLUSTER; i++) {
+		if (e->held >> i & 1)
+			hold_page(s, s->next_generation - 1, (uint64_t)e->cluster * PAGES_PER_CLUSTER + i);
+	}
+	return 0;
+}
+
+static int usage_page_load(struct space *s, uint32_t index, uint64_t *page, uint8_t *image)
+{
+	struct pool *pool = s->pool;
+	if (*page == 0 || *page >= pool->cluster_count * PAGES_PER_CLUSTER)
+		return OXE_CORRUPT;
+	int err = rt_disk_read(pool->disk, image, PAGE_BYTES, *page * PAGE_BYTES);
+	if (!err)
+		err = page_believe(pool, image, PAGE_USAGE, 0, 0, index, *page,
+				   (uint32_t)pool->ident.generation);
+	const struct usage_entry *entries = (void *)(image + PAGE_HEADER_BYTES);
+	for (uint32_t k = 0; !err && k < USAGE_PER_PAGE; k++)
+		err = usage_entry_load(s, &entries[k]);
+	s->usage_pages[index] = *page;
+	*page = le64_get(((struct page_header_disk *)image)->next);
+	return err;
+}
+
+static int usage_load(struct space *s, uint64_t page, uint32_t page_count)
+{
+	uint8_t *image = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
+	int err = image ? 0 : OXE_NOMEM;
+	if (page_count > s->pool->cluster_count / USAGE_PER_PAGE + 1)
+		err = OXE_CORRUPT;
+	else
+		s->usage_pages = mem_realloc(s->usage_pages, page_count * sizeof(*s->usage_pages));
+	for (uint32_t i = 0; !err && i < page_count; i++, s->usage_page_count++)
+		err = usage_page_load(s, i, &page, image);
+	free(image);
+	return err;
+}
+
+int space_load(struct space *s, struct root bitmap, uint64_t usage_page, uint32_t usage_pages)
+{
+	s->next_generation = s->pool->ident.generation + 1;
+	size_to_pool(s);
+	tree_init(&s->bitmap, s->pool, PAGE_BITMAP, 0, bitmap);
+	int err = tree_raise(&s->bitmap, s->leaf_count);
+	if (!err)
+		err = s->leaf_count == 1 ? load_single_leaf(s) : load_leaf_counts(s);
+	for (uint64_t i = 0; !err && i < s->leaf_count; i++)
+		s->free_bits += s->free_in_leaf[i];
+	return err ? err : usage_load(s, usage_page, usage_pages);
+}
+
+struct root space_bitmap_root(const struct space *s)
+{
+	return s->bitmap.root;
+}
+
+int space_grow_prepare(struct space *s, uint64_t cluster_count)
+{
+	return tree_raise(&s->bitmap, space_bitmap_leaves(cluster_count));
+}
+
+/* The pool's cluster_count is already the new one. */
+void space_grow(struct space *s, uint64_t old_cluster_count)
+{
+	s->free_in_leaf[s->leaf_count - 1] +=
+		(uint32_t)(u64_min(s->pool->cluster_count, s->leaf_count * BITMAP_BITS_PER_PAGE) -
+			   old_cluster_count);
+	s->free_bits += s->pool->cluster_count - old_cluster_count;
+	size_to_pool(s);
+}
+
+/* ---- readers and quarantine ------------------------------------------------------------------------------------------ */
+
+static void release_drained(struct space *s)
+{
+	unsigned old = (s->read_generation + 1) & 1;
+	while (s->readers[old] == 0) {
+		struct u32list *l = &s->draining[old];
+		bool younger_wait = s->draining[old ^ 1].count > 0;
+		for (size_t i = 0; i < l->count; i++)
+			u32map_remove(&s->blocked, l->items[i]);
+		if (l->count > 0)
+			waitq_wake_all(&s->drained);
+		l->count = 0;
+		if (!younger_wait)
+			return;
+		s->read_generation++; /* new readers count on the other side; what waited there drains next */
+		old ^= 1;
+	}
+}
+
+uint32_t space_read_enter(struct space *s)
+{
+	uint32_t side = s->read_generation & 1;
+	s->readers[side]++;
+	return side;
+}
+
+void space_read_leave(struct space *s, uint32_t side)
+{
+	assert(s->readers[side] > 0);
+	if (--s->readers[side] == 0)
+		release_drained(s);
+}
+
+void space_durable(struct space *s, uint64_t seq)
+{
+	struct freed_queue *q = &s->quarantine;
+	bool moved = false;
+	for (; q->count > 0 && q->items[q->first].seq <= seq; q->first++, q->count--, moved = true)
+		u32list_add(&s->draining[s->read_generation & 1], q->items[q->first].cluster);
+	if (q->count == 0)
+		q->first = 0;
+	if (moved)
+		release_drained(s);
+}
+
+static void quarantine_add(struct space *s, uint32_t cluster, uint64_t seq)
+{
+	struct freed_queue *q = &s->quarantine;
+	if (q->first + q->count == q->capacity) {
+		if (q->count > 0)
+			memmove(q->items, q->items + q->first, q->count * sizeof(*q->items));
+		q->first = 0;
+		if (q->count * 2 >= q->capacity) {
+			q->capacity = q->capacity ? q->capacity * 2 : 64;
+			q->items = mem_realloc(q->items, q->capacity * sizeof(*q->items));
+		}
+	}
+	q->items[q->first + q->count++] = (struct freed){cluster, seq};
+	u32map_put(&s->blocked, cluster, 0);
+	if (q->count == QUARANTINE_MAX)
+		flush_ask(s->pool->flush);
+}
+
+static bool has_quarantine(const struct space *s)
+{
+	return s->quarantine.count + s->draining[0].count + s->draining[1].count > 0;
+}
+
+/* ---- clusters -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t usable(const struct space *s, uint64_t keep)
+{
+	uint64_t taken = s->blocked.count + keep;
+	return s->free_bits > taken ? s->free_bits - taken : 0;
+}
+
+int space_bitmap_pin(struct space *s, uint32_t cluster, struct page **out)
+{
+	if (cluster < s->pool->first_cluster || cluster >= s->pool->cluster_count)
+		return OXE_CORRUPT;
+	return page_get(&s->bitmap, 0, cluster / BITMAP_BITS_PER_PAGE, true, out);
+}
+
+static int mark(struct space *s, uint32_t cluster, bool used)
+{
+	if (cluster < s->pool->first_cluster || cluster >= s->pool->cluster_count)
+		return OXE_CORRUPT;
+	uint64_t leaf = cluster / BITMAP_BITS_PER_PAGE, bit = cluster % BITMAP_BITS_PER_PAGE;
+	struct page *p = page_peek(&s->bitmap, 0, leaf, NULL);
+	assert(p); /* the caller pinned it: space_bitmap_pin, or a window */
+	const uint8_t *bits = page_view(p);
+	if ((bits[bit / 8] >> bit % 8 & 1) == used)
+		return OXE_CORRUPT;
+	uint8_t *edit = page_edit(p);
+	edit[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	s->free_in_leaf[leaf] += used ? -1u : 1u;
+	s->free_bits += used ? -(uint64_t)1 : 1;
+	return 0;
+}
+
+int space_mark_used(struct space *s, uint32_t cluster)
+{
+	int err = mark(s, cluster, true);
+	if (!err)
+		u32map_remove(&s->blocked, cluster); /* it left its window */
+	return err;
+}
+
+int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq)
+{
+	int err = mark(s, cluster, false);
+	if (!err)
+		quarantine_add(s, cluster, seq);
+	return err;
+}
+
+static bool cluster_is_free(const struct space *s, const uint8_t *bits, uint64_t cluster)
+{
+	uint64_t bit = cluster % BITMAP_BITS_PER_PAGE;
+	return !(bits[bit / 8] >> bit % 8 & 1) && !u32map_get(&s->blocked, (uint32_t)cluster, NULL);
+}
+
+/* The first run of up to `want` free clusters in [from, to), all under one page. Length 0: none. */
+static uint32_t find_run(const struct space *s, const struct page *p, uint64_t from, uint64_t to,
+			 uint32_t want, uint64_t *start)
+{
+	const uint8_t *bits = page_view(p);
+	uint32_t length = 0;
+	for (uint64_t c = from; c < to && length < want; c++) {
+		if (length == 0 && c % 8 == 0 && bits[c % BITMAP_BITS_PER_PAGE / 8] == 0xff) {
+			c += 7;
+			continue;
+		}
+		if (cluster_is_free(s, bits, c)) {
+			if (length++ == 0)
+				*start = c;
+		} else if (length > 0) {
+			break;
+		}
+	}
+	return length;
+}
+
+/* Search one leaf, from `from` on. A pinned page and a run, or length 0 and no pin. */
+static int search_leaf(struct space *s, uint64_t leaf, uint64_t from, uint32_t want, struct page **page,
+		       uint64_t *start, uint32_t *length)
+{
+	uint64_t first;
+	uint64_t to = leaf_span(s, leaf, &first);
+	to += first;
+	*length = 0;
+	if (s->free_in_leaf[leaf] == 0)
+		return 0;
+	int err = page_get(&s->bitmap, 0, leaf, true, page);
+	if (err)
+		return err;
+	*length = find_run(s, *page, u64_max(first, from), to, want, start);
+	if (*length == 0)
+		page_unpin(*page);
+	return 0;
+}
+
+/* Next fit over the whole pool. A leaf that cannot be read is passed over: it costs its own clusters, not the pool (S9). */
+static int find_clusters(struct space *s, uint32_t want, struct page **page, uint64_t *start,
+			 uint32_t *length)
+{
+	uint64_t first_leaf = s->cursor / BITMAP_BITS_PER_PAGE;
+	int err = 0;
+	for (uint64_t i = 0; i <= s->leaf_count; i++) {
+		uint64_t leaf = (first_leaf + i) % s->leaf_count;
+		int leaf_err = search_leaf(s, leaf, i == 0 ? s->cursor : 0, want, page, start, length);
+		err = leaf_err ? leaf_err : err;
+		if (!leaf_err && *length > 0) {
+			s->cursor = *start + *length;
+			if (s->cursor >= s->pool->cluster_count)
+				s->cursor = s->pool->first_cluster;
+			return 0;
+		}
+	}
+	return err ? err : OXE_NOSPC;
+}
+
+static void windows_take_back(struct space *s)
+{
+	while (!list_empty(&s->windows))
+		space_window_release(s, list_first(&s->windows, struct space_window, link));
+}
+
+/* Try to have an ordinary cluster available: reclaim quarantine and other writers' windows before saying the pool is full. */
+static int make_usable(struct space *s)
+{
+	while (usable(s, s->reserve_clusters) == 0) {
+		windows_take_back(s);
+		if (usable(s, s->reserve_clusters) > 0)
+			return 0;
+		if (!has_quarantine(s))
+			return OXE_NOSPC;
+		int err = flush_wait(s->pool->flush);
+		if (err)
+			return err;
+		if (usable(s, s->reserve_clusters) == 0 && has_quarantine(s) && s->quarantine.count == 0)
+			waitq_wait(&s->drained);
+	}
+	return 0;
+}
+
+int space_window_fill(struct space *s, struct space_window *w)
+{
+	struct page *page;
+	uint64_t start;
+	uint32_t length;
+	while (w->next == w->end) {
+		int err = make_usable(s);
+		if (err)
+			return err;
+		w->want = (uint32_t)u64_min(w->want ? w->want * 2 : 1, WINDOW_MAX);
+		uint32_t want = (uint32_t)u64_min(w->want, u64_div_up(usable(s, s->reserve_clusters), 8));
+		err = find_clusters(s, want, &page, &start, &length);
+		if (err)
+			return err;
+		if (w->next != w->end || usable(s, s->reserve_clusters) < length) { /* somebody was faster */
+			page_unpin(page);
+			continue;
+		}
+		w->next = (uint32_t)start;
+		w->end = w->next + length;
+		w->bitmap = page; /* keeps the pin */
+		for (uint32_t c = w->next; c < w->end; c++)
+			u32map_put(&s->blocked, c, 0);
+		list_add_tail(&s->windows, &w->link);
+	}
+	return 0;
+}
+
+static void window_empty(struct space_window *w)
+{
+	list_del(&w->link);
+	page_unpin(w->bitmap);
+	w->next = w->end = 0;
+	w->bitmap = NULL;
+}
+
+/* The caller pins the bitmap page again if it suspends before the record is applied. */
+uint32_t space_window_take(struct space *s, struct space_window *w)
+{
+	(void)s;
+	assert(w->next < w->end);
+	uint32_t cluster = w->next++;
+	if (w->next == w->end)
+		window_empty(w);
+	return cluster;
+}
+
+void space_window_release(struct space *s, struct space_window *w)
+{
+	if (w->next == w->end)
+		return;
+	for (uint32_t c = w->next; c < w->end; c++)
+		u32map_remove(&s->blocked, c);
+	window_empty(w);
+	w->want = 0;
+}
+
+void space_untake(struct space *s, uint32_t cluster)
+{
+	u32map_remove(&s->blocked, cluster);
+}
+
+int space_admit_metadata(const struct space *s)
+{
+	return usable(s, s->reserve_clusters / 2) > 0 ? 0 : OXE_NOSPC;
+}
+
+/* ---- metadata pages -------------------------------------------------------------------------------------------------- */
+
+uint64_t space_page_ready(const struct space *s)
+{
+	return s->meta_ready;
+}
+
+static int meta_take_cluster(struct space *s)
+{
+	struct page *page;
+	uint64_t start;
+	uint32_t length;
+	int err = find_clusters(s, 1, &page, &start, &length);
+	if (err == OXE_NOSPC && has_quarantine(s)) {
+		err = flush_wait(s->pool->flush);
+		if (!err)
+			err = find_clusters(s, 1, &page, &start, &length);
+	}
+	if (err)
+		return err;
+	err = mark(s, (uint32_t)start, true);
+	assert(!err);
+	page_unpin(page);
+	meta_add(s, (struct usage_entry){.cluster = (uint32_t)start});
+	return 0;
+}
+
+int space_page_reserve(struct space *s, uint64_t pages)
+{
+	int err = 0;
+	while (!err && s->meta_ready < pages)
+		err = meta_take_cluster(s);
+	return err;
+}
+
+uint64_t space_page_alloc(struct space *s)
+{
+	assert(s->meta_ready > 0);
+	for (;; s->meta_cursor++) {
+		if (s->meta_cursor >= s->meta_count)
+			s->meta_cursor = 0;
+		struct usage_entry *e = &s->meta[s->meta_cursor];
+		uint16_t ready = (uint16_t) ~(e->used | e->held);
+		if (!ready)
+			continue;
+		unsigned i = (unsigned)__builtin_ctz(ready);
+		e->used |= (uint16_t)(1u << i);
+		s->meta_ready--;
+		return (uint64_t)e->cluster * PAGES_PER_CLUSTER + i;
+	}
+}
+
+static struct usage_entry *usage_of(struct space *s, uint64_t page, uint16_t *bit)
+{
+	uint32_t index;
+	bool known = u32map_get(&s->meta_index, (uint32_t)(page / PAGES_PER_CLUSTER), &index);
+	assert(known);
+	*bit = (uint16_t)(1u << page % PAGES_PER_CLUSTER);
+	return &s->meta[index];
+}
+
+void space_page_free(struct space *s, uint64_t page)
+{
+	uint16_t bit;
+	struct usage_entry *e = usage_of(s, page, &bit);
+	assert(e->used & bit);
+	e->used &= (uint16_t)~bit;
+	e->held |= bit;
+	hold_page(s, s->next_generation, page);
+}
+
+void space_checkpoint_frozen(struct space *s)
+{
+	s->next_generation++;
+}
+
+void space_checkpoint_durable(struct space *s, uint64_t generation)
+{
+	struct held *h = held_by(s, generation - 1);
+	for (size_t i = 0; i < h->count; i++) {
+		uint16_t bit;
+		struct usage_entry *e = usage_of(s, h->pages[i], &bit);
+		assert(e->held & bit);
+		e->held &= (uint16_t)~bit;
+		s->meta_ready++;
+	}
+	h->count = 0;
+	for (size_t i = 0; i < h->cooling.count; i++)
+		u32map_remove(&s->blocked, h->cooling.items[i]);
+	h->cooling.count = 0;
+}
+
+static void meta_remove(struct space *s, size_t index)
+{
+	u32map_remove(&s->meta_index, s->meta[index].cluster);
+	s->meta_ready -= PAGES_PER_CLUSTER;
+	s->meta[index] = s->meta[--s->meta_count];
+	if (index < s->meta_count)
+		u32map_put(&s->meta_index, s->meta[index].cluster, (uint32_t)index);
+}
+
+static int meta_give_back(struct space *s, size_t index)
+{
+	struct page *page;
+	uint32_t cluster = s->meta[index].cluster;
+	int err = space_bitmap_pin(s, cluster, &page);
+	if (err)
+		return err;
+	if (index < s->meta_count && s->meta[index].cluster == cluster && !s->meta[index].used &&
+	    !s->meta[index].held) {
+		err = mark(s, cluster, false);
+		assert(!err);
+		u32map_put(&s->blocked, cluster, 0);
+		u32list_add(&held_by(s, s->next_generation)->cooling, cluster);
+		meta_remove(s, index);
+	}
+	page_unpin(page);
+	return 0;
+}
+
+/* Keep a quarter as many ready pages as are used, and a few: what a checkpoint gives back, the next one takes again. */
+int space_page_trim(struct space *s)
+{
+	uint64_t keep = s->pool->dirty_limit / 4 + s->meta_count * PAGES_PER_CLUSTER / 4 + 64;
+	int err = 0;
+	for (size_t i = s->meta_count; !err && i-- > 0 && s->meta_ready > keep;) {
+		if (i < s->meta_count && !s->meta[i].used && !s->meta[i].held)
+			err = meta_give_back(s, i);
+	}
+	return err;
+}
+
+uint32_t space_page_free_bits(const struct space *s, uint64_t leaf)
+{
+	return s->free_in_leaf[leaf];
+}
+
+uint32_t space_usage_pages(const struct space *s)
+{
+	return (uint32_t)u64_div_up(s->meta_count, USAGE_PER_PAGE);
+}
+
+static struct frozen *usage_image(const struct space *s, uint32_t index)
+{
+	struct frozen *f = mem_zalloc(sizeof(*f));
+	size_t first = (size_t)index * USAGE_PER_PAGE;
+	size_t entries = u64_min(s->meta_count - first, USAGE_PER_PAGE);
+	*f = (struct frozen){.address = s->usage_pages[index], .index = index, .kind = PAGE_USAGE};
+	f->next = index + 1 < s->usage_page_count ? s->usage_pages[index + 1] : 0;
+	f->data = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
+	if (!f->data)
+		abort(); /* as mem_alloc */
+	memset(f->data, 0, PAGE_BYTES);
+	memcpy(f->data + PAGE_HEADER_BYTES, s->meta + first, entries * sizeof(*s->meta));
+	return f;
+}
+
+uint64_t space_usage_freeze(struct space *s, struct frozen **images[], size_t *count, size_t *capacity)
+{
+	for (uint32_t i = 0; i < s->usage_page_count; i++)
+		space_page_free(s, s->usage_pages[i]);
+	s->usage_page_count = space_usage_pages(s);
+	s->usage_pages = mem_realloc(s->usage_pages, s->usage_page_count * sizeof(*s->usage_pages));
+	for (uint32_t i = 0; i < s->usage_page_count; i++)
+		s->usage_pages[i] = space_page_alloc(s);
+	for (uint32_t i = 0; i < s->usage_page_count; i++)
+		frozen_add(usage_image(s, i), images, count, capacity);
+	return s->usage_page_count ? s->usage_pages[0] : 0;
+}
+
+struct tree *space_bitmap(struct space *s)
+{
+	return &s->bitmap;
+}
+
+void space_walk_usage_pages(const struct space *s, void (*fn)(void *ctx, uint64_t page), void *ctx)
+{
+	for (uint32_t i = 0; i < s->usage_page_count; i++)
+		fn(ctx, s->usage_pages[i]);
+}
+
+void space_walk_usage(const struct space *s, void (*fn)(void *ctx, const struct usage_entry *e), void *ctx)
+{
+	for (size_t i = 0; i < s->meta_count; i++)
+		fn(ctx, &s->meta[i]);
+}
+
+void space_numbers(const struct space *s, struct space_numbers *out)
+{
+	*out = (struct space_numbers){
+		.free_clusters = s->free_bits,
+		.usable_clusters = usable(s, s->reserve_clusters),
+		.metadata_clusters = s->meta_count,
+		.reserve_clusters = s->reserve_clusters,
+		.quarantined_clusters = s->quarantine.count + s->draining[0].count + s->draining[1].count,
+	};
+}

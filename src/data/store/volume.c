@@ -1,0 +1,501 @@
+/*
+ * volume.c: control operations on volumes and snapshots. Each is one record (design idea 1).
+ *
+ * They run one at a time under pool->control, so what an operation checked is still so when it commits. Each first asks
+ * whether it has been done already: the same id with the same facts is success.
+ */
+#include "base/log.h"
+#include "data/store/flush.h"
+#include "data/store/journal.h"
+#include "data/store/vol.h"
+
+/* ---- helpers -------------------------------------------------------------------------------------------------------------------- */
+
+static int control_enter(struct pool *pool)
+{
+	if (pool->options.read_only)
+		return OXE_ROFS;
+	fmutex_lock(&pool->control);
+	int err = pool->failed ? OXE_FAILED : pool->closing ? OXE_SHUTDOWN : 0;
+	if (err)
+		fmutex_unlock(&pool->control);
+	return err;
+}
+
+static int control_leave(struct pool *pool, int err)
+{
+	fmutex_unlock(&pool->control);
+	return err;
+}
+
+static void name_put(uint8_t out[64], const char *name)
+{
+	memset(out, 0, 64);
+	memcpy(out, name, strlen(name));
+}
+
+static bool id_is_taken(const struct pool *pool, const struct uuid *id)
+{
+	return uuid_is_nil(id) || catalog_volume_by_id(pool->catalog, id) ||
+	       catalog_layer_by_id(pool->catalog, id);
+}
+
+static bool any_open(const struct volume *v)
+{
+	const struct layer *l;
+	bool open = v->open_count > 0;
+	list_for_each (l, &v->layers, in_volume)
+		open = open || l->open_count > 0;
+	return open;
+}
+
+/* ---- create and clone ----------------------------------------------------------------------------------------------------------- */
+
+static int spec_check(const struct volume_spec *spec)
+{
+	if (pool_name_check(spec->name) || uuid_is_nil(&spec->id))
+		return OXE_INVAL;
+	if (spec->size_bytes < VOLUME_SIZE_MIN || spec->size_bytes > VOLUME_SIZE_MAX ||
+	    spec->size_bytes % POOL_BLOCK_BYTES)
+		return OXE_INVAL;
+	return spec->lba_bytes == 512 || spec->lba_bytes == 4096 ? 0 : OXE_INVAL;
+}
+
+/* 1: done before; 0: go on; OXE_EXISTS. */
+static int created_before(struct pool *pool, const struct volume_spec *spec, const struct layer *parent)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, &spec->id);
+	if (v) {
+		bool same = strcmp(v->name, spec->name) == 0 && v->size_bytes == spec->size_bytes &&
+			    v->lba_bytes == spec->lba_bytes;
+		const struct layer *l = v->head;
+		while (same && parent && l && l != parent)
+			l = l->parent;
+		/* A clone that has been flattened since has no parent to compare. */
+		return same && (!parent || l || !(v->flags & VOLUME_FLATTEN)) ? 1 : OXE_EXISTS;
+	}
+	if (id_is_taken(pool, &spec->id) || catalog_volume_by_name(pool->catalog, spec->name))
+		return OXE_EXISTS;
+	return 0;
+}
+
+static int create_with_slots(struct pool *pool, const struct volume_spec *spec, const struct layer *parent,
+			     uint32_t flags, uint32_t slot, uint32_t head_slot)
+{
+	struct uuid head_id = rt_random_uuid(pool->rt);
+	struct record_volume_create r = {.head = {.type = RECORD_VOLUME_CREATE, .len_bytes = sizeof(r)},
+					 .number = number_of(catalog_new_number(pool->catalog)),
+					 .head_number = number_of(catalog_new_number(pool->catalog)),
+					 .parent = number_of(parent ? parent->number : 0),
+					 .slot = slot,
+					 .head_slot = head_slot,
+					 .size_bytes = number_of(spec->size_bytes),
+					 .created_wall_ns = number_of(rt_wall_ns(pool->rt)),
+					 .lba_bytes = spec->lba_bytes,
+					 .flags = flags};
+	memcpy(r.id, spec->id.b, sizeof(r.id));
+	memcpy(r.head_id, head_id.b, sizeof(r.head_id));
+	name_put(r.name, spec->name);
+	return record_do(pool, &r.head, true);
+}
+
+static int create(struct pool *pool, const struct volume_spec *spec, const struct layer *parent,
+		  uint32_t flags)
+{
+	uint32_t slot, head_slot;
+	int err = space_admit_metadata(pool->space);
+	if (!err)
+		err = catalog_slot_take(pool->catalog, &slot);
+	if (err)
+		return err;
+	err = catalog_slot_take(pool->catalog, &head_slot);
+	if (err) {
+		catalog_slot_give(pool->catalog, slot);
+		return err;
+	}
+	err = create_with_slots(pool, spec, parent, flags, slot, head_slot);
+	if (err && !pool->failed) { /* nothing was committed */
+		catalog_slot_give(pool->catalog, slot);
+		catalog_slot_give(pool->catalog, head_slot);
+	}
+	return err;
+}
+
+int volume_create(struct pool *pool, const struct volume_spec *spec_in)
+{
+	struct volume_spec spec = *spec_in;
+	spec.lba_bytes = spec.lba_bytes ? spec.lba_bytes : 512;
+	int err = spec_check(&spec);
+	if (!err)
+		err = control_enter(pool);
+	if (err)
+		return err;
+	int before = created_before(pool, &spec, NULL);
+	err = before ? (before > 0 ? 0 : before) : create(pool, &spec, NULL, 0);
+	return control_leave(pool, err);
+}
+
+static int clone_locked(struct pool *pool, struct volume_spec *spec, const struct uuid *snapshot_id,
+			bool full_copy)
+{
+	struct layer *parent = catalog_layer_by_id(pool->catalog, snapshot_id);
+	if (!parent || !parent->named)
+		return OXE_NOENT;
+	spec->size_bytes = spec->size_bytes ? spec->size_bytes : parent->size_bytes;
+	spec->lba_bytes = spec->lba_bytes ? spec->lba_bytes : parent->volume->lba_bytes;
+	int err = spec->size_bytes < parent->size_bytes ? OXE_INVAL : spec_check(spec);
+	if (err)
+		return err;
+	int before = created_before(pool, spec, parent);
+	if (before)
+		return before > 0 ? 0 : before;
+	return create(pool, spec, parent, full_copy ? VOLUME_FLATTEN : 0);
+}
+
+int volume_clone(struct pool *pool, const struct volume_spec *spec_in, const struct uuid *snapshot_id,
+		 bool full_copy)
+{
+	struct volume_spec spec = *spec_in;
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	err = clone_locked(pool, &spec, snapshot_id, full_copy);
+	jobs_kick(pool->jobs);
+	return control_leave(pool, err);
+}
+
+/* ---- change --------------------------------------------------------------------------------------------------------------------- */
+
+static int volume_set(struct pool *pool, const struct volume *v, const char *name, uint64_t size_bytes,
+		      uint32_t flags)
+{
+	struct record_volume_set r = {.head = {.type = RECORD_VOLUME_SET, .len_bytes = sizeof(r)},
+				      .number = number_of(v->number),
+				      .size_bytes = number_of(size_bytes),
+				      .flags = flags};
+	name_put(r.name, name);
+	return record_do(pool, &r.head, true);
+}
+
+int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
+{
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	if (!v)
+		return control_leave(pool, OXE_NOENT);
+	uint32_t flags = start ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
+	if (flags != v->flags)
+		err = volume_set(pool, v, v->name, v->size_bytes, flags);
+	jobs_kick(pool->jobs);
+	return control_leave(pool, err);
+}
+
+int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes)
+{
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	if (!v)
+		err = OXE_NOENT;
+	else if (size_bytes < v->size_bytes || size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
+		err = OXE_INVAL;
+	else if (size_bytes > v->size_bytes)
+		err = volume_set(pool, v, v->name, size_bytes, v->flags);
+	return control_leave(pool, err);
+}
+
+int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name)
+{
+	int err = pool_name_check(name);
+	if (!err)
+		err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct volume *other = catalog_volume_by_name(pool->catalog, name);
+	if (!v)
+		err = OXE_NOENT;
+	else if (other && other != v)
+		err = OXE_EXISTS;
+	else if (!other)
+		err = volume_set(pool, v, name, v->size_bytes, v->flags);
+	return control_leave(pool, err);
+}
+
+int volume_delete(struct pool *pool, const struct uuid *volume_id)
+{
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	if (v && any_open(v)) {
+		err = OXE_BUSY;
+	} else if (v) {
+		struct record_volume_delete r = {
+			.head = {.type = RECORD_VOLUME_DELETE, .len_bytes = sizeof(r)},
+			.number = number_of(v->number)};
+		err = record_do(pool, &r.head, true);
+		jobs_kick(pool->jobs);
+	}
+	return control_leave(pool, err);
+}
+
+/* ---- snapshots ------------------------------------------------------------------------------------------------------------------ */
+
+/* The pause: from closing the gate to opening it. Nothing in between waits for the device except writes already on their way. */
+static uint64_t seal(struct pool *pool, struct volume *v, const struct record_snapshot *r, uint64_t *pause_ns)
+{
+	uint64_t begin_ns = rt_now_exact_ns(pool->rt);
+	gate_close(v);
+	uint64_t seq = record_commit(pool, &r->head);
+	gate_open(v);
+	if (pause_ns)
+		*pause_ns = rt_now_exact_ns(pool->rt) - begin_ns;
+	return seq;
+}
+
+static int snapshot_with_slot(struct pool *pool, struct volume *v, const struct uuid *id, const char *name,
+			      uint32_t slot, uint64_t *pause_ns)
+{
+	struct uuid head_id = rt_random_uuid(pool->rt);
+	struct record_snapshot r = {.head = {.type = RECORD_SNAPSHOT, .len_bytes = sizeof(r)},
+				    .volume = number_of(v->number),
+				    .new_head = number_of(catalog_new_number(pool->catalog)),
+				    .new_head_slot = slot,
+				    .created_wall_ns = number_of(rt_wall_ns(pool->rt))};
+	memcpy(r.id, id->b, sizeof(r.id));
+	memcpy(r.new_head_id, head_id.b, sizeof(r.new_head_id));
+	name_put(r.name, name);
+	int err = checkpoint_throttle(pool);
+	if (!err)
+		err = journal_reserve(pool->journal, 1);
+	if (err)
+		return err;
+	uint64_t seq = seal(pool, v, &r, pause_ns);
+	err = journal_wait(pool->journal, seq);
+	return err ? err : flush_wait(pool->flush);
+}
+
+static int snapshot_locked(struct pool *pool, const struct uuid *volume_id, const struct uuid *id,
+			   const char *name, uint64_t *pause_ns)
+{
+	uint32_t slot;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct layer *l = catalog_layer_by_id(pool->catalog, id);
+	if (!v)
+		return OXE_NOENT;
+	if (l)
+		return l->volume == v && l->named && strcmp(l->name, name) == 0 ? 0 : OXE_EXISTS;
+	if (id_is_taken(pool, id) || volume_snapshot_by_name(v, name))
+		return OXE_EXISTS;
+	int err = space_admit_metadata(pool->space);
+	if (!err)
+		err = catalog_slot_take(pool->catalog, &slot);
+	if (err)
+		return err;
+	err = snapshot_with_slot(pool, v, id, name, slot, pause_ns);
+	if (err && !pool->failed)
+		catalog_slot_give(pool->catalog, slot);
+	return err;
+}
+
+int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
+		    const char *name, uint64_t *pause_ns)
+{
+	int err = pool_name_check(name);
+	if (!err)
+		err = control_enter(pool);
+	if (err)
+		return err;
+	return control_leave(pool, snapshot_locked(pool, volume_id, snapshot_id, name, pause_ns));
+}
+
+static int layer_set(struct pool *pool, const struct layer *l, const char *name, uint32_t flags)
+{
+	struct record_layer_set r = {.head = {.type = RECORD_LAYER_SET, .len_bytes = sizeof(r)},
+				     .number = number_of(l->number),
+				     .flags = flags};
+	name_put(r.name, name);
+	return record_do(pool, &r.head, true);
+}
+
+int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
+{
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	if (l && l->named && l->open_count > 0) {
+		err = OXE_BUSY;
+	} else if (l && l->named) {
+		err = layer_set(pool, l, "", 0);
+		jobs_kick(pool->jobs);
+	}
+	return control_leave(pool, err);
+}
+
+int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name)
+{
+	int err = pool_name_check(name);
+	if (!err)
+		err = control_enter(pool);
+	if (err)
+		return err;
+	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	struct layer *other = l && l->named ? volume_snapshot_by_name(l->volume, name) : NULL;
+	if (!l || !l->named)
+		err = OXE_NOENT;
+	else if (other && other != l)
+		err = OXE_EXISTS;
+	else if (!other)
+		err = layer_set(pool, l, name, LAYER_NAMED);
+	return control_leave(pool, err);
+}
+
+static int revert_to(struct pool *pool, struct volume *v, const struct layer *l, const struct uuid *head_id)
+{
+	struct record_revert r = {.head = {.type = RECORD_REVERT, .len_bytes = sizeof(r)},
+				  .volume = number_of(v->number),
+				  .layer = number_of(l->number),
+				  .new_head = number_of(catalog_new_number(pool->catalog))};
+	memcpy(r.new_head_id, head_id->b, sizeof(r.new_head_id));
+	int err = catalog_slot_take(pool->catalog, &r.new_head_slot);
+	if (err)
+		return err;
+	err = record_do(pool, &r.head, true);
+	if (err && !pool->failed)
+		catalog_slot_give(pool->catalog, r.new_head_slot);
+	jobs_kick(pool->jobs);
+	return err;
+}
+
+int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
+		  const struct uuid *head_id)
+{
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	if (!v || !l || !l->named)
+		err = OXE_NOENT;
+	else if (uuid_equal(&v->head->id, head_id))
+		err = 0;
+	else if (l->volume != v)
+		err = OXE_INVAL;
+	else if (id_is_taken(pool, head_id))
+		err = OXE_EXISTS;
+	else if (v->open_count > 0)
+		err = OXE_BUSY;
+	else
+		err = revert_to(pool, v, l, head_id);
+	return control_leave(pool, err);
+}
+
+/* ---- looking -------------------------------------------------------------------------------------------------------------------- */
+
+static void volume_describe(const struct volume *v, struct volume_info *out)
+{
+	struct layer *l;
+	*out = (struct volume_info){.id = v->id,
+				    .head_id = v->head->id,
+				    .size_bytes = v->size_bytes,
+				    .created_wall_ns = v->created_wall_ns,
+				    .lba_bytes = v->lba_bytes,
+				    .open_count = v->open_count,
+				    .head_bytes = v->head->cluster_count * POOL_CLUSTER_BYTES,
+				    .is_flattening = v->flags & VOLUME_FLATTEN};
+	memcpy(out->name, v->name, sizeof(out->name));
+	list_for_each (l, &v->layers, in_volume) {
+		out->own_bytes += l->cluster_count * POOL_CLUSTER_BYTES;
+		out->snapshot_count += l->named;
+	}
+	for (l = v->head; l && l->volume == v;)
+		l = l->parent;
+	out->is_clone = l != NULL;
+	if (l)
+		out->origin_id = l->id;
+}
+
+static void snapshot_describe(const struct layer *l, struct snapshot_info *out)
+{
+	*out = (struct snapshot_info){.id = l->id,
+				      .volume_id = l->volume->id,
+				      .size_bytes = l->size_bytes,
+				      .created_wall_ns = l->created_wall_ns,
+				      .own_bytes = l->cluster_count * POOL_CLUSTER_BYTES,
+				      .child_count = l->child_count,
+				      .open_count = l->open_count};
+	memcpy(out->name, l->name, sizeof(out->name));
+	if (l->parent)
+		out->parent_id = l->parent->id;
+}
+
+int volume_find(const struct pool *pool, const char *name, struct volume_info *out)
+{
+	struct volume *v = catalog_volume_by_name(pool->catalog, name);
+	if (!v)
+		return OXE_NOENT;
+	volume_describe(v, out);
+	return 0;
+}
+
+int volume_get(const struct pool *pool, const struct uuid *id, struct volume_info *out)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, id);
+	if (!v)
+		return OXE_NOENT;
+	volume_describe(v, out);
+	return 0;
+}
+
+int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const char *name,
+		  struct snapshot_info *out)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct layer *l = v ? volume_snapshot_by_name(v, name) : NULL;
+	if (!l)
+		return OXE_NOENT;
+	snapshot_describe(l, out);
+	return 0;
+}
+
+int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
+{
+	struct layer *l = catalog_layer_by_id(pool->catalog, id);
+	if (!l || !l->named)
+		return OXE_NOENT;
+	snapshot_describe(l, out);
+	return 0;
+}
+
+void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx)
+{
+	struct volume *v;
+	list_for_each (v, catalog_volumes(pool->catalog), age) {
+		struct volume_info info;
+		volume_describe(v, &info);
+		if (!fn(ctx, &info))
+			return;
+	}
+}
+
+void snapshot_walk(const struct pool *pool, const struct uuid *volume_id,
+		   bool (*fn)(void *ctx, const struct snapshot_info *s), void *ctx)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct layer *l;
+	if (!v)
+		return;
+	list_for_each (l, &v->layers, in_volume) {
+		struct snapshot_info info;
+		if (!l->named)
+			continue;
+		snapshot_describe(l, &info);
+		if (!fn(ctx, &info))
+			return;
+	}
+}
