@@ -18,7 +18,6 @@
 #define UNFLUSHED_MAX	 512u
 #define ALL_SUBSETS_MAX	 6u
 #define VIRTUAL_LIMIT_NS (7200 * NS_PER_S)
-#define run_event_lines	 80u
 
 void (*run_progress)(uint64_t seed, uint64_t state_id);
 bool run_is_quiet;
