@@ -5,7 +5,8 @@
 #include "data/store/journal.h"
 #include "data/store/space.h"
 
-#define UNSETTLED_MAX	  4096u	   /* blocks: beyond this the settler does not wait for its time */
+#define UNSETTLED_SOON	  4096u	   /* blocks: beyond this the settler does not wait for its time ... */
+#define UNSETTLED_MAX	  16384u   /* ... and here first touches wait for it */
 #define SETTLE_AFTER_NS	  NS_PER_S /* so recovery never has many blocks to verify (S5) */
 #define UNSETTLED_BUCKETS 4096u
 
@@ -176,6 +177,15 @@ int flush_defines_wait(struct flush *f, uint64_t seq)
 	return f->pool->failed ? OXE_FAILED : 0;
 }
 
+int flush_throttle(struct flush *f)
+{
+	while (!f->pool->failed && f->unsettled_blocks >= UNSETTLED_MAX) {
+		flush_ask(f);
+		waitq_wait(&f->done);
+	}
+	return f->pool->failed ? OXE_FAILED : 0;
+}
+
 bool flush_ahead_enter(struct flush *f, uint64_t layer, uint32_t index)
 {
 	struct unsettled *u = unsettled_find(f, layer, index);
@@ -281,7 +291,7 @@ static void settler_wait(struct flush *f)
 	while (!f->stopping && !f->asked && list_empty(&f->unsettled))
 		waitq_wait(&f->work); /* idle is idle */
 	uint64_t deadline_ns = rt_now_ns(f->pool->rt) + SETTLE_AFTER_NS;
-	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_MAX) {
+	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_SOON) {
 		if (!waitq_wait_until(&f->work, deadline_ns))
 			return;
 	}

@@ -40,6 +40,10 @@ int flush_settle(struct flush *f, uint64_t seq);
 OX_CHECKED
 int flush_defines_wait(struct flush *f, uint64_t seq);
 
+/* Wait while so many blocks are unsettled that a recovery would take long to verify them (S5). Suspends. */
+OX_CHECKED
+int flush_throttle(struct flush *f);
+
 /* A DEFINE whose data is on its way. begin: right after the append, so that they are in order of seq. */
 struct define_op {
 	struct list link;
