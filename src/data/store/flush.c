@@ -29,6 +29,7 @@ struct flush {
 
 	struct list defines; /* in flight, by seq */
 	uint64_t flushed_seq, settled_seq;
+	uint64_t durable_seq; /* records, whether or not they have their data */
 	struct fmutex settle_lock;
 
 	struct unsettled *buckets[UNSETTLED_BUCKETS];
@@ -224,6 +225,7 @@ static void flush_run(struct flush *f)
 		f->settled_seq = u64_max(f->settled_seq, mark);
 		journal_set_mark(pool->journal, f->flushed_seq);
 		forget_settled(f);
+		f->durable_seq = u64_max(f->durable_seq, written);
 		space_durable(pool->space, written);
 	}
 	waitq_wake_all(&f->done);
@@ -239,6 +241,12 @@ int flush_wait(struct flush *f)
 			flush_run(f);
 	}
 	return f->finished >= wanted ? 0 : OXE_FAILED;
+}
+
+int flush_records(struct flush *f, uint64_t seq)
+{
+	int err = journal_wait(f->pool->journal, seq);
+	return err || f->durable_seq >= seq ? err : flush_wait(f);
 }
 
 void flush_ask(struct flush *f)
