@@ -793,7 +793,7 @@ const struct verb verbs[] = {
 	{"pool", "show", "POOL", "show one pool, and what is wrong with it", NULL, 0, 0, 1, 1, pool_show},
 	{"pool", "grow", "POOL", "use the space a disk has gained, or extend a file to --size", NULL, OPT(SIZE), 0, 1, 1, pool_grow},
 	{"pool", "check", "POOL", "verify all metadata of an open pool",
-	 "Writes are held meanwhile. A pool without a daemon is checked with 'oxbowd --check PATH'.", 0, 0, 1, 1, pool_check},
+	 "Writes are held meanwhile. A pool that no daemon has open is checked by oxbowd itself, see oxbowd(8).", 0, 0, 1, 1, pool_check},
 
 	{"volume", "create", "NAME --size SIZE", "create a volume", NULL,
 	 OPT(SIZE) | OPT(POOL) | OPT(BLOCK_SIZE) | OPT(ID), OPT(SIZE), 1, 1, volume_create},

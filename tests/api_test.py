@@ -399,7 +399,11 @@ def make_pool(daemon, path, name):
 
 
 def condition_of(daemon, pool):
-    conditions = daemon.api.call("GET", f"/v1/pools/{pool}")["conditions"]
+    try:
+        conditions = daemon.api.call("GET", f"/v1/pools/{pool}")["conditions"]
+    except Refused as no:
+        expect(no.status == 503, f"{no}")  # the list of pools has not been read yet
+        return None
     return conditions[0]["reason"] if conditions else None
 
 

@@ -11,13 +11,12 @@
 #include <stdio.h>
 
 #define WATCH_NS	 NS_PER_S
-#define BUSY_TRIES	 20
-#define BUSY_INTERVAL_NS (25 * NS_PER_MS)
+#define BUSY_TRIES	 100
+#define BUSY_INTERVAL_NS (5 * NS_PER_MS)
 
 /* ---- finding the disk ------------------------------------------------------------------------------------------------ */
 
-/* A disk may be held for a moment by a search of another keeper, or by a process that is just being killed. */
-static int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk)
+int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk)
 {
 	int err = rt_disk_open(rt, path, 0, 0, disk);
 	for (unsigned i = 0; err == OXE_BUSY && i < BUSY_TRIES; i++) {
@@ -187,15 +186,6 @@ static int disk_elsewhere(struct node_pool *p, int hint_err, struct rt_disk **di
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
-static void log_opened(const struct node_pool *p)
-{
-	struct pool_stats stats;
-	pool_stats(p->pool, &stats);
-	LOG_INFO("pool.opened", "the pool is open", F_UUID("pool", &p->id), F_STR("pool_name", p->name),
-		 F_STR("path", p->path), F_U64("open_us", p->open_ns / NS_PER_US),
-		 F_U64("recovery_records", stats.recovery_records), F_U64("volumes", stats.volume_count));
-}
-
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns)
 {
 	struct node *n = p->node;
@@ -208,7 +198,6 @@ void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, u
 	pool_set_background_rate(pool, n->background_bytes_per_s);
 	engines_add_pool(n->options.engines, pool);
 	condition_clear(p);
-	log_opened(p);
 	node_ready_check(n);
 }
 
