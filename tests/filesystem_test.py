@@ -109,8 +109,7 @@ def trim_frees(kind, daemon, uri, directory):
 
 
 def used_bytes(daemon):
-    pools = daemon.pools()
-    return pools[0]["data_bytes"]
+    return daemon.api.space()["data_bytes"]
 
 
 def filesystem_round_trip(kind):

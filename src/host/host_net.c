@@ -314,7 +314,9 @@ static int tcp_bind(int fd, const struct host_addr *addr)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (addr->any.sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-	return bind(fd, &addr->any, addr->len_bytes) ? err_from_errno(errno) : 0;
+	if (bind(fd, &addr->any, addr->len_bytes) == 0)
+		return 0;
+	return errno == EADDRINUSE ? OXE_BUSY : err_from_errno(errno);
 }
 
 static void listener_describe(struct host_listener *l)
@@ -344,6 +346,18 @@ static int listener_start(struct host_listener *l)
 	return result;
 }
 
+/* The kernel takes the ring of a killed process apart after the process is gone (7 to 12 ms were measured), and until then
+ * its sockets still listen. A restart right after kill -9 must not fail for that. */
+static int listener_start_patiently(struct host_listener *l)
+{
+	int result = listener_start(l);
+	for (int i = 0; result == OXE_BUSY && i < HOST_BUSY_TRIES; i++) {
+		fiber_sleep(HOST_BUSY_PAUSE_NS);
+		result = listener_start(l);
+	}
+	return result;
+}
+
 int host_listen(struct rt *rt, const char *address, struct rt_listener **out)
 {
 	struct host_listener *l = mem_zalloc(sizeof(*l));
@@ -351,7 +365,7 @@ int host_listen(struct rt *rt, const char *address, struct rt_listener **out)
 	list_init(&l->acceptors);
 	int result = addr_parse(address, &l->addr);
 	if (!result)
-		result = listener_start(l);
+		result = listener_start_patiently(l);
 	if (result) {
 		free(l);
 		return result;

@@ -377,8 +377,6 @@ static int survey_run(struct survey *s, struct nbd_client *nbd)
 	}
 	free(data);
 	nbd_client_close(nbd);
-	printf("hash=%016llx units=%llu zero=%llu\n", (unsigned long long)s->hash,
-	       (unsigned long long)s->units, (unsigned long long)s->zero);
 	if (s->complaints)
 		fprintf(stderr, "%llu units are not what was promised\n", (unsigned long long)s->complaints);
 	return s->complaints ? EXIT_BROKEN : 0;

@@ -20,7 +20,7 @@ struct pool {
 	struct pool_ident ident;
 	struct list objects;
 	uint64_t clock, delay_ns;
-	unsigned char next_id;
+	uint32_t next_id;
 	int fail;
 };
 
@@ -60,8 +60,9 @@ static struct object *object_new(struct pool *p, const char *name, uint64_t size
 	struct object *o = mem_zalloc(sizeof(*o));
 	uint64_t blocks = size_bytes / POOL_BLOCK_BYTES;
 	snprintf(o->name, sizeof(o->name), "%s", name);
-	o->id.b[0] = ++p->next_id;
-	memcpy(o->id.b + 1, p->ident.name, 8);
+	p->next_id++;
+	memcpy(o->id.b, &p->next_id, sizeof(p->next_id));
+	memcpy(o->id.b + 4, p->ident.name, 8);
 	o->size_bytes = size_bytes;
 	o->lba_bytes = lba_bytes;
 	o->bytes = mem_zalloc(size_bytes);

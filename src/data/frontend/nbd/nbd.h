@@ -21,7 +21,8 @@
  *     contexts                8 a connection; more are refused
  *     a request's payload     32 MiB; a write beyond it is read, thrown away and refused
  *     requests in flight      requests_max a connection; then its socket is not read (back-pressure)
- *     payload bytes           connection_bytes_max a connection, buffer_budget_bytes in all; the same
+ *     payload bytes           connection_bytes_max a connection, buffer_budget_bytes in all, and no connection more than it
+ *                             leaves for all others; the same
  *     a message in halves     stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for replies
  *                             nobody reads, four times as patient
  *     connections             connections_max; then closed as soon as accepted
@@ -47,7 +48,7 @@ struct nbd_tls_options {
 
 struct nbd_options { /* 0 means the default in brackets */
 	struct nbd_tls_options tls;
-	uint64_t buffer_budget_bytes;  /* [256 MiB] at least 40 MiB */
+	uint64_t buffer_budget_bytes;  /* [256 MiB] at least 64 MiB */
 	uint64_t connection_bytes_max; /* [64 MiB] */
 	uint64_t handshake_timeout_ns; /* [60 s] */
 	uint64_t stall_timeout_ns;     /* [30 s] */

@@ -30,6 +30,8 @@ struct nbd_server {
 	struct nbd_options options; /* defaults filled in; the file names are not kept */
 	struct nbd_tls_context *tls;
 	struct rt_bufpool *payloads;
+	uint64_t lent_bytes; /* of it */
+	struct waitq memory; /* receivers, until some of it is returned */
 	struct list connections, listeners;
 	struct rt_group fibers;
 	struct nbd_stats stats;
@@ -61,7 +63,7 @@ struct nbd_conn {
 	/* Transmission. */
 	uint32_t in_flight; /* requests taken and not yet answered */
 	uint64_t in_flight_bytes;
-	struct waitq room; /* the receiver, when either is at its limit */
+	struct waitq room; /* the receiver, while requests_max are in flight */
 	struct list replies, free_requests;
 	bool is_sending, is_broken; /* broken: nothing can be sent any more */
 	struct rt_group requests;   /* request and sender fibers */

@@ -12,10 +12,11 @@
 
 #include <stdio.h>
 
-#define OPTION_SKIP_MAX (1 * MiB)
-#define LIST_BATCH	128
-#define PREFERRED_BYTES 4096u
-#define DESCRIPTION_MAX 200
+#define OPTION_SKIP_MAX	 (1 * MiB)
+#define LIST_BATCH_BYTES (64 * KiB)
+#define SERVER_REPLY_MAX (sizeof(struct nbd_option_reply_wire) + sizeof(be32) + ENGINE_EXPORT_NAME_MAX)
+#define PREFERRED_BYTES	 4096u
+#define DESCRIPTION_MAX	 200
 
 /* What handling an option leads to. */
 enum next { NEXT_OPTION, NEXT_TRANSMISSION, NEXT_END };
@@ -195,45 +196,55 @@ static enum next option_abort(struct nbd_conn *c, uint32_t option, struct nbd_cu
 
 /* ---- LIST ----------------------------------------------------------------------------------------------------------------- */
 
-struct name_batch {
-	size_t skip, count;
-	char names[LIST_BATCH][ENGINE_EXPORT_NAME_MAX + 1];
+/* Replies, ready to send. */
+struct list_batch {
+	size_t skip, count, len_bytes;
+	uint8_t bytes[LIST_BATCH_BYTES];
 };
 
-static bool batch_name(void *ctx, const struct engine_export *e)
+static size_t put_server_reply(uint8_t *out, const char *name)
 {
-	struct name_batch *b = ctx;
+	size_t name_bytes = strlen(name);
+	struct nbd_option_reply_wire w = {
+		.magic = be64_of(NBD_REP_MAGIC),
+		.option = be32_of(NBD_OPT_LIST),
+		.type = be32_of(NBD_REP_SERVER),
+		.length = be32_of((uint32_t)(sizeof(be32) + name_bytes)),
+	};
+	be32 name_length = be32_of((uint32_t)name_bytes);
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), &name_length, sizeof(name_length));
+	memcpy(out + sizeof(w) + sizeof(name_length), name, name_bytes);
+	return sizeof(w) + sizeof(name_length) + name_bytes;
+}
+
+static bool batch_export(void *ctx, const struct engine_export *e)
+{
+	struct list_batch *b = ctx;
 	if (b->skip > 0) {
 		b->skip--;
 		return true;
 	}
-	snprintf(b->names[b->count++], sizeof(b->names[0]), "%s", e->name);
-	return b->count < LIST_BATCH;
+	b->len_bytes += put_server_reply(b->bytes + b->len_bytes, e->name);
+	b->count++;
+	return b->len_bytes + SERVER_REPLY_MAX <= sizeof(b->bytes);
 }
 
-static int send_name(struct nbd_conn *c, const char *name)
+/* By batches, because the walk must not suspend and nobody's reading pace may cost us memory. An export that comes or goes
+ * meanwhile may be missed or named twice, as with any list that is read while it changes. */
+static int send_exports(struct nbd_conn *c)
 {
-	char data[sizeof(be32) + ENGINE_EXPORT_NAME_MAX + 1];
-	size_t len_bytes = strlen(name);
-	*(be32 *)data = be32_of((uint32_t)len_bytes);
-	memcpy(data + sizeof(be32), name, len_bytes);
-	return nbd_option_reply(c, NBD_OPT_LIST, NBD_REP_SERVER, data, sizeof(be32) + len_bytes);
-}
-
-/* By batches, because the walk must not suspend and nobody's reading pace may cost us memory. */
-static int send_names(struct nbd_conn *c)
-{
-	struct name_batch *b = mem_zalloc(sizeof(*b));
+	struct list_batch *b = mem_alloc(sizeof(*b));
 	size_t seen = 0;
 	int err = 0;
 	do {
 		b->skip = seen;
-		b->count = 0;
-		engines_walk(c->server->engines, batch_name, b);
+		b->count = b->len_bytes = 0;
+		engines_walk(c->server->engines, batch_export, b);
 		seen += b->count;
-		for (size_t i = 0; err == 0 && i < b->count; i++)
-			err = send_name(c, b->names[i]);
-	} while (err == 0 && b->count == LIST_BATCH);
+		if (b->len_bytes > 0)
+			err = nbd_link_send(&c->link, &(struct rt_iovec){b->bytes, b->len_bytes}, 1);
+	} while (err == 0 && b->count > 0);
 	free(b);
 	return err;
 }
@@ -242,7 +253,7 @@ static enum next option_list(struct nbd_conn *c, uint32_t option, struct nbd_cur
 {
 	if (in.at != in.end)
 		return refuse(c, option, NBD_REP_ERR_INVALID, "LIST takes no data");
-	return send_names(c) ? NEXT_END : acknowledge(c, option);
+	return send_exports(c) ? NEXT_END : acknowledge(c, option);
 }
 
 /* ---- INFO and GO ------------------------------------------------------------------------------------------------------------ */
@@ -384,8 +395,9 @@ static enum next option_starttls(struct nbd_conn *c, uint32_t option, struct nbd
 		return drop(c, "bytes in the clear after STARTTLS");
 	if (nbd_option_reply(c, option, NBD_REP_ACK, NULL, 0))
 		return NEXT_END;
-	if (nbd_tls_start(c->server->tls, &c->link, rt_conn_peer(c->link.conn)))
-		return drop(c, "the TLS handshake failed");
+	const char *because;
+	if (nbd_tls_start(c->server->tls, &c->link, &because))
+		return drop(c, because);
 	forget_agreements(c);
 	return NEXT_OPTION;
 }

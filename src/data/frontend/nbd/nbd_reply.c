@@ -31,13 +31,20 @@ struct nbd_request *nbd_request_new(struct nbd_conn *c, const struct nbd_command
 	return r;
 }
 
+static void payload_return(struct nbd_conn *c, struct nbd_request *r)
+{
+	rt_buf_put(c->server->payloads, r->payload, r->payload_bytes);
+	c->in_flight_bytes -= r->payload_bytes;
+	c->server->lent_bytes -= r->payload_bytes;
+	if (!waitq_empty(&c->server->memory))
+		waitq_wake_all(&c->server->memory);
+}
+
 void nbd_request_free(struct nbd_request *r)
 {
 	struct nbd_conn *c = r->conn;
-	if (r->payload) {
-		rt_buf_put(c->server->payloads, r->payload, r->payload_bytes);
-		c->in_flight_bytes -= r->payload_bytes;
-	}
+	if (r->payload)
+		payload_return(c, r);
 	free(r->extra);
 	c->in_flight--;
 	list_add_head(&c->free_requests, &r->link);

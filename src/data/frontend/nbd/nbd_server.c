@@ -10,7 +10,7 @@
 #include "data/frontend/nbd/nbd_tls.h"
 
 #define HANDSHAKE_BYTES	 (NBD_OPTION_MAX + 1 * KiB)
-#define BUDGET_MIN_BYTES (40 * MiB) /* any one request, and then some */
+#define BUDGET_MIN_BYTES (64 * MiB) /* the largest request, and as much left for others */
 #define ACCEPT_PAUSE_NS	 (100 * NS_PER_MS)
 
 struct nbd_listener {
@@ -193,6 +193,7 @@ int nbd_server_new(struct engines *engines, const struct nbd_options *options, s
 	server->options = with_defaults(options);
 	server->tls = tls;
 	server->payloads = rt_bufpool_new(server->rt, server->options.buffer_budget_bytes);
+	waitq_init(&server->memory);
 	list_init(&server->connections);
 	list_init(&server->listeners);
 	group_init(&server->fibers);

@@ -206,22 +206,19 @@ static struct nbd_tls *session_new(struct nbd_tls_context *context)
 	return t;
 }
 
-int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char *peer)
+int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char **because)
 {
 	struct nbd_tls *t = session_new(context);
-	if (!t)
-		return OXE_NOMEM;
-	int tls_error = 0;
-	int err = handshake(t, link, &tls_error);
-	if (err) {
-		LOG_WARN("nbd.tls_failed", "a TLS handshake failed", F_STR("peer", peer), F_ERR(err),
-			 F_STR("because",
-			       is_passing(tls_error) ? "the connection ended" : gnutls_strerror(tls_error)));
-		nbd_tls_free(t);
-		return err;
+	int tls_error = GNUTLS_E_MEMORY_ERROR;
+	int err = t ? handshake(t, link, &tls_error) : OXE_NOMEM;
+	if (err == 0) {
+		link->tls = t;
+		return 0;
 	}
-	link->tls = t;
-	return 0;
+	*because = is_passing(tls_error) ? "it left the TLS handshake" : gnutls_strerror(tls_error);
+	if (t)
+		nbd_tls_free(t);
+	return err;
 }
 
 void nbd_tls_bye(struct nbd_tls *t, struct nbd_link *link)

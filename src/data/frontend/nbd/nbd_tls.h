@@ -19,10 +19,10 @@ OX_CHECKED
 int nbd_tls_context_new(const struct nbd_tls_options *options, struct nbd_tls_context **out);
 void nbd_tls_context_free(struct nbd_tls_context *context);
 
-/* The handshake, as server, on a link that is plain so far; link->tls is set. A client that fails it is logged by `peer`.
- * Suspends. */
+/* The handshake, as server, on a link that is plain so far; link->tls is set. When it fails, `because` says why (static
+ * text). Suspends. */
 OX_CHECKED
-int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char *peer);
+int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char **because);
 void nbd_tls_free(struct nbd_tls *tls);
 
 /* As rt_recv and rt_send. Suspend. */

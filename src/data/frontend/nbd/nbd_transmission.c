@@ -209,24 +209,47 @@ static uint64_t payload_need(const struct nbd_conn *c, const struct nbd_command 
 	}
 }
 
-/* A connection may always have one request, whatever its size. */
-static bool has_room(const struct nbd_conn *c, uint64_t need_bytes)
+/* Buffers come in powers of two; accounts are kept in what they really take. */
+static uint64_t buffer_bytes(uint64_t need_bytes)
+{
+	uint64_t pages = u64_div_up(need_bytes, RT_IO_ALIGN);
+	return pages <= 1 ? pages * RT_IO_ALIGN : (uint64_t)RT_IO_ALIGN << (64 - __builtin_clzll(pages - 1));
+}
+
+/* A connection may hold as much as it leaves for all others together. So a few that take and never read cannot hold
+ * everything: each newcomer finds something left, and small requests find a way past large ones. */
+static bool has_memory(const struct nbd_conn *c, uint64_t bytes)
 {
 	const struct nbd_options *o = &c->server->options;
-	return c->in_flight == 0 ||
-	       (c->in_flight < o->requests_max && c->in_flight_bytes + need_bytes <= o->connection_bytes_max);
+	uint64_t mine = c->in_flight_bytes + bytes, lent = c->server->lent_bytes + bytes;
+	if (bytes == 0)
+		return true;
+	if (c->in_flight_bytes > 0 && mine > o->connection_bytes_max)
+		return false;
+	return lent <= o->buffer_budget_bytes && mine <= o->buffer_budget_bytes - lent;
+}
+
+static void wait_for_room(struct nbd_conn *c, uint64_t bytes)
+{
+	for (;;) {
+		if (c->in_flight >= c->server->options.requests_max)
+			waitq_wait(&c->room);
+		else if (!has_memory(c, bytes))
+			waitq_wait(&c->server->memory);
+		else
+			return;
+	}
 }
 
 static struct nbd_request *request_admit(struct nbd_conn *c, const struct nbd_command *command)
 {
-	uint64_t need_bytes = payload_need(c, command);
-	while (!has_room(c, need_bytes))
-		waitq_wait(&c->room);
-	void *payload = need_bytes ? rt_buf_get(c->server->payloads, need_bytes) : NULL;
+	uint64_t bytes = buffer_bytes(payload_need(c, command));
+	wait_for_room(c, bytes);
 	struct nbd_request *r = nbd_request_new(c, command);
-	r->payload = payload;
-	r->payload_bytes = need_bytes;
-	c->in_flight_bytes += need_bytes;
+	r->payload_bytes = bytes;
+	c->in_flight_bytes += bytes;
+	c->server->lent_bytes += bytes;
+	r->payload = bytes ? rt_buf_get(c->server->payloads, bytes) : NULL;
 	return r;
 }
 
@@ -239,8 +262,7 @@ static int refuse(struct nbd_conn *c, const struct nbd_command *command, uint64_
 	int err = nbd_link_skip(&c->link, payload_bytes);
 	if (err)
 		return err;
-	while (!has_room(c, 0))
-		waitq_wait(&c->room);
+	wait_for_room(c, 0);
 	nbd_reply_error(nbd_request_new(c, command), error, NULL);
 	return 0;
 }

@@ -1,5 +1,5 @@
-/* nbd_testrt.c: see nbd_testrt.h. */
-#include "data/frontend/nbd/nbd_testrt.h"
+/* engine_testrt.c: see engine_testrt.h. */
+#include "data/engine/engine_testrt.h"
 
 #include "base/prng.h"
 #include "rt/rt_platform.h"

@@ -1,11 +1,12 @@
 /*
- * nbd_testrt.h: a reactor for the tests and the fuzzer of this directory: virtual time, connections and disks in memory.
+ * engine_testrt.h: a reactor for the tests and fuzzers of the rooms that serve volumes: virtual time, connections and
+ * disks in memory.
  *
  * What arrives is cut into pieces of random length under a seed, so that every message is sooner or later seen in halves.
  * Not part of any product binary.
  */
-#ifndef OXBOW_DATA_FRONTEND_NBD_NBD_TESTRT_H
-#define OXBOW_DATA_FRONTEND_NBD_NBD_TESTRT_H
+#ifndef OXBOW_DATA_ENGINE_ENGINE_TESTRT_H
+#define OXBOW_DATA_ENGINE_ENGINE_TESTRT_H
 
 #include "rt/rt.h"
 
