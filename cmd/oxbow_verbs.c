@@ -37,7 +37,7 @@ static char *target_of(const char *before, const char *ref, const char *after)
 static struct answer ask(struct cli *cli, const char *method, char *target, struct js *body)
 {
 	struct answer answer;
-	client_call(cli->client, method, target, body, false, &answer);
+	client_call(cli->client, method, target, body, CLIENT_RESEND, &answer);
 	if (answer.status < 200 || answer.status > 299)
 		fail_answer(cli, &answer);
 	js_free(body);
@@ -633,7 +633,7 @@ static size_t events_page(struct cli *cli, uint64_t *after, unsigned wait_s)
 	struct text target = {0};
 	struct answer a;
 	text_printf(&target, "/v1/events?after=%llu&wait=%u", (unsigned long long)*after, wait_s);
-	client_call(cli->client, "GET", text_get(&target), NULL, wait_s > 0, &a);
+	client_call(cli->client, "GET", text_get(&target), NULL, wait_s ? CLIENT_PATIENT : CLIENT_RESEND, &a);
 	if (a.status != 200)
 		fail_answer(cli, &a);
 	const struct js *list = js_get(a.body, "events");
@@ -687,7 +687,7 @@ static struct answer ready_ask(struct cli *cli, unsigned wait_s)
 	for (;;) {
 		snprintf(target, sizeof(target), "/v1/ready?wait=%u",
 			 (unsigned)u64_min((uint64_t)left_s, 30));
-		client_call(cli->client, "GET", target, NULL, false, &a);
+		client_call(cli->client, "GET", target, NULL, CLIENT_ONCE, &a);
 		left_s = end_s - clock_s();
 		if (a.status == 200 || left_s <= 0)
 			return a;
