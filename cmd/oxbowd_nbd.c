@@ -16,13 +16,21 @@
 
 struct listener {
 	struct node *node;
-	struct nbd_server *server;
 	const char *address;
 	bool tls;
 	char hold[HOLD_NAME_MAX];
 	bool complained;
 	uint64_t device, inode; /* of the unix socket's file; 0: gone */
 };
+
+static struct nbd_server *server; /* NULL: not started, or it could not be */
+
+void nbd_pool_evict(void *ctx, const char *pool_name)
+{
+	(void)ctx;
+	if (server)
+		nbd_server_evict(server, pool_name);
+}
 
 static void socket_look(void *arg)
 {
@@ -36,7 +44,7 @@ static void socket_look(void *arg)
 static int listen_once(struct listener *l, const char **bound)
 {
 	char message[400];
-	int err = nbd_server_listen(l->server, l->address, bound);
+	int err = nbd_server_listen(server, l->address, bound);
 	if (err) {
 		snprintf(message, sizeof(message), "cannot serve NBD on %s: %s", l->address, err_text(err));
 		node_hold(l->node, l->hold, "NbdNotListening", message,
@@ -78,7 +86,7 @@ static void listener_main(void *arg)
 		rt_offload(socket_look, l);
 		if (inode == l->inode && device == l->device && inode)
 			continue;
-		if (nbd_server_listen(l->server, l->address, &bound) == 0)
+		if (nbd_server_listen(server, l->address, &bound) == 0)
 			LOG_WARN("nbd.socket_remade", "the socket file was gone, and was made anew",
 				 F_STR("address", bound));
 		rt_offload(socket_look, l);
@@ -89,10 +97,10 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 				      struct engines *engines)
 {
 	struct nbd_options options = {.tls = o->tls};
-	struct nbd_server *server;
-	int err = nbd_server_new(engines, &options, &server);
+	struct nbd_server *made;
+	int err = nbd_server_new(engines, &options, &made);
 	if (!err)
-		return server;
+		return made;
 	node_hold(node, "nbd", "NbdNotServing", "NBD cannot be served: the TLS files are not usable",
 		  "see the log ('oxbow events'), correct --tls-cert, --tls-key and --tls-ca, and restart");
 	return NULL;
@@ -100,14 +108,12 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 
 void nbd_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
-	struct nbd_server *server = server_make(o, node, engines);
+	server = server_make(o, node, engines);
 	for (size_t i = 0; server && i < o->nbd_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		bool is_unix = strncmp(o->nbd[i], "unix:", 5) == 0;
-		*l = (struct listener){.node = node,
-				       .server = server,
-				       .address = o->nbd[i],
-				       .tls = !is_unix && o->tls.mode != NBD_TLS_OFF};
+		*l = (struct listener){
+			.node = node, .address = o->nbd[i], .tls = !is_unix && o->tls.mode != NBD_TLS_OFF};
 		snprintf(l->hold, sizeof(l->hold), "nbd-%zu", i);
 		node_hold(node, l->hold, "NbdNotListening", "NBD is being started", "");
 		fiber_spawn(node_rt(node), "nbd-listener", listener_main, l);
