@@ -295,21 +295,74 @@ static int volume_show(struct cli *cli)
 	return done(&a);
 }
 
+/* The space of a volume comes back layer by layer, and a layer's job has the layer's id: the head's and the snapshots'. */
+struct layers {
+	char (*ids)[UUID_TEXT_LEN + 1];
+	size_t count;
+};
+
+static void layer_add(struct layers *l, const char *id)
+{
+	l->ids = mem_realloc(l->ids, (l->count + 1) * sizeof(*l->ids));
+	snprintf(l->ids[l->count++], UUID_TEXT_LEN + 1, "%s", id);
+}
+
+static struct layers layers_of(struct cli *cli, const struct answer *volume)
+{
+	struct layers l = {0};
+	struct answer a = get(cli, "/v1/volumes/", js_path_text(volume->body, "id"), "/snapshots");
+	const struct js *snapshots = js_get(a.body, "snapshots");
+	layer_add(&l, js_path_text(volume->body, "head_id"));
+	for (size_t i = 0; i < js_length(snapshots); i++)
+		layer_add(&l, js_path_text(js_at(snapshots, i), "id"));
+	answer_free(&a);
+	return l;
+}
+
+static bool layers_have(const struct layers *l, const char *id)
+{
+	for (size_t i = 0; i < l->count; i++) {
+		if (strcmp(l->ids[i], id) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Follow one of the layers that has a job; false if none has one. One layer's end may make the next one's job. */
+static bool layer_follow(struct cli *cli, const struct layers *l)
+{
+	struct answer a = get(cli, "/v1/jobs", "", "");
+	const struct js *jobs = js_get(a.body, "jobs");
+	bool found = false;
+	for (size_t i = 0; i < js_length(jobs) && !found; i++) {
+		const char *id = js_path_text(js_at(jobs, i), "id");
+		found = layers_have(l, id);
+		if (found)
+			job_follow(cli, id, cli->args[0]);
+	}
+	answer_free(&a);
+	return found;
+}
+
 static int volume_delete(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
+	struct layers layers = {0};
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	bool agreed = confirm(cli, "Delete volume %s/%s (%s) and its %llu snapshots?",
 			      js_path_text(found.body, "pool"), js_path_text(found.body, "name"),
 			      size_of(&found, "size_bytes"),
 			      (unsigned long long)js_path_u64(found.body, "snapshot_count"));
+	if (agreed && cli->values[OPT_WAIT])
+		layers = layers_of(cli, &found);
 	answer_free(&found);
 	if (!agreed)
 		return EXIT_FAILED;
 	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, ""), NULL);
-	if (cli->values[OPT_WAIT])
-		job_follow(cli, id, cli->args[0]);
+	while (layers.count && layer_follow(cli, &layers))
+		;
+	free(layers.ids);
 	show_done(cli, &a, "volume %s deleted", cli->args[0]);
 	return done(&a);
 }
