@@ -63,8 +63,8 @@ FOREIGN_FILES = {
     "src/control/js.c": Foreign(r"jansson\.h|time\.h", r"json_\w+|strftime", "JSON text and times given to it as text: it reads no clock"),
     "src/control/api/http_server.c": Foreign(
         r"microhttpd\.h|pthread\.h|poll\.h|fcntl\.h|signal\.h|unistd\.h|sys/(socket|stat|un)\.h",
-        r"MHD_\w+|pthread_\w+|poll|fcntl|f?chmod|stat|lstat|unlink|umask|socket|bind|listen|accept4?|connect|close|shutdown|"
-        r"read|write|pipe2?|eventfd|send|recv|sigemptyset|sigaddset|setsockopt|getsockopt|signal|sigaction",
+        r"MHD_\w+|pthread_\w+|poll|fcntl|f?chmod|l?stat(64)?|unlink|umask|socket|bind|listen|accept4?|connect|close|shutdown|"
+        r"read|write|pipe2?|eventfd|send|recv|sigemptyset|sigfillset|sigaddset|setsockopt|getsockopt|signal|sigaction",
         "HTTP on real sockets and a thread of its own; the routes behind it are functions and run anywhere"),
 }
 
