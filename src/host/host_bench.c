@@ -130,17 +130,19 @@ static int recv_all(struct rt_conn *c, char *data, size_t len_bytes)
 	return 0;
 }
 
-/* As a frontend would: one large buffer, an answer for each whole request in it. */
+/* As a frontend would: one large buffer, and the answers to all whole requests in it in one send. */
 static void answer_requests(void *arg)
 {
+	static char replies[64 * ANSWER_BYTES];
 	struct rt_conn *c = arg;
 	size_t room = 256 * KiB, got, have = 0;
-	char *buf = mem_alloc(room), reply[ANSWER_BYTES] = {0};
+	char *buf = mem_alloc(room);
 	while (rt_recv(c, buf, room, &got) == 0 && got) {
-		for (have += got; have >= ASK_BYTES; have -= ASK_BYTES) {
-			if (rt_send(c, &(struct rt_iovec){reply, sizeof(reply)}, 1))
-				break;
-		}
+		have += got;
+		size_t whole = have / ASK_BYTES;
+		have -= whole * ASK_BYTES;
+		if (whole && rt_send(c, &(struct rt_iovec){replies, whole * ANSWER_BYTES}, 1))
+			break;
 	}
 	rt_conn_close(c);
 	free(buf);
@@ -172,10 +174,17 @@ static void bench_ping_pong(uint64_t count)
 	}
 }
 
+#define ASKS_A_SEND 16
+
 static void send_asks(void *arg)
 {
-	for (uint64_t i = *(uint64_t *)arg; i; i--)
-		must(rt_send(client, &(struct rt_iovec){ask, sizeof(ask)}, 1), "send");
+	struct rt_iovec asks[ASKS_A_SEND];
+	for (size_t i = 0; i < ASKS_A_SEND; i++)
+		asks[i] = (struct rt_iovec){ask, sizeof(ask)};
+	for (uint64_t left = *(uint64_t *)arg, now; left; left -= now) {
+		now = u64_min(left, ASKS_A_SEND);
+		must(rt_send(client, asks, now), "send");
+	}
 	group_done(&group);
 }
 
@@ -191,6 +200,31 @@ static void bench_pipelined(uint64_t count)
 	group_wait(&group);
 }
 
+#define MANY_CLIENTS 32
+
+static void ask_and_wait(void *arg)
+{
+	char reply[ANSWER_BYTES];
+	struct rt_conn *c;
+	must(rt_connect(rt_current(), rt_listener_address(listener), UINT64_MAX, &c), "connect");
+	for (uint64_t i = *(uint64_t *)arg; i; i--) {
+		must(rt_send(c, &(struct rt_iovec){ask, sizeof(ask)}, 1), "send");
+		must(recv_all(c, reply, sizeof(reply)), "receive");
+	}
+	rt_conn_close(c);
+	group_done(&group);
+}
+
+static void bench_many_clients(uint64_t count)
+{
+	uint64_t each = count / MANY_CLIENTS;
+	group_init(&group);
+	group_add(&group, MANY_CLIENTS);
+	for (int i = 0; i < MANY_CLIENTS; i++)
+		fiber_spawn(rt_current(), "client", ask_and_wait, &each);
+	group_wait(&group);
+}
+
 /* One side on each reactor, and so a thread each: two processors, one waking the other. */
 static void bench_socket(const char *kind, const char *address)
 {
@@ -201,6 +235,8 @@ static void bench_socket(const char *kind, const char *address)
 	measure(name, 20000, bench_ping_pong);
 	snprintf(name, sizeof(name), "%s 4160->64 pipelined, two reactors", kind);
 	measure(name, 200000, bench_pipelined);
+	snprintf(name, sizeof(name), "%s 4160->64, 32 clients, two reactors", kind);
+	measure(name, 200000, bench_many_clients);
 	rt_conn_close(client);
 	rt_call(second, stop_serving, listener);
 	must(rt_listen(rt_current(), address, &listener), "listen");

@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHUNK_MAX_BYTES GiB /* of one ring entry, whose length has 32 bits */
@@ -342,18 +343,32 @@ static int fd_measure(int fd, struct rt_disk_info *info)
 	return 0;
 }
 
+static int disk_take(struct disk_task *t)
+{
+	int result = fd_open(t);
+	if (!result)
+		result = fd_hold(t);
+	if (!result)
+		result = fd_measure(t->fd, &t->info);
+	if (result && t->fd >= 0) {
+		close(t->fd);
+		t->fd = -1;
+	}
+	return result;
+}
+
+/* A killed process holds its disks until the kernel has taken its ring apart (see host_net.c). On a worker: it may wait. */
 static void disk_open_work(void *arg)
 {
 	struct disk_task *t = arg;
+	struct timespec pause = {.tv_nsec = HOST_BUSY_PAUSE_NS};
 	t->result = t->flags & RT_DISK_CREATE ? file_create(t->path, t->size_bytes) : 0;
 	if (!t->result)
-		t->result = fd_open(t);
-	if (!t->result)
-		t->result = fd_hold(t);
-	if (!t->result)
-		t->result = fd_measure(t->fd, &t->info);
-	if (t->result && t->fd >= 0)
-		close(t->fd);
+		t->result = disk_take(t);
+	for (int i = 0; t->result == OXE_BUSY && i < HOST_BUSY_TRIES; i++) {
+		nanosleep(&pause, NULL);
+		t->result = disk_take(t);
+	}
 }
 
 /* A registered descriptor saves the kernel a lookup per request. There are 64 places; later disks do without. */

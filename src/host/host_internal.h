@@ -29,6 +29,10 @@ struct host_msg {
 
 #define HOST_FILE_SLOTS 64
 
+/* How long something held by somebody is asked for again before it is OXE_BUSY: a fifth of a second. */
+#define HOST_BUSY_TRIES	   40
+#define HOST_BUSY_PAUSE_NS (5 * NS_PER_MS)
+
 struct host_workers;
 
 struct host {

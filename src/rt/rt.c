@@ -122,7 +122,7 @@ void rt_io_submit(struct rt_io *io)
 	uint32_t lba_bytes = io->disk->info.lba_bytes;
 	assert(u64_is_aligned(io->offset_bytes, lba_bytes) && u64_is_aligned(io->len_bytes, lba_bytes));
 	if (io->op == RT_IO_READ || io->op == RT_IO_WRITE)
-		assert(io->len_bytes && u64_is_aligned((uintptr_t)io->data, RT_IO_ALIGN));
+		assert(io->len_bytes && u64_is_aligned((uintptr_t)io->data, RT_MEMORY_ALIGN));
 	assert(io->done);
 	io->disk->rt->ops->io_submit(io);
 }

@@ -132,7 +132,7 @@ struct rt_io {
 	struct rt_disk *disk;
 	enum rt_io_op op;
 	uint32_t flags;
-	void *data;	       /* READ and WRITE: aligned to RT_IO_ALIGN */
+	void *data;	       /* READ and WRITE: aligned to RT_MEMORY_ALIGN */
 	uint64_t offset_bytes; /* multiple of the disk's lba_bytes */
 	uint64_t len_bytes;    /* multiple of the disk's lba_bytes; 0 for FLUSH */
 	void (*done)(struct rt_io *io);
@@ -142,7 +142,9 @@ struct rt_io {
 	uint64_t private[4];
 };
 
-#define RT_IO_ALIGN 4096
+#define RT_IO_ALIGN	4096
+/* What direct I/O needs of a payload in memory. Less than a page, so that the middle of a client's buffer can go to disk. */
+#define RT_MEMORY_ALIGN 512
 
 struct rt_disk_info {
 	uint64_t size_bytes;

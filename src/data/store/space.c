@@ -325,7 +325,8 @@ static void quarantine_add(struct space *s, uint32_t cluster, uint64_t seq)
 {
 	struct freed_queue *q = &s->quarantine;
 	if (q->first + q->count == q->capacity) {
-		memmove(q->items, q->items + q->first, q->count * sizeof(*q->items));
+		if (q->count > 0)
+			memmove(q->items, q->items + q->first, q->count * sizeof(*q->items));
 		q->first = 0;
 		if (q->count * 2 >= q->capacity) {
 			q->capacity = q->capacity ? q->capacity * 2 : 64;

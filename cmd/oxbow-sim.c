@@ -1,0 +1,418 @@
+/*
+ * oxbow-sim: pools under a seed, crashed after every write. See src/sim/pool_run.h for what a run is.
+ *
+ * The parent forks workers, which take seed after seed from a shared counter and note in shared memory what they are at, so
+ * that a worker that dies of an assert still tells which seed and crash state it was.
+ */
+#include "sim/pool_mutants.h"
+#include "sim/pool_run.h"
+#include "sim/sim.h"
+
+#include <execinfo.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKERS_MAX 64u
+#define STATE_LIMIT_S                                                                                        \
+	60u /* a crash state that takes longer than this of real time hangs without waiting for anything */
+
+enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
+
+struct options {
+	uint64_t first_seed, last_seed, only_state, for_s;
+	uint32_t states, workers, mutant;
+	bool mutants, keep_going, print_hash;
+};
+
+struct worker {
+	pid_t pid;
+	_Atomic uint64_t seed, state_id, since_s;
+};
+
+static struct shared {
+	_Atomic uint64_t next_seed, seeds, states, points, writes, steps, failures, failed_seed;
+	_Atomic bool stop;
+	char failure[400];
+	struct worker workers[WORKERS_MAX];
+} * shared;
+
+static struct options options;
+static struct worker *self;
+
+static uint64_t clock_s(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec;
+}
+
+/* ---- workers ------------------------------------------------------------------------------------------------------------ */
+
+static void note_progress(uint64_t seed, uint64_t state_id)
+{
+	self->seed = seed;
+	self->state_id = state_id;
+	alarm(STATE_LIMIT_S);
+}
+
+static void print_replay(FILE *out, uint64_t seed, uint64_t state_id)
+{
+	fprintf(out, "replay: oxbow-sim --seed %llu --states %u", (unsigned long long)seed, options.states);
+	if (state_id)
+		fprintf(out, " --state %llu", (unsigned long long)state_id);
+	if (options.mutant)
+		fprintf(out, " --mutant %u", options.mutant);
+	fprintf(out, "\n");
+}
+
+/* The process is lost anyway: say where it was. */
+static void dying(int signo)
+{
+	char where[200];
+	void *frames[40];
+	signal(signo, SIG_DFL);
+	if (!run_is_quiet)
+		backtrace_symbols_fd(frames, backtrace(frames, (int)ARRAY_COUNT(frames)), 2);
+	run_dying(where, sizeof(where));
+	snprintf(shared->failure, sizeof(shared->failure), "%s (%s)",
+		 signo == SIGALRM ? "it spins for ever" : strsignal(signo), where);
+	if (!run_is_quiet) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)self->seed, shared->failure);
+		print_replay(stderr, self->seed, self->state_id);
+	}
+	_exit(EXIT_DIED);
+}
+
+static void catch_signals(void)
+{
+	static uint8_t stack[256 * 1024];
+	stack_t alternative = {.ss_sp = stack, .ss_size = sizeof(stack)};
+	struct sigaction action = {.sa_handler = dying, .sa_flags = SA_ONSTACK};
+	static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM};
+	sigaltstack(&alternative, NULL);
+	for (size_t i = 0; i < ARRAY_COUNT(signals); i++)
+		sigaction(signals[i], &action, NULL);
+}
+
+static void count_report(const struct run_report *report)
+{
+	shared->seeds++;
+	shared->states += report->states;
+	shared->points += report->points;
+	shared->writes += report->device_writes;
+	shared->steps += report->steps;
+}
+
+static bool seed_run(uint64_t seed)
+{
+	struct run_report report;
+	struct run_spec spec = {.seed = seed, .states = options.states, .only_state = options.only_state};
+	bool ok = pool_run(&spec, &report);
+	alarm(0);
+	count_report(&report);
+	if (options.print_hash)
+		printf("seed %llu hash %016llx\n", (unsigned long long)seed, (unsigned long long)report.hash);
+	if (ok)
+		return true;
+	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
+	if (!run_is_quiet) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
+		fprintf(stderr, "crash state: %s\n", report.where);
+		print_replay(stderr, seed, report.state_id);
+	}
+	self->seed = seed;
+	self->state_id = report.state_id;
+	return false;
+}
+
+static void worker_main(void)
+{
+	catch_signals();
+	while (!shared->stop) {
+		uint64_t seed = shared->next_seed++;
+		if (seed > options.last_seed)
+			break;
+		if (!seed_run(seed))
+			_exit(EXIT_FAILED);
+	}
+	fflush(stdout);
+	_exit(EXIT_FINE);
+}
+
+static void worker_start(struct worker *w)
+{
+	fflush(stdout);
+	fflush(stderr);
+	w->pid = fork();
+	if (w->pid == 0) {
+		self = w;
+		worker_main();
+	}
+}
+
+/* ---- the parent -------------------------------------------------------------------------------------------------------------- */
+
+static void progress_print(uint64_t start_s, bool final)
+{
+	uint64_t elapsed = clock_s() - start_s;
+	fprintf(stdout,
+		"%s%llu seeds, %llu crash states, %llu crash points, %llu device writes, %llu steps, "
+		"%llu failures, %llu s%s",
+		final ? "" : "\r", (unsigned long long)shared->seeds, (unsigned long long)shared->states,
+		(unsigned long long)shared->points, (unsigned long long)shared->writes,
+		(unsigned long long)shared->steps, (unsigned long long)shared->failures,
+		(unsigned long long)elapsed, final ? "\n" : "");
+	fflush(stdout);
+}
+
+static struct worker *worker_of(pid_t pid)
+{
+	for (uint32_t i = 0; i < options.workers; i++) {
+		if (shared->workers[i].pid == pid)
+			return &shared->workers[i];
+	}
+	return NULL;
+}
+
+/* A worker has ended. True if another takes its place. */
+static bool worker_ended(struct worker *w, int status)
+{
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FINE)
+		return false;
+	shared->failures++;
+	shared->failed_seed = w->seed;
+	if (WIFSIGNALED(status)) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)w->seed,
+			strsignal(WTERMSIG(status)));
+		print_replay(stderr, w->seed, w->state_id);
+	}
+	if (!options.keep_going)
+		shared->stop = true;
+	return options.keep_going;
+}
+
+static void time_check(uint64_t start_s, bool show)
+{
+	if (options.for_s && clock_s() - start_s >= options.for_s)
+		shared->stop = true;
+	if (show && isatty(1))
+		progress_print(start_s, false);
+}
+
+/* Run the seeds of the options. True if none failed. */
+static bool run_seeds(bool show)
+{
+	uint64_t start_s = clock_s();
+	uint32_t alive = options.workers;
+	memset(shared, 0, sizeof(*shared));
+	shared->next_seed = options.first_seed;
+	for (uint32_t i = 0; i < options.workers; i++)
+		worker_start(&shared->workers[i]);
+	while (alive > 0) {
+		int status;
+		pid_t pid = waitpid(-1, &status, options.for_s || show ? WNOHANG : 0);
+		struct worker *w = pid > 0 ? worker_of(pid) : NULL;
+		if (pid == 0) {
+			usleep(100000);
+			time_check(start_s, show);
+		} else if (w && worker_ended(w, status)) {
+			worker_start(w);
+		} else if (w) {
+			alive--;
+		}
+	}
+	if (show)
+		progress_print(start_s, true);
+	return shared->failures == 0;
+}
+
+/* ---- mutants -------------------------------------------------------------------------------------------------------------------- */
+
+#ifdef OXBOW_MUTANTS
+static const bool mutants_are_built = true;
+#else
+static const bool mutants_are_built = false;
+#endif
+
+static bool mutant_try(const struct pool_mutant *m)
+{
+	uint64_t start_s = clock_s();
+	mutant_active = m->number;
+	bool caught = !run_seeds(false);
+	printf("%s %3u  seed %-5llu %7llu states %4llu s  %s\n", caught ? "caught" : "MISSED", m->number,
+	       (unsigned long long)shared->failed_seed, (unsigned long long)shared->states,
+	       (unsigned long long)(clock_s() - start_s), m->text);
+	if (caught)
+		printf("            %s\n", shared->failure);
+	fflush(stdout);
+	return caught;
+}
+
+/* Each planted bug must be caught by some seed. */
+static int run_mutants(void)
+{
+	uint32_t caught = 0, total = 0;
+	run_is_quiet = true;
+	for (const struct pool_mutant *m = pool_mutants; m->number; m++, total++)
+		caught += mutant_try(m) ? 1 : 0;
+	printf("%u of %u mutants caught\n", caught, total);
+	return caught == total ? EXIT_FINE : EXIT_FAILED;
+}
+
+/* ---- the command line ------------------------------------------------------------------------------------------------------------ */
+
+static void usage(FILE *out)
+{
+	fprintf(out, "usage: oxbow-sim [--seed N | --seeds A..B | --for TIME] [--states K] [-j N]\n"
+		     "  --seed N        run one seed\n"
+		     "  --seeds A..B    run these seeds (both included)\n"
+		     "  --for TIME      run seeds of its own choice: 30s, 10m, 1h\n"
+		     "  --states K      crash states to try for each seed, about (100); 0: every one, at "
+		     "every write\n"
+		     "  --state S       only this crash state of the seed, and those inside it\n"
+		     "  -j N            processes (1)\n"
+		     "  --keep-going    go on after a seed has failed\n"
+		     "  --hash          print each seed's hash of everything that happened\n"
+		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
+		     "  --mutant N      plant this one\n"
+		     "  --list-faults   what can go wrong in the simulator\n"
+		     "  --list-mutants  what can be planted\n"
+		     "exit: 0 all is well, 1 a seed failed (or a mutant was missed), 2 usage\n");
+}
+
+static uint64_t duration_s(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 10);
+	return n * (*end == 'h' ? 3600 : *end == 'm' ? 60 : 1);
+}
+
+static void list_faults(void)
+{
+	for (const struct sim_fault_text *f = sim_fault_texts; f->name; f++)
+		printf("%-20s %s\n", f->name, f->text);
+	exit(EXIT_FINE);
+}
+
+static void list_mutants(void)
+{
+	for (const struct pool_mutant *m = pool_mutants; m->number; m++)
+		printf("%3u  %s\n", m->number, m->text);
+	exit(EXIT_FINE);
+}
+
+enum {
+	OPT_SEED = 256,
+	OPT_SEEDS,
+	OPT_FOR,
+	OPT_STATES,
+	OPT_STATE,
+	OPT_KEEP,
+	OPT_HASH,
+	OPT_MUTANTS,
+	OPT_MUTANT,
+	OPT_LIST_FAULTS,
+	OPT_LIST_MUTANTS
+};
+
+static const struct option long_options[] = {
+	{"seed", required_argument, NULL, OPT_SEED},
+	{"seeds", required_argument, NULL, OPT_SEEDS},
+	{"for", required_argument, NULL, OPT_FOR},
+	{"states", required_argument, NULL, OPT_STATES},
+	{"state", required_argument, NULL, OPT_STATE},
+	{"keep-going", no_argument, NULL, OPT_KEEP},
+	{"hash", no_argument, NULL, OPT_HASH},
+	{"mutants", no_argument, NULL, OPT_MUTANTS},
+	{"mutant", required_argument, NULL, OPT_MUTANT},
+	{"list-faults", no_argument, NULL, OPT_LIST_FAULTS},
+	{"list-mutants", no_argument, NULL, OPT_LIST_MUTANTS},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+static void option_seeds(const char *text)
+{
+	char *end;
+	options.first_seed = strtoull(text, &end, 10);
+	options.last_seed = strncmp(end, "..", 2) == 0 ? strtoull(end + 2, NULL, 10) : options.first_seed;
+}
+
+static void option_for(const char *text)
+{
+	options.for_s = duration_s(text);
+	options.first_seed = (uint64_t)time(NULL) * 1000000;
+	options.last_seed = UINT64_MAX - 1;
+}
+
+static void option_take(int opt, const char *text)
+{
+	switch (opt) {
+	case OPT_SEED:
+	case OPT_SEEDS:
+		option_seeds(text);
+		break;
+	case OPT_FOR:
+		option_for(text);
+		break;
+	case OPT_STATES:
+		options.states = (uint32_t)strtoul(text, NULL, 10);
+		break;
+	case OPT_STATE:
+		options.only_state = strtoull(text, NULL, 10);
+		break;
+	case 'j':
+		options.workers = (uint32_t)strtoul(text, NULL, 10);
+		break;
+	case OPT_KEEP:
+		options.keep_going = true;
+		break;
+	case OPT_HASH:
+		options.print_hash = true;
+		break;
+	case OPT_MUTANTS:
+		options.mutants = true;
+		break;
+	case OPT_MUTANT:
+		mutant_active = options.mutant = (uint32_t)strtoul(text, NULL, 10);
+		break;
+	case OPT_LIST_FAULTS:
+		list_faults();
+		break;
+	case OPT_LIST_MUTANTS:
+		list_mutants();
+		break;
+	default:
+		usage(opt == 'h' ? stdout : stderr);
+		exit(opt == 'h' ? EXIT_FINE : EXIT_USAGE);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	int opt;
+	options = (struct options){.first_seed = 1, .last_seed = 200, .states = 100, .workers = 1};
+	while ((opt = getopt_long(argc, argv, "hj:", long_options, NULL)) != -1)
+		option_take(opt, optarg);
+	if (optind < argc || options.workers == 0 || options.workers > WORKERS_MAX) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		return EXIT_DIED;
+	run_progress = note_progress;
+	if ((options.mutants || options.mutant) && !mutants_are_built) {
+		fprintf(stderr, "oxbow-sim: built without mutants: use oxbow-sim-mutants\n");
+		return EXIT_USAGE;
+	}
+	if (options.mutants)
+		return run_mutants();
+	return run_seeds(true) ? EXIT_FINE : EXIT_FAILED;
+}

@@ -1,0 +1,835 @@
+/*
+ * oxbow_verbs.c: what each verb asks of the daemon. The table at the end is the only list of verbs there is: the help, the man
+ * page and the completion are made from it.
+ */
+#include "oxbow.h"
+
+#include "base/size.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- asking ---------------------------------------------------------------------------------------------------------- */
+
+static const char *new_id(char text[UUID_TEXT_LEN + 1])
+{
+	uint8_t random[16];
+	struct uuid id;
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		fail(EXIT_FAILED, "", "the kernel gives no random numbers");
+	id = uuid_from_random(random);
+	return uuid_format(&id, text);
+}
+
+/* "/v1/volumes/", "fast/db", "/snapshots" -> the encoded target, to be free()d. */
+static char *target_of(const char *before, const char *ref, const char *after)
+{
+	struct text t = {0};
+	text_add(&t, before);
+	target_add(&t, ref);
+	text_add(&t, after);
+	return t.data;
+}
+
+/* Takes body and target; ends the program if the answer is an error. */
+static struct answer ask(struct cli *cli, const char *method, char *target, struct js *body)
+{
+	struct answer answer;
+	client_call(cli->client, method, target, body, false, &answer);
+	if (answer.status < 200 || answer.status > 299)
+		fail_answer(cli, &answer);
+	js_free(body);
+	free(target);
+	return answer;
+}
+
+static struct answer get(struct cli *cli, const char *before, const char *ref, const char *after)
+{
+	return ask(cli, "GET", target_of(before, ref, after), NULL);
+}
+
+/* The id behind a reference, so that a change can be sent twice and mean the same. */
+static void resolve(struct cli *cli, const char *collection, const char *ref, char id[UUID_TEXT_LEN + 1],
+		    struct answer *found)
+{
+	*found = get(cli, collection, ref, "");
+	snprintf(id, UUID_TEXT_LEN + 1, "%s", js_path_text(found->body, "id"));
+}
+
+static int done(struct answer *answer)
+{
+	answer_free(answer);
+	return EXIT_DONE;
+}
+
+/* ---- options --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t size_value(const char *text, const char *what)
+{
+	uint64_t bytes;
+	int err = size_parse(text, &bytes);
+	if (err == OXE_RANGE || (!err && bytes > INT64_MAX))
+		fail(EXIT_USAGE, "", "%s: \"%s\" is too large", what, text);
+	if (err)
+		fail(EXIT_USAGE, "sizes look like 512M, 10G, 1.5T (powers of 1024), or are a number of bytes",
+		     "%s: \"%s\" is no size", what, text);
+	return bytes;
+}
+
+/* Volumes come in blocks of 4 KiB; 1.1G is rounded up to one. */
+static void set_size(struct cli *cli, struct js *body)
+{
+	if (cli->values[OPT_SIZE])
+		js_set_u64(body, "size_bytes",
+			   u64_align_up(size_value(cli->values[OPT_SIZE], "--size"), 4096));
+}
+
+static uint64_t number_value(const char *text, const char *what, uint64_t most)
+{
+	char *end;
+	uint64_t number = strtoull(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || number > most)
+		fail(EXIT_USAGE, "", "%s: \"%s\" is no whole number up to %llu", what, text,
+		     (unsigned long long)most);
+	return number;
+}
+
+static void set_id(struct cli *cli, struct js *body, const char *key)
+{
+	char id[UUID_TEXT_LEN + 1];
+	js_set_text(body, key, cli->values[OPT_ID] ? cli->values[OPT_ID] : new_id(id));
+}
+
+static const char *size_of(const struct answer *answer, const char *path)
+{
+	static char text[SIZE_TEXT_MAX];
+	return size_format(js_path_u64(answer->body, path), text);
+}
+
+/* ---- pools ----------------------------------------------------------------------------------------------------------- */
+
+/* The daemon has another working directory. Symbolic links stay: /dev/disk/by-id is a better hint than /dev/sdb. */
+static char *path_absolute(const char *path)
+{
+	char *cwd = NULL, *result;
+	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
+		return mem_strdup(path);
+	cwd = getcwd(NULL, 0);
+	if (!cwd || asprintf(&result, "%s/%s", cwd, path) < 0)
+		fail(EXIT_FAILED, "give the whole path", "the current directory is gone");
+	free(cwd);
+	return result;
+}
+
+static int pool_create(struct cli *cli)
+{
+	char *path = path_absolute(cli->args[0]);
+	struct js *body = js_object();
+	js_set_text(body, "path", path);
+	js_set_text(body, "name", cli->values[OPT_NAME]);
+	set_id(cli, body, "id");
+	set_size(cli, body);
+	if (cli->values[OPT_FORCE])
+		js_set_text(body, "force", path);
+	struct answer a = ask(cli, "POST", mem_strdup("/v1/pools"), body);
+	show_done(cli, &a, "pool %s created on %s: %s", js_path_text(a.body, "name"), path,
+		  size_of(&a, "space.total_bytes"));
+	free(path);
+	return done(&a);
+}
+
+static int pool_import(struct cli *cli)
+{
+	char *path = path_absolute(cli->args[0]);
+	struct js *body = js_object();
+	js_set_text(body, "path", path);
+	struct answer a = ask(cli, "POST", mem_strdup("/v1/pools/import"), body);
+	show_done(cli, &a, "pool %s imported from %s: %llu volumes", js_path_text(a.body, "name"), path,
+		  (unsigned long long)js_path_u64(a.body, "volume_count"));
+	free(path);
+	return done(&a);
+}
+
+static int pool_export(struct cli *cli)
+{
+	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/export"), NULL);
+	show_done(cli, &a, "pool %s exported: its disk can be moved", cli->args[0]);
+	return done(&a);
+}
+
+static int pool_list(struct cli *cli)
+{
+	static const struct column columns[] = {{"NAME", "name", COLUMN_TEXT},
+						{"STATE", "state", COLUMN_TEXT},
+						{"SIZE", "space.total_bytes", COLUMN_SIZE},
+						{"DATA", "space.data_bytes", COLUMN_SIZE},
+						{"FREE", "space.free_bytes", COLUMN_SIZE},
+						{"VOLUMES", "volume_count", COLUMN_COUNT},
+						{"PATH", "path", COLUMN_TEXT},
+						{"CONDITION", "conditions.0.reason", COLUMN_TEXT}};
+	struct answer a = get(cli, "/v1/pools", "", "");
+	show_list(cli, &a, "pools", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+static const struct column pool_details[] = {
+	{"Name", "name", COLUMN_TEXT},
+	{"UUID", "id", COLUMN_TEXT},
+	{"Path", "path", COLUMN_TEXT},
+	{"State", "state", COLUMN_TEXT},
+	{"Condition", "conditions.0.reason", COLUMN_TEXT},
+	{"  what", "conditions.0.message", COLUMN_TEXT},
+	{"  since", "conditions.0.since", COLUMN_TIME},
+	{"  what to do", "conditions.0.hint", COLUMN_TEXT},
+	{"Size", "space.total_bytes", COLUMN_SIZE},
+	{"Data", "space.data_bytes", COLUMN_SIZE},
+	{"Metadata", "space.metadata_bytes", COLUMN_SIZE},
+	{"Journal", "space.journal_bytes", COLUMN_SIZE},
+	{"Free", "space.free_bytes", COLUMN_SIZE},
+	{"Volumes", "volume_count", COLUMN_COUNT},
+	{"Snapshots", "snapshot_count", COLUMN_COUNT},
+	{"Layers", "layer_count", COLUMN_COUNT},
+	{"Opened in (us)", "recovery.open_us", COLUMN_COUNT},
+};
+
+static int pool_show(struct cli *cli)
+{
+	struct answer a = get(cli, "/v1/pools/", cli->args[0], "");
+	show_details(cli, &a, pool_details, ARRAY_COUNT(pool_details));
+	return done(&a);
+}
+
+static int pool_grow(struct cli *cli)
+{
+	struct js *body = js_object();
+	set_size(cli, body);
+	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/grow"), body);
+	show_done(cli, &a, "pool %s: %s", cli->args[0], size_of(&a, "space.total_bytes"));
+	return done(&a);
+}
+
+static int pool_check(struct cli *cli)
+{
+	if (isatty(STDERR_FILENO) && !cli->quiet)
+		fprintf(stderr, "checking %s ...\r", cli->args[0]);
+	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/check"), NULL);
+	uint64_t problems = js_path_u64(a.body, "problem_count");
+	bar_clear(cli);
+	if (!cli->json) {
+		const struct js *list = js_get(a.body, "problems");
+		for (size_t i = 0; i < js_length(list); i++)
+			printf("%s\n", js_path_text(js_at(list, i), "text"));
+	}
+	show_done(cli, &a, "pool %s: %llu problem%s; %llu metadata pages, %llu layers", cli->args[0],
+		  (unsigned long long)problems, problems == 1 ? "" : "s",
+		  (unsigned long long)js_path_u64(a.body, "pages_read"),
+		  (unsigned long long)js_path_u64(a.body, "layers"));
+	answer_free(&a);
+	return problems ? EXIT_FAILED : EXIT_DONE;
+}
+
+/* ---- volumes --------------------------------------------------------------------------------------------------------- */
+
+static void volume_done(struct cli *cli, struct answer *a, const char *what)
+{
+	show_done(cli, a, "volume %s/%s %s: %s\n%s", js_path_text(a->body, "pool"),
+		  js_path_text(a->body, "name"), what, size_of(a, "size_bytes"),
+		  js_path_text(a->body, "uris.0"));
+}
+
+static int volume_create(struct cli *cli)
+{
+	struct js *body = js_object();
+	js_set_text(body, "name", cli->args[0]);
+	set_id(cli, body, "id");
+	set_size(cli, body);
+	if (cli->values[OPT_POOL])
+		js_set_text(body, "pool", cli->values[OPT_POOL]);
+	if (cli->values[OPT_BLOCK_SIZE])
+		js_set_u64(body, "block_size_bytes",
+			   number_value(cli->values[OPT_BLOCK_SIZE], "--block-size", 4096));
+	struct answer a = ask(cli, "POST", mem_strdup("/v1/volumes"), body);
+	volume_done(cli, &a, "created");
+	return done(&a);
+}
+
+static int volume_list(struct cli *cli)
+{
+	static const struct column columns[] = {{"NAME", "name", COLUMN_TEXT},
+						{"POOL", "pool", COLUMN_TEXT},
+						{"SIZE", "size_bytes", COLUMN_SIZE},
+						{"USED", "own_bytes", COLUMN_SIZE},
+						{"SNAPSHOTS", "snapshot_count", COLUMN_COUNT},
+						{"CLIENTS", "open_count", COLUMN_COUNT},
+						{"CLONE", "is_clone", COLUMN_YES},
+						{"CREATED", "created", COLUMN_TIME}};
+	const char *pool = cli->values[OPT_POOL];
+	struct answer a = pool ? get(cli, "/v1/volumes?pool=", pool, "") : get(cli, "/v1/volumes", "", "");
+	show_list(cli, &a, "volumes", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+static const struct column volume_details[] = {
+	{"Name", "name", COLUMN_TEXT},
+	{"UUID", "id", COLUMN_TEXT},
+	{"Pool", "pool", COLUMN_TEXT},
+	{"Size", "size_bytes", COLUMN_SIZE},
+	{"Logical block", "block_size_bytes", COLUMN_SIZE},
+	{"Created", "created", COLUMN_TIME},
+	{"Used with snapshots", "own_bytes", COLUMN_SIZE},
+	{"Used by the head", "head_bytes", COLUMN_SIZE},
+	{"Snapshots", "snapshot_count", COLUMN_COUNT},
+	{"Clients", "open_count", COLUMN_COUNT},
+	{"Clone", "is_clone", COLUMN_YES},
+	{"Cloned from", "origin_id", COLUMN_TEXT},
+	{"Being flattened", "is_flattening", COLUMN_YES},
+	{"Connect", "uris", COLUMN_LIST},
+};
+
+static int volume_show(struct cli *cli)
+{
+	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
+	return done(&a);
+}
+
+static int volume_delete(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	bool agreed = confirm(cli, "Delete volume %s/%s (%s) and its %llu snapshots?",
+			      js_path_text(found.body, "pool"), js_path_text(found.body, "name"),
+			      size_of(&found, "size_bytes"),
+			      (unsigned long long)js_path_u64(found.body, "snapshot_count"));
+	answer_free(&found);
+	if (!agreed)
+		return EXIT_FAILED;
+	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, ""), NULL);
+	if (cli->values[OPT_WAIT])
+		job_follow(cli, id, cli->args[0]);
+	show_done(cli, &a, "volume %s deleted", cli->args[0]);
+	return done(&a);
+}
+
+static struct answer volume_patch(struct cli *cli, struct js *body)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	return ask(cli, "PATCH", target_of("/v1/volumes/", id, ""), body);
+}
+
+static int volume_grow(struct cli *cli)
+{
+	struct js *body = js_object();
+	set_size(cli, body);
+	struct answer a = volume_patch(cli, body);
+	show_done(cli, &a, "volume %s: %s", js_path_text(a.body, "name"), size_of(&a, "size_bytes"));
+	return done(&a);
+}
+
+static int volume_rename(struct cli *cli)
+{
+	struct js *body = js_object();
+	js_set_text(body, "name", cli->args[1]);
+	struct answer a = volume_patch(cli, body);
+	show_done(cli, &a, "volume %s is now called %s", cli->args[0], js_path_text(a.body, "name"));
+	return done(&a);
+}
+
+static int volume_clone(struct cli *cli)
+{
+	struct js *body = js_object();
+	js_set_text(body, "name", cli->args[1]);
+	set_id(cli, body, "id");
+	set_size(cli, body);
+	if (cli->values[OPT_FULL])
+		js_set_bool(body, "full_copy", true);
+	struct answer a = ask(cli, "POST", target_of("/v1/snapshots/", cli->args[0], "/clone"), body);
+	if (cli->values[OPT_FULL] && cli->values[OPT_WAIT])
+		job_follow(cli, js_path_text(a.body, "id"), cli->args[1]);
+	volume_done(cli, &a, "cloned");
+	return done(&a);
+}
+
+static int volume_flatten(struct cli *cli)
+{
+	const char *method = cli->values[OPT_CANCEL] ? "DELETE" : "POST";
+	struct answer a = ask(cli, method, target_of("/v1/volumes/", cli->args[0], "/flatten"), NULL);
+	if (cli->values[OPT_WAIT] && !cli->values[OPT_CANCEL])
+		job_follow(cli, js_path_text(a.body, "id"), cli->args[0]);
+	show_done(cli, &a, "volume %s: flattening %s", cli->args[0],
+		  cli->values[OPT_CANCEL] ? "cancelled, what was copied is kept"
+		  : cli->values[OPT_WAIT] ? "done"
+					  : "started; watch it with 'oxbow job watch'");
+	return done(&a);
+}
+
+/* "db@monday" into its two parts; the second is NULL if there is no '@'. */
+static char *split_at(const char *ref, char **snapshot)
+{
+	char *volume = mem_strdup(ref), *at = strchr(volume, '@');
+	*snapshot = at ? at + 1 : NULL;
+	if (at)
+		*at = '\0';
+	return volume;
+}
+
+static int volume_revert(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1], *snapshot, *volume = split_at(cli->args[0], &snapshot);
+	struct answer found;
+	if (!snapshot || !*snapshot)
+		fail(EXIT_USAGE, "say VOLUME@SNAPSHOT", "\"%s\" names no snapshot", cli->args[0]);
+	resolve(cli, "/v1/volumes/", volume, id, &found);
+	answer_free(&found);
+	if (!confirm(cli, "Throw away what was written to %s since %s?", volume, snapshot))
+		return EXIT_FAILED;
+	struct js *body = js_object();
+	js_set_text(body, "snapshot", snapshot);
+	set_id(cli, body, "head_id");
+	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", id, "/revert"), body);
+	show_done(cli, &a, "volume %s reverted to %s", volume, snapshot);
+	free(volume);
+	return done(&a);
+}
+
+static char *extents_target(struct cli *cli, uint64_t offset)
+{
+	struct text t = {0};
+	text_add(&t, "/v1/volumes/");
+	target_add(&t, cli->args[0]);
+	text_printf(&t, "/extents?offset_bytes=%llu", (unsigned long long)offset);
+	if (cli->values[OPT_SINCE]) {
+		text_add(&t, "&since=");
+		target_add(&t, cli->values[OPT_SINCE]);
+	}
+	return t.data;
+}
+
+static void extents_print(struct cli *cli, const struct js *list)
+{
+	for (size_t i = 0; i < js_length(list); i++) {
+		const struct js *e = js_at(list, i);
+		const char *kind = js_true(js_get(e, "hole"))	? "hole"
+				   : js_true(js_get(e, "zero")) ? "zero"
+								: "data";
+		printf("%16llu  %16llu  %s%s\n", (unsigned long long)js_path_u64(e, "offset_bytes"),
+		       (unsigned long long)js_path_u64(e, "length_bytes"), kind,
+		       !cli->values[OPT_SINCE]	       ? ""
+		       : js_true(js_get(e, "changed")) ? "  changed"
+						       : "  same");
+	}
+}
+
+/* With -o json, a page a line. */
+static int volume_extents(struct cli *cli)
+{
+	uint64_t offset = 0;
+	bool more = true;
+	if (!cli->json && !cli->quiet)
+		printf("%16s  %16s  %s\n", "OFFSET", "LENGTH",
+		       cli->values[OPT_SINCE] ? "KIND  SINCE" : "KIND");
+	while (more) {
+		struct answer a = ask(cli, "GET", extents_target(cli, offset), NULL);
+		if (cli->json)
+			printf("%s\n", text_get(&a.raw));
+		else
+			extents_print(cli, js_get(a.body, "extents"));
+		more = js_u64(js_get(a.body, "next_offset_bytes"), &offset);
+		answer_free(&a);
+	}
+	return EXIT_DONE;
+}
+
+/* ---- snapshots ------------------------------------------------------------------------------------------------------- */
+
+static int snapshot_create(struct cli *cli)
+{
+	char *at, *volume = split_at(cli->args[0], &at);
+	const char *name = cli->arg_count > 1 ? cli->args[1] : at;
+	if (!name || (at && cli->arg_count > 1))
+		fail(EXIT_USAGE, "oxbow snapshot create VOLUME NAME", "the snapshot needs one name");
+	struct js *body = js_object();
+	js_set_text(body, "name", name);
+	set_id(cli, body, "id");
+	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", volume, "/snapshots"), body);
+	show_done(cli, &a, "snapshot %s@%s taken, writes paused for %llu us", js_path_text(a.body, "volume"),
+		  js_path_text(a.body, "name"), (unsigned long long)js_path_u64(a.body, "pause_us"));
+	free(volume);
+	return done(&a);
+}
+
+static int snapshot_list(struct cli *cli)
+{
+	static const struct column columns[] = {
+		{"NAME", "name", COLUMN_TEXT},	    {"VOLUME", "volume", COLUMN_TEXT},
+		{"POOL", "pool", COLUMN_TEXT},	    {"SIZE", "size_bytes", COLUMN_SIZE},
+		{"OWN", "own_bytes", COLUMN_SIZE},  {"CHILDREN", "child_count", COLUMN_COUNT},
+		{"CREATED", "created", COLUMN_TIME}};
+	struct answer a = cli->arg_count ? get(cli, "/v1/volumes/", cli->args[0], "/snapshots")
+					 : get(cli, "/v1/snapshots", "", "");
+	show_list(cli, &a, "snapshots", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+static int snapshot_show(struct cli *cli)
+{
+	static const struct column columns[] = {{"Name", "name", COLUMN_TEXT},
+						{"UUID", "id", COLUMN_TEXT},
+						{"Volume", "volume", COLUMN_TEXT},
+						{"Pool", "pool", COLUMN_TEXT},
+						{"Size", "size_bytes", COLUMN_SIZE},
+						{"Own space", "own_bytes", COLUMN_SIZE},
+						{"Created", "created", COLUMN_TIME},
+						{"Parent", "parent_id", COLUMN_TEXT},
+						{"Children", "child_count", COLUMN_COUNT},
+						{"Clients", "open_count", COLUMN_COUNT}};
+	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "");
+	show_details(cli, &a, columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+static int snapshot_delete(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
+	answer_free(&found);
+	struct answer a = ask(cli, "DELETE", target_of("/v1/snapshots/", id, ""), NULL);
+	if (cli->values[OPT_WAIT])
+		job_follow(cli, id, cli->args[0]);
+	show_done(cli, &a, "snapshot %s deleted", cli->args[0]);
+	return done(&a);
+}
+
+static int snapshot_rename(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	struct js *body = js_object();
+	resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
+	answer_free(&found);
+	js_set_text(body, "name", cli->args[1]);
+	struct answer a = ask(cli, "PATCH", target_of("/v1/snapshots/", id, ""), body);
+	show_done(cli, &a, "snapshot %s is now called %s", cli->args[0], js_path_text(a.body, "name"));
+	return done(&a);
+}
+
+static int snapshot_usage(struct cli *cli)
+{
+	static const struct column columns[] = {{"Snapshot", "name", COLUMN_TEXT},
+						{"Volume", "volume", COLUMN_TEXT},
+						{"Referenced", "referenced_bytes", COLUMN_SIZE},
+						{"Exclusive", "exclusive_bytes", COLUMN_SIZE},
+						{"Shared", "shared_bytes", COLUMN_SIZE}};
+	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "/usage");
+	show_details(cli, &a, columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------------------ */
+
+static const struct column job_columns[] = {{"ID", "id", COLUMN_TEXT},
+					    {"KIND", "kind", COLUMN_TEXT},
+					    {"POOL", "pool", COLUMN_TEXT},
+					    {"SUBJECT", "subject", COLUMN_TEXT},
+					    {"DONE", "done_bytes", COLUMN_SIZE},
+					    {"TOTAL", "total_bytes", COLUMN_SIZE},
+					    {"CANCELLABLE", "is_cancellable", COLUMN_YES}};
+
+static int job_list(struct cli *cli)
+{
+	struct answer a = get(cli, "/v1/jobs", "", "");
+	show_list(cli, &a, "jobs", job_columns, ARRAY_COUNT(job_columns));
+	return done(&a);
+}
+
+static int job_watch_all(struct cli *cli)
+{
+	for (;;) {
+		struct answer a = get(cli, "/v1/jobs", "", "");
+		const struct js *first = js_at(js_get(a.body, "jobs"), 0);
+		char label[128];
+		if (!first)
+			return done(&a);
+		snprintf(label, sizeof(label), "%s %s", js_path_text(first, "kind"),
+			 js_path_text(first, "subject"));
+		job_follow(cli, js_path_text(first, "id"), label);
+		if (!cli->quiet && !cli->json)
+			printf("%s: done\n", label);
+		answer_free(&a);
+	}
+}
+
+static int job_watch(struct cli *cli)
+{
+	if (!cli->arg_count)
+		return job_watch_all(cli);
+	job_follow(cli, cli->args[0], cli->args[0]);
+	return EXIT_DONE;
+}
+
+static int job_cancel(struct cli *cli)
+{
+	struct answer a = ask(cli, "DELETE", target_of("/v1/jobs/", cli->args[0], ""), NULL);
+	show_done(cli, &a, "job %s cancelled", cli->args[0]);
+	return done(&a);
+}
+
+static int job_throttle(struct cli *cli)
+{
+	struct js *body = js_object();
+	bool none = strcmp(cli->args[0], "none") == 0;
+	js_set_u64(body, "bytes_per_s", none ? 0 : size_value(cli->args[0], "rate"));
+	struct answer a = ask(cli, "PUT", mem_strdup("/v1/jobs/rate"), body);
+	if (js_path_u64(a.body, "bytes_per_s"))
+		show_done(cli, &a, "background copying is limited to %s a second",
+			  size_of(&a, "bytes_per_s"));
+	else
+		show_done(cli, &a, "background copying is not limited");
+	return done(&a);
+}
+
+/* ---- the daemon ------------------------------------------------------------------------------------------------------ */
+
+static bool field_print(void *ctx, const char *key, struct js *value)
+{
+	static const char *const shown[] = {"id", "time", "level", "event", "message"};
+	uint64_t number;
+	(void)ctx;
+	for (size_t i = 0; i < ARRAY_COUNT(shown); i++) {
+		if (strcmp(key, shown[i]) == 0)
+			return true;
+	}
+	if (js_u64(value, &number))
+		printf(" %s=%llu", key, (unsigned long long)number);
+	else
+		printf(" %s=%s", key, js_text(value) ? js_text(value) : "?");
+	return true;
+}
+
+static void event_print(const struct cli *cli, const struct js *event)
+{
+	if (cli->json) {
+		char *line = js_print(event, false);
+		printf("%s\n", line);
+		free(line);
+		return;
+	}
+	printf("%s %-5s %s: %s", js_path_text(event, "time"), js_path_text(event, "level"),
+	       js_path_text(event, "event"), js_path_text(event, "message"));
+	js_walk(event, field_print, NULL);
+	printf("\n");
+}
+
+/* One page; the id to go on from in *after. Returns how many there were. */
+static size_t events_page(struct cli *cli, uint64_t *after, unsigned wait_s)
+{
+	struct text target = {0};
+	struct answer a;
+	text_printf(&target, "/v1/events?after=%llu&wait=%u", (unsigned long long)*after, wait_s);
+	client_call(cli->client, "GET", text_get(&target), NULL, wait_s > 0, &a);
+	if (a.status != 200)
+		fail_answer(cli, &a);
+	const struct js *list = js_get(a.body, "events");
+	size_t count = js_length(list);
+	for (size_t i = 0; i < count; i++)
+		event_print(cli, js_at(list, i));
+	fflush(stdout);
+	*after = js_path_u64(a.body, "next");
+	answer_free(&a);
+	text_free(&target);
+	return count;
+}
+
+static int events(struct cli *cli)
+{
+	const char *after_text = cli->values[OPT_AFTER];
+	uint64_t after = after_text ? number_value(after_text, "--since", INT64_MAX) : 0;
+	bool follow = cli->values[OPT_FOLLOW] != NULL;
+	while (events_page(cli, &after, 0) > 0 && !ferror(stdout))
+		;
+	while (follow && !ferror(stdout))
+		events_page(cli, &after, 30);
+	return EXIT_DONE;
+}
+
+static void reasons_print(const struct js *reasons)
+{
+	for (size_t i = 0; i < js_length(reasons); i++) {
+		const struct js *r = js_at(reasons, i);
+		const char *pool = js_path_text(r, "pool");
+		printf("%s%s%s: %s\n", *pool ? "pool " : "", pool, *pool ? "" : "daemon",
+		       js_path_text(r, "message"));
+		if (*js_path_text(r, "hint"))
+			printf("  hint: %s\n", js_path_text(r, "hint"));
+	}
+}
+
+static time_t clock_s(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+/* Patient with a daemon that is not there yet: it may be about to start. */
+static struct answer ready_ask(struct cli *cli, unsigned wait_s)
+{
+	struct answer a;
+	char target[64];
+	time_t end_s = clock_s() + wait_s, left_s = wait_s;
+	for (;;) {
+		snprintf(target, sizeof(target), "/v1/ready?wait=%u",
+			 (unsigned)u64_min((uint64_t)left_s, 30));
+		client_call(cli->client, "GET", target, NULL, false, &a);
+		left_s = end_s - clock_s();
+		if (a.status == 200 || left_s <= 0)
+			return a;
+		answer_free(&a);
+		usleep(50 * 1000);
+	}
+}
+
+static int ready(struct cli *cli)
+{
+	const char *wait = cli->values[OPT_WAIT_S];
+	struct answer a = ready_ask(cli, wait ? (unsigned)number_value(wait, "--wait", 86400) : 0);
+	if (a.status != 200 && a.status != 503)
+		fail_answer(cli, &a);
+	if (!cli->json && !cli->quiet && a.status != 200)
+		reasons_print(js_get(a.body, "reasons"));
+	show_done(cli, &a, "%s", a.status == 200 ? "ready" : "not ready");
+	int status = a.status == 200 ? EXIT_DONE : EXIT_FAILED;
+	answer_free(&a);
+	return status;
+}
+
+static int version(struct cli *cli)
+{
+	struct answer a = get(cli, "/v1/version", "", "");
+	show_done(cli, &a, "oxbow " OXBOW_VERSION ", oxbowd %s", js_path_text(a.body, "version"));
+	return done(&a);
+}
+
+static void status_json(const struct answer *ready, const struct answer *stats, const struct answer *pools,
+			const struct answer *jobs)
+{
+	printf("{\"ready\":%s,\"stats\":%s,\"pools\":%s,\"jobs\":%s}\n", text_get(&ready->raw),
+	       text_get(&stats->raw), text_get(&pools->raw), text_get(&jobs->raw));
+}
+
+static void status_print(const struct cli *cli, const struct answer *ready, const struct answer *stats,
+			 const struct answer *pools, const struct answer *jobs)
+{
+	static const struct column columns[] = {{"POOL", "name", COLUMN_TEXT},
+						{"STATE", "state", COLUMN_TEXT},
+						{"SIZE", "space.total_bytes", COLUMN_SIZE},
+						{"FREE", "space.free_bytes", COLUMN_SIZE},
+						{"VOLUMES", "volume_count", COLUMN_COUNT},
+						{"SNAPSHOTS", "snapshot_count", COLUMN_COUNT}};
+	uint64_t up_s = js_path_u64(stats->body, "uptime_ms") / 1000;
+	size_t job_count = js_length(js_get(jobs->body, "jobs"));
+	printf("oxbowd: %s, up %llu:%02llu:%02llu, %s resident, %zu background job%s\n",
+	       ready->status == 200 ? "ready" : "not ready", (unsigned long long)up_s / 3600,
+	       (unsigned long long)up_s / 60 % 60, (unsigned long long)up_s % 60,
+	       size_of(stats, "process.resident_bytes"), job_count, job_count == 1 ? "" : "s");
+	reasons_print(js_get(ready->body, "reasons"));
+	show_list(cli, pools, "pools", columns, ARRAY_COUNT(columns));
+}
+
+static int status(struct cli *cli)
+{
+	struct answer ready = ready_ask(cli, 0);
+	if (ready.status != 200 && ready.status != 503)
+		fail_answer(cli, &ready);
+	struct answer stats = get(cli, "/v1/stats", "", ""), pools = get(cli, "/v1/pools", "", "");
+	struct answer jobs = get(cli, "/v1/jobs", "", "");
+	if (cli->json)
+		status_json(&ready, &stats, &pools, &jobs);
+	else
+		status_print(cli, &ready, &stats, &pools, &jobs);
+	int result = ready.status == 200 ? EXIT_DONE : EXIT_FAILED;
+	answer_free(&ready);
+	answer_free(&stats);
+	answer_free(&pools);
+	answer_free(&jobs);
+	return result;
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------------- */
+
+const struct option_text option_texts[OPT_COUNT] = {
+	[OPT_NAME] = {"name", "NAME", "the pool's name"},
+	[OPT_SIZE] = {"size", "SIZE", "like 512M, 10G, 1.5T (powers of 1024), or bytes; rounded up to 4 KiB"},
+	[OPT_FORCE] = {"force", NULL, "overwrite what is on that disk"},
+	[OPT_POOL] = {"pool", "POOL", "which pool; may be left out while there is one"},
+	[OPT_BLOCK_SIZE] = {"block-size", "BYTES", "logical block clients see: 512 (the default) or 4096"},
+	[OPT_ID] = {"id", "UUID", "the new object's id, for doing a command again safely"},
+	[OPT_YES] = {"yes", NULL, "do not ask", 'y'},
+	[OPT_FULL] = {"full", NULL, "copy what is shared, in the background, until nothing is"},
+	[OPT_CANCEL] = {"cancel", NULL, "stop copying; what was copied is kept"},
+	[OPT_SINCE] = {"since", "SNAPSHOT", "mark what changed since a snapshot of its chain"},
+	[OPT_WAIT] = {"wait", NULL, "stay until the background work is done, showing progress"},
+	[OPT_WAIT_S] = {"wait", "SECONDS", "wait so long for it, also for a daemon that is not there yet"},
+	[OPT_FOLLOW] = {"follow", NULL, "go on with new events as they come", 'f'},
+	[OPT_AFTER] = {"since", "ID", "only events with a larger id"},
+};
+
+/* clang-format off */
+const struct verb verbs[] = {
+	{"pool", "create", "PATH --name NAME", "make a pool on a disk, or in a new file of --size",
+	 "A disk that holds anything is refused, and what it holds is said; --force overwrites it all the same.",
+	 OPT(NAME) | OPT(SIZE) | OPT(FORCE) | OPT(ID), OPT(NAME), 1, 1, pool_create},
+	{"pool", "import", "PATH", "take over a disk that holds a pool",
+	 "For a known pool that is not open: look for it there, now.", 0, 0, 1, 1, pool_import},
+	{"pool", "export", "POOL", "close a pool and forget it, so that the disk can be moved", NULL, 0, 0, 1, 1, pool_export},
+	{"pool", "list", "", "list the known pools", NULL, 0, 0, 0, 0, pool_list},
+	{"pool", "show", "POOL", "show one pool, and what is wrong with it", NULL, 0, 0, 1, 1, pool_show},
+	{"pool", "grow", "POOL", "use the space a disk has gained, or extend a file to --size", NULL, OPT(SIZE), 0, 1, 1, pool_grow},
+	{"pool", "check", "POOL", "verify all metadata of an open pool",
+	 "Writes are held meanwhile. A pool without a daemon is checked with 'oxbowd --check PATH'.", 0, 0, 1, 1, pool_check},
+
+	{"volume", "create", "NAME --size SIZE", "create a volume", NULL,
+	 OPT(SIZE) | OPT(POOL) | OPT(BLOCK_SIZE) | OPT(ID), OPT(SIZE), 1, 1, volume_create},
+	{"volume", "list", "", "list the volumes", NULL, OPT(POOL), 0, 0, 0, volume_list},
+	{"volume", "show", "VOLUME", "show one volume, and how to connect to it", NULL, 0, 0, 1, 1, volume_show},
+	{"volume", "delete", "VOLUME", "delete a volume and its snapshots",
+	 "Clones of its snapshots stay. The space comes back in the background.", OPT(YES) | OPT(WAIT), 0, 1, 1, volume_delete},
+	{"volume", "grow", "VOLUME --size SIZE", "make a volume larger", NULL, OPT(SIZE), OPT(SIZE), 1, 1, volume_grow},
+	{"volume", "rename", "VOLUME NEW", "give a volume another name", NULL, 0, 0, 2, 2, volume_rename},
+	{"volume", "clone", "VOLUME@SNAPSHOT NEW", "make a volume from a snapshot, at once", NULL,
+	 OPT(FULL) | OPT(SIZE) | OPT(ID) | OPT(WAIT), 0, 2, 2, volume_clone},
+	{"volume", "flatten", "VOLUME", "make a clone independent of its origin", NULL, OPT(CANCEL) | OPT(WAIT), 0, 1, 1, volume_flatten},
+	{"volume", "revert", "VOLUME@SNAPSHOT", "throw away what was written since a snapshot",
+	 "Newer snapshots stay.", OPT(YES) | OPT(ID), 0, 1, 1, volume_revert},
+	{"volume", "extents", "VOLUME", "list what is allocated, also of VOLUME@SNAPSHOT", NULL, OPT(SINCE), 0, 1, 1, volume_extents},
+
+	{"snapshot", "create", "VOLUME NAME", "take a snapshot", NULL, OPT(ID), 0, 1, 2, snapshot_create},
+	{"snapshot", "list", "[VOLUME]", "list the snapshots", NULL, 0, 0, 0, 1, snapshot_list},
+	{"snapshot", "show", "VOLUME@SNAPSHOT", "show one snapshot", NULL, 0, 0, 1, 1, snapshot_show},
+	{"snapshot", "delete", "VOLUME@SNAPSHOT", "delete a snapshot; its layer is merged in the background", NULL,
+	 OPT(WAIT), 0, 1, 1, snapshot_delete},
+	{"snapshot", "rename", "VOLUME@SNAPSHOT NEW", "give a snapshot another name", NULL, 0, 0, 2, 2, snapshot_rename},
+	{"snapshot", "usage", "VOLUME@SNAPSHOT", "count what a snapshot uses, alone and shared", NULL, 0, 0, 1, 1, snapshot_usage},
+
+	{"job", "list", "", "list the background work", NULL, 0, 0, 0, 0, job_list},
+	{"job", "watch", "[ID]", "follow one job, or all, to the end", NULL, 0, 0, 0, 1, job_watch},
+	{"job", "cancel", "ID", "cancel a job that can be", NULL, 0, 0, 1, 1, job_cancel},
+	{"job", "throttle", "RATE", "limit background copying to RATE bytes a second (100M; 'none')", NULL, 0, 0, 1, 1, job_throttle},
+
+	{"events", NULL, "", "print what happened, oldest first",
+	 "The daemon keeps the last 10,000. With -o json, an event a line.", OPT(FOLLOW) | OPT(AFTER), 0, 0, 0, events},
+	{"status", NULL, "", "print the daemon's and the pools' state", NULL, 0, 0, 0, 0, status},
+	{"ready", NULL, "", "tell whether every known pool is serving, and why not", NULL, OPT(WAIT_S), 0, 0, 0, ready},
+	{"version", NULL, "", "print the command's and the daemon's version", NULL, 0, 0, 0, 0, version},
+	{"generate", NULL, "man|bash", "print the man page or the bash completion made from this table", NULL, 0, 0, 1, 1, generate_run},
+};
+/* clang-format on */
+
+const size_t verb_count = ARRAY_COUNT(verbs);

@@ -1,0 +1,51 @@
+/*
+ * oxbowd.h: the daemon's parts. cmd/oxbowd*.c together are a thin main: options, a log, files, and the wiring of rooms.
+ *
+ *     oxbowd.c          main: wires reactor, node, API, NBD; readiness to systemd; the end
+ *     oxbowd_options.c  the command line
+ *     oxbowd_log.c      events as lines on stderr and into the ring
+ *     oxbowd_files.c    the data directory: lock, list of pools, the look around; what /proc says about us
+ *     oxbowd_nbd.c      listeners: brought up, kept up
+ *     oxbowd_check.c    --check: a pool examined without a daemon
+ */
+#ifndef OXBOW_CMD_OXBOWD_H
+#define OXBOW_CMD_OXBOWD_H
+
+#include "control/node/events.h"
+#include "control/node/node.h"
+#include "data/frontend/nbd/nbd.h"
+
+#define OPTION_LIST_MAX 16
+
+struct daemon_options {
+	const char *data_dir, *socket_path;
+	const char *nbd[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
+	size_t nbd_count, scan_count;
+	bool nbd_insecure;
+	struct nbd_tls_options tls;
+	bool log_json;
+	enum log_level log_level;
+	uint64_t cache_bytes;
+	const char *init_pool_path; /* NULL: none */
+	uint64_t init_pool_bytes;
+	const char *check_path; /* NULL: run as a daemon */
+	bool print_routes;
+};
+
+/* Fills everything, with defaults. Ends the process after --help, --version (0) or a mistake (2). */
+void options_parse(int argc, char **argv, struct daemon_options *out);
+
+/* The sink: lines at the chosen level and above, info and above into the ring. `rt` runs on the calling thread. */
+void daemon_log_start(const struct daemon_options *options, struct rt *rt, struct events *ring);
+
+/* Makes the directory and takes its lock for the life of the process; ends the process with 1, saying who holds it. */
+void data_dir_take(const char *path);
+struct node_platform files_platform(const struct daemon_options *options);
+
+/* In a fiber: serves the addresses and holds back readiness until each stands. Does not return before all were tried. */
+void nbd_start(const struct daemon_options *options, struct node *node, struct engines *engines);
+
+/* Runs a reactor of its own; the exit status: 0 clean, 1 problems or unreadable. */
+int check_run(const struct daemon_options *options);
+
+#endif

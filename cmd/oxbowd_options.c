@@ -1,0 +1,254 @@
+/* oxbowd_options.c: the daemon's command line; dist/oxbowd.8 says the same at length. */
+#include "oxbowd.h"
+
+#include "base/size.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static const char help[] =
+	"Usage: oxbowd [OPTION]...\n"
+	"Serve volumes from pools on this host, to NBD clients and to the oxbow command.\n"
+	"\n"
+	"  --data-dir DIR          list of known pools, lock and sockets [/var/lib/oxbow]\n"
+	"  --socket PATH           the API's unix socket [DIR/oxbow.sock]\n"
+	"  --init-pool PATH,SIZE   open the pool on PATH; make it, as a sparse file, if nothing is there\n"
+	"  --scan PATTERN          where to look for a pool that moved, e.g. '/dev/disk/by-id/*'; "
+	"repeatable\n"
+	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
+	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
+	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
+	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
+	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
+	"                          PEM; with a CA, clients must show a certificate it signed\n"
+	"  --log-format text|json  [text; with priorities for the journal when started by systemd]\n"
+	"  --log-level LEVEL       debug, info, warn or error [info]\n"
+	"  --check PATH            examine the pool on PATH without changing it, and exit\n"
+	"  --routes                print the API's table of routes, and exit\n"
+	"  --version, --help\n"
+	"\n"
+	"oxbowd may be killed at any moment: starting is recovery. Exit status: 0 after SIGTERM or SIGINT,\n"
+	"1 when it could not start, 2 for a mistake on the command line.\n";
+
+enum option_id {
+	OPT_DATA_DIR = 256,
+	OPT_SOCKET,
+	OPT_INIT_POOL,
+	OPT_SCAN,
+	OPT_CACHE_SIZE,
+	OPT_NBD,
+	OPT_NBD_INSECURE,
+	OPT_TLS,
+	OPT_TLS_CERT,
+	OPT_TLS_KEY,
+	OPT_TLS_CA,
+	OPT_LOG_FORMAT,
+	OPT_LOG_LEVEL,
+	OPT_CHECK,
+	OPT_ROUTES,
+	OPT_VERSION,
+	OPT_HELP
+};
+
+static const struct option long_options[] = {{"data-dir", required_argument, NULL, OPT_DATA_DIR},
+					     {"socket", required_argument, NULL, OPT_SOCKET},
+					     {"init-pool", required_argument, NULL, OPT_INIT_POOL},
+					     {"scan", required_argument, NULL, OPT_SCAN},
+					     {"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
+					     {"nbd", required_argument, NULL, OPT_NBD},
+					     {"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
+					     {"tls", required_argument, NULL, OPT_TLS},
+					     {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+					     {"tls-key", required_argument, NULL, OPT_TLS_KEY},
+					     {"tls-ca", required_argument, NULL, OPT_TLS_CA},
+					     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
+					     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+					     {"check", required_argument, NULL, OPT_CHECK},
+					     {"routes", no_argument, NULL, OPT_ROUTES},
+					     {"version", no_argument, NULL, OPT_VERSION},
+					     {"help", no_argument, NULL, OPT_HELP},
+					     {NULL, 0, NULL, 0}};
+
+_Noreturn OX_PRINTF(1, 2) static void mistake(const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	fprintf(stderr, "oxbowd: ");
+	vfprintf(stderr, format, args);
+	fprintf(stderr, "\nhint: oxbowd --help\n");
+	va_end(args);
+	exit(2);
+}
+
+static void list_add(const char **list, size_t *count, const char *value, const char *name)
+{
+	if (*count == OPTION_LIST_MAX)
+		mistake("more than %d times --%s", OPTION_LIST_MAX, name);
+	list[(*count)++] = value;
+}
+
+/* The index of `value` among `choices`. */
+static unsigned choice(const char *name, const char *value, const char *const *choices, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (strcmp(choices[i], value) == 0)
+			return i;
+	}
+	mistake("--%s takes no \"%s\"", name, value);
+}
+
+static uint64_t size_option(const char *name, const char *value)
+{
+	uint64_t bytes;
+	if (size_parse(value, &bytes) != 0)
+		mistake("--%s: \"%s\" is no size (like 64M, 10G)", name, value);
+	return bytes;
+}
+
+static void init_pool_option(struct daemon_options *o, const char *value)
+{
+	const char *comma = strrchr(value, ',');
+	if (!comma || comma == value)
+		mistake("--init-pool takes PATH,SIZE");
+	o->init_pool_bytes = u64_align_up(size_option("init-pool", comma + 1), POOL_BLOCK_BYTES);
+	char *path = mem_strdup(value);
+	path[comma - value] = '\0';
+	o->init_pool_path = path;
+}
+
+static void info_option(int id)
+{
+	if (id == OPT_VERSION)
+		printf("oxbowd " OXBOW_VERSION "\n");
+	else
+		fputs(help, stdout);
+	exit(0);
+}
+
+static void path_option(struct daemon_options *o, int id, char *value)
+{
+	const char **targets[] = {[OPT_DATA_DIR - OPT_DATA_DIR] = &o->data_dir,
+				  [OPT_SOCKET - OPT_DATA_DIR] = &o->socket_path,
+				  [OPT_TLS_CERT - OPT_DATA_DIR] = &o->tls.certificate_file,
+				  [OPT_TLS_KEY - OPT_DATA_DIR] = &o->tls.key_file,
+				  [OPT_TLS_CA - OPT_DATA_DIR] = &o->tls.client_ca_file,
+				  [OPT_CHECK - OPT_DATA_DIR] = &o->check_path};
+	*targets[id - OPT_DATA_DIR] = value;
+}
+
+static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
+{
+	static const char *const tls_modes[] = {"off", "optional", "required"};
+	static const char *const formats[] = {"text", "json"};
+	static const char *const levels[] = {"debug", "info", "warn", "error"};
+	switch (id) {
+	case OPT_INIT_POOL:
+		init_pool_option(o, value);
+		break;
+	case OPT_SCAN:
+		list_add(o->scan, &o->scan_count, value, "scan");
+		break;
+	case OPT_CACHE_SIZE:
+		o->cache_bytes = size_option("cache-size", value);
+		break;
+	case OPT_NBD:
+		list_add(o->nbd, &o->nbd_count, value, "nbd");
+		break;
+	case OPT_NBD_INSECURE:
+		o->nbd_insecure = true;
+		break;
+	case OPT_TLS:
+		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
+		*tls_given = true;
+		break;
+	case OPT_LOG_FORMAT:
+		o->log_json = choice("log-format", value, formats, 2) == 1;
+		break;
+	case OPT_LOG_LEVEL:
+		o->log_level = (enum log_level)choice("log-level", value, levels, 4);
+		break;
+	case OPT_ROUTES:
+		o->print_routes = true;
+		break;
+	case OPT_VERSION:
+	case OPT_HELP:
+		info_option(id);
+		break;
+	case '?':
+		fprintf(stderr, "hint: oxbowd --help\n");
+		exit(2);
+	default:
+		path_option(o, id, value);
+	}
+}
+
+static const char *path_in(const char *dir, const char *prefix, const char *name)
+{
+	char *path;
+	if (asprintf(&path, "%s%s/%s", prefix, dir, name) < 0)
+		abort();
+	return path;
+}
+
+static bool is_loopback(const char *host)
+{
+	return strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]:", 6) == 0 ||
+	       strncmp(host, "localhost:", 10) == 0;
+}
+
+/* Data in the clear on a network is somebody's explicit decision. */
+static void nbd_address_check(const struct daemon_options *o, const char *address)
+{
+	if (strncmp(address, "unix:/", 6) == 0)
+		return;
+	if (strncmp(address, "tcp:", 4) != 0)
+		mistake("--nbd takes unix:/PATH or tcp:HOST:PORT, not \"%s\"", address);
+	if (!is_loopback(address + 4) && o->tls.mode != NBD_TLS_REQUIRED && !o->nbd_insecure)
+		mistake("%s is reachable from other hosts without TLS: give --tls-cert and --tls-key, or say "
+			"--nbd-insecure",
+			address);
+}
+
+/* Messages and the list of pools name things from the root. */
+static const char *absolute(const char *path)
+{
+	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
+		return path;
+	char *cwd = getcwd(NULL, 0);
+	if (!cwd)
+		mistake("the current directory is gone");
+	const char *result = path_in(cwd, "", path);
+	free(cwd);
+	return result;
+}
+
+static void options_complete(struct daemon_options *o, bool tls_given)
+{
+	o->data_dir = absolute(o->data_dir);
+	if (!o->socket_path)
+		o->socket_path = path_in(o->data_dir, "", "oxbow.sock");
+	if (o->tls.certificate_file && !tls_given)
+		o->tls.mode = NBD_TLS_REQUIRED;
+	if (o->tls.mode != NBD_TLS_OFF && (!o->tls.certificate_file || !o->tls.key_file))
+		mistake("TLS needs --tls-cert and --tls-key");
+	if (!o->nbd_count)
+		list_add(o->nbd, &o->nbd_count, path_in(o->data_dir, "unix:", "nbd.sock"), "nbd");
+	for (size_t i = 0; i < o->nbd_count; i++)
+		nbd_address_check(o, o->nbd[i]);
+	if (o->init_pool_path)
+		o->init_pool_path = absolute(o->init_pool_path);
+}
+
+void options_parse(int argc, char **argv, struct daemon_options *out)
+{
+	bool tls_given = false;
+	int id;
+	*out = (struct daemon_options){.data_dir = "/var/lib/oxbow", .log_level = LOG_LEVEL_INFO};
+	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+		option_take(out, id, optarg, &tls_given);
+	if (optind < argc)
+		mistake("\"%s\" is no option", argv[optind]);
+	options_complete(out, tls_given);
+}

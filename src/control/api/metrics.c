@@ -1,0 +1,272 @@
+/*
+ * metrics.c: GET /metrics, the Prometheus text format 0.0.4. Units are seconds and bytes, counters end in _total.
+ *
+ * Latency buckets are powers of two from 4 us to 17 s, which the histograms of base/hist.h give exactly. An operation that
+ * never happened on an export has no histogram, so that thousands of idle volumes cost nothing.
+ */
+#include "control/api/route.h"
+
+#include <stdio.h>
+
+#define BUCKET_FIRST_POWER 12 /* 4,096 ns */
+#define BUCKET_LAST_POWER  34
+
+static void head(struct text *out, const char *name, const char *type, const char *help)
+{
+	text_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* A label's value: backslash, quote and newline are escaped. */
+static void label(struct text *out, const char *value)
+{
+	for (const char *p = value; *p; p++) {
+		if (*p == '\n')
+			text_add(out, "\\n");
+		else if (*p == '\\' || *p == '"')
+			text_printf(out, "\\%c", *p);
+		else
+			text_add_bytes(out, p, 1);
+	}
+}
+
+static void single(struct text *out, const char *name, const char *type, const char *help, double value)
+{
+	head(out, name, type, help);
+	text_printf(out, "%s %.17g\n", name, value);
+}
+
+/* ---- pools ----------------------------------------------------------------------------------------------------------- */
+
+static const struct pool_metric {
+	const char *name, *type, *help;
+	size_t offset;
+	double scale; /* 0: 1 */
+} pool_metrics[] = {
+#define POOL_METRIC(field, name, type, help, scale)                                                          \
+	{                                                                                                    \
+		name, type, help, offsetof(struct pool_stats, field), scale                                  \
+	}
+	POOL_METRIC(total_bytes, "oxbow_pool_size_bytes", "gauge", "Size of the pool's disk.", 0),
+	POOL_METRIC(data_bytes, "oxbow_pool_data_bytes", "gauge", "Space that holds data.", 0),
+	POOL_METRIC(metadata_bytes, "oxbow_pool_metadata_bytes", "gauge", "Space that holds metadata.", 0),
+	POOL_METRIC(free_bytes, "oxbow_pool_free_bytes", "gauge", "Space that is free.", 0),
+	POOL_METRIC(reserve_bytes, "oxbow_pool_reserve_bytes", "gauge",
+		    "Space kept back so that deleting works.", 0),
+	POOL_METRIC(journal_bytes, "oxbow_pool_journal_bytes", "gauge", "Size of the journal.", 0),
+	POOL_METRIC(journal_used_bytes, "oxbow_pool_journal_used_bytes", "gauge",
+		    "Journal that a start would replay.", 0),
+	POOL_METRIC(journal_blocks_written, "oxbow_pool_journal_blocks_total", "counter",
+		    "Journal blocks written.", 0),
+	POOL_METRIC(journal_records_written, "oxbow_pool_journal_records_total", "counter",
+		    "Journal records written.", 0),
+	POOL_METRIC(checkpoints, "oxbow_pool_checkpoints_total", "counter", "Checkpoints written.", 0),
+	POOL_METRIC(device_flushes, "oxbow_pool_device_flushes_total", "counter",
+		    "Flushes sent to the device.", 0),
+	POOL_METRIC(cache_used_bytes, "oxbow_pool_cache_used_bytes", "gauge", "Metadata in memory.", 0),
+	POOL_METRIC(cache_misses, "oxbow_pool_cache_misses_total", "counter",
+		    "Metadata pages read from the disk.", 0),
+	POOL_METRIC(recovery_ns, "oxbow_pool_recovery_seconds", "gauge", "How long the last recovery took.",
+		    1e-9),
+	POOL_METRIC(recovery_records, "oxbow_pool_recovery_records", "gauge",
+		    "Records the last recovery replayed.", 0),
+	POOL_METRIC(recovery_blocks_rejected, "oxbow_pool_recovery_blocks_rejected", "gauge",
+		    "Blocks whose data had not arrived.", 0),
+#undef POOL_METRIC
+};
+
+struct pool_print {
+	struct text *out;
+	const struct pool_metric *metric;
+};
+
+static void pool_line(struct text *out, const char *name, const struct node_pool_info *pool, double value)
+{
+	text_printf(out, "%s{pool=\"", name);
+	label(out, pool->name);
+	text_printf(out, "\"} %.17g\n", value);
+}
+
+static bool pool_value(void *ctx, const struct node_pool_info *pool)
+{
+	struct pool_print *p = ctx;
+	uint64_t value;
+	if (!pool->has_stats)
+		return true;
+	memcpy(&value, (const char *)&pool->stats + p->metric->offset, sizeof(value));
+	pool_line(p->out, p->metric->name, pool,
+		  (double)value * (p->metric->scale != 0 ? p->metric->scale : 1));
+	return true;
+}
+
+static bool pool_up(void *ctx, const struct node_pool_info *pool)
+{
+	pool_line(ctx, "oxbow_pool_up", pool, pool->state == NODE_POOL_OPEN);
+	return true;
+}
+
+static bool pool_volumes(void *ctx, const struct node_pool_info *pool)
+{
+	if (pool->has_stats)
+		pool_line(ctx, "oxbow_pool_volumes", pool, pool->stats.volume_count);
+	return true;
+}
+
+static bool pool_snapshots(void *ctx, const struct node_pool_info *pool)
+{
+	if (pool->has_stats)
+		pool_line(ctx, "oxbow_pool_snapshots", pool, pool->stats.snapshot_count);
+	return true;
+}
+
+static bool pool_opens(void *ctx, const struct node_pool_info *pool)
+{
+	pool_line(ctx, "oxbow_pool_opens_total", pool, (double)pool->opens);
+	return true;
+}
+
+static void pools_print(struct node *n, struct text *out)
+{
+	head(out, "oxbow_pool_up", "gauge", "1 if the pool is open and serving.");
+	node_pool_walk(n, pool_up, out);
+	head(out, "oxbow_pool_volumes", "gauge", "Volumes in the pool.");
+	node_pool_walk(n, pool_volumes, out);
+	head(out, "oxbow_pool_snapshots", "gauge", "Snapshots in the pool.");
+	node_pool_walk(n, pool_snapshots, out);
+	head(out, "oxbow_pool_opens_total", "counter", "How often the pool was opened.");
+	node_pool_walk(n, pool_opens, out);
+	for (size_t i = 0; i < ARRAY_COUNT(pool_metrics); i++) {
+		struct pool_print p = {out, &pool_metrics[i]};
+		head(out, p.metric->name, p.metric->type, p.metric->help);
+		node_pool_walk(n, pool_value, &p);
+	}
+}
+
+/* ---- volumes --------------------------------------------------------------------------------------------------------- */
+
+static void export_labels(struct text *out, const char *metric, const char *name, enum engine_op op)
+{
+	text_printf(out, "%s{export=\"", metric);
+	label(out, name);
+	text_printf(out, "\",op=\"%s\"", engine_op_name(op));
+}
+
+static bool export_ops(void *ctx, const char *name, const struct engine_stats *s)
+{
+	for (int op = 0; op < ENGINE_OPS; op++) {
+		export_labels(ctx, "oxbow_volume_ops_total", name, (enum engine_op)op);
+		text_printf(ctx, "} %llu\n", (unsigned long long)s->ops[op]);
+	}
+	return true;
+}
+
+static bool export_bytes(void *ctx, const char *name, const struct engine_stats *s)
+{
+	for (int op = 0; op < ENGINE_OPS; op++) {
+		export_labels(ctx, "oxbow_volume_bytes_total", name, (enum engine_op)op);
+		text_printf(ctx, "} %llu\n", (unsigned long long)s->bytes[op]);
+	}
+	return true;
+}
+
+static bool export_errors(void *ctx, const char *name, const struct engine_stats *s)
+{
+	for (int op = 0; op < ENGINE_OPS; op++) {
+		export_labels(ctx, "oxbow_volume_errors_total", name, (enum engine_op)op);
+		text_printf(ctx, "} %llu\n", (unsigned long long)s->errors[op]);
+	}
+	return true;
+}
+
+static bool export_in_flight(void *ctx, const char *name, const struct engine_stats *s)
+{
+	text_add(ctx, "oxbow_volume_in_flight{export=\"");
+	label(ctx, name);
+	text_printf(ctx, "\"} %u\n", s->in_flight);
+	return true;
+}
+
+/* The index of the last bucket of struct hist whose values are below 2^power. */
+static unsigned bucket_index(unsigned power)
+{
+	return 4 * (power - 2) + 3;
+}
+
+static void export_histogram(struct text *out, const char *name, enum engine_op op, const struct hist *h)
+{
+	uint64_t below = 0;
+	unsigned at = 0;
+	for (unsigned power = BUCKET_FIRST_POWER; power <= BUCKET_LAST_POWER; power++) {
+		for (; at <= bucket_index(power); at++)
+			below += h->buckets[at];
+		export_labels(out, "oxbow_volume_latency_seconds_bucket", name, op);
+		text_printf(out, ",le=\"%.9g\"} %llu\n", (double)((uint64_t)1 << power) / 1e9,
+			    (unsigned long long)below);
+	}
+	export_labels(out, "oxbow_volume_latency_seconds_bucket", name, op);
+	text_printf(out, ",le=\"+Inf\"} %llu\n", (unsigned long long)h->count);
+	export_labels(out, "oxbow_volume_latency_seconds_sum", name, op);
+	text_printf(out, "} %.17g\n", (double)h->sum / 1e9);
+	export_labels(out, "oxbow_volume_latency_seconds_count", name, op);
+	text_printf(out, "} %llu\n", (unsigned long long)h->count);
+}
+
+static bool export_latency(void *ctx, const char *name, const struct engine_stats *s)
+{
+	for (int op = 0; op < ENGINE_OPS; op++) {
+		if (s->latency_ns[op].count)
+			export_histogram(ctx, name, (enum engine_op)op, &s->latency_ns[op]);
+	}
+	return true;
+}
+
+static void exports_print(struct node *n, struct text *out)
+{
+	struct engines *engines = node_engines(n);
+	head(out, "oxbow_volume_ops_total", "counter", "Requests carried out.");
+	engines_stats_walk(engines, export_ops, out);
+	head(out, "oxbow_volume_bytes_total", "counter", "Bytes of the requests carried out.");
+	engines_stats_walk(engines, export_bytes, out);
+	head(out, "oxbow_volume_errors_total", "counter", "Requests that failed.");
+	engines_stats_walk(engines, export_errors, out);
+	head(out, "oxbow_volume_in_flight", "gauge", "Requests under way.");
+	engines_stats_walk(engines, export_in_flight, out);
+	head(out, "oxbow_volume_latency_seconds", "histogram", "Time from request to answer.");
+	engines_stats_walk(engines, export_latency, out);
+}
+
+/* ---- the process ----------------------------------------------------------------------------------------------------- */
+
+static bool count_job(void *ctx, const struct node_job *job)
+{
+	(void)job;
+	++*(unsigned *)ctx;
+	return true;
+}
+
+static void process_print(struct api *api, struct text *out)
+{
+	struct node_process p;
+	unsigned jobs = 0;
+	node_process_stats(api->node, &p);
+	node_job_walk(api->node, count_job, &jobs);
+	head(out, "oxbow_build_info", "gauge", "The version that runs.");
+	text_add(out, "oxbow_build_info{version=\"" OXBOW_VERSION "\"} 1\n");
+	single(out, "oxbow_ready", "gauge", "1 if every known pool serves.", node_is_ready(api->node));
+	single(out, "oxbow_jobs", "gauge", "Background jobs under way.", jobs);
+	single(out, "oxbow_events_last_id", "gauge", "Id of the newest event.",
+	       (double)events_last_id(api->events));
+	single(out, "process_resident_memory_bytes", "gauge", "Resident memory.", (double)p.resident_bytes);
+	single(out, "process_virtual_memory_bytes", "gauge", "Virtual memory.", (double)p.virtual_bytes);
+	single(out, "process_cpu_seconds_total", "counter", "User and system time.", (double)p.cpu_ns / 1e9);
+	single(out, "process_open_fds", "gauge", "Open file descriptors.", p.open_files);
+	single(out, "process_threads", "gauge", "Threads.", p.threads);
+	single(out, "process_start_time_seconds", "gauge", "Start, since 1970.",
+	       (double)p.start_wall_ns / 1e9);
+}
+
+void metrics_print(struct api *api, struct text *out)
+{
+	process_print(api, out);
+	pools_print(api->node, out);
+	exports_print(api->node, out);
+}

@@ -1,0 +1,184 @@
+/* show.c: things as JSON. One function a kind, so that lists, replies to changes and single lookups all say the same. */
+#include "control/api/route.h"
+
+#include <stdio.h>
+
+struct js *show_condition(const char *pool_name, const struct node_condition *c)
+{
+	struct js *o = js_object();
+	if (*pool_name)
+		js_set_text(o, "pool", pool_name);
+	js_set_text(o, "reason", c->reason);
+	js_set_text(o, "message", c->message);
+	js_set_text(o, "hint", c->hint);
+	js_set_time(o, "since", c->since_wall_ns);
+	return o;
+}
+
+static struct js *show_pool_space(const struct pool_stats *s)
+{
+	struct js *o = js_object();
+	js_set_u64(o, "total_bytes", s->total_bytes);
+	js_set_u64(o, "data_bytes", s->data_bytes);
+	js_set_u64(o, "metadata_bytes", s->metadata_bytes);
+	js_set_u64(o, "journal_bytes", s->journal_bytes);
+	js_set_u64(o, "free_bytes", s->free_bytes);
+	js_set_u64(o, "reserve_bytes", s->reserve_bytes);
+	return o;
+}
+
+static struct js *show_recovery(const struct node_pool_info *pool)
+{
+	struct js *o = js_object();
+	js_set_u64(o, "open_us", pool->open_ns / NS_PER_US);
+	js_set_u64(o, "recovery_us", pool->stats.recovery_ns / NS_PER_US);
+	js_set_u64(o, "records", pool->stats.recovery_records);
+	js_set_u64(o, "blocks_verified", pool->stats.recovery_blocks_verified);
+	js_set_u64(o, "blocks_rejected", pool->stats.recovery_blocks_rejected);
+	return o;
+}
+
+struct js *show_pool(const struct node_pool_info *pool)
+{
+	struct js *o = js_object(), *conditions = js_array();
+	js_set_uuid(o, "id", &pool->id);
+	js_set_text(o, "name", pool->name);
+	js_set_text(o, "path", pool->path);
+	js_set_text(o, "state", node_pool_state_name(pool->state));
+	if (pool->has_condition)
+		js_push(conditions, show_condition("", &pool->condition));
+	js_set(o, "conditions", conditions);
+	js_set_u64(o, "opens", pool->opens);
+	js_set_u64(o, "attempts", pool->attempts);
+	if (!pool->has_stats)
+		return o;
+	js_set(o, "space", show_pool_space(&pool->stats));
+	js_set(o, "recovery", show_recovery(pool));
+	js_set_u64(o, "volume_count", pool->stats.volume_count);
+	js_set_u64(o, "snapshot_count", pool->stats.snapshot_count);
+	js_set_u64(o, "layer_count", pool->stats.layer_count);
+	return o;
+}
+
+/* Where a client reaches the export, as the NBD URI scheme has it: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. */
+static void push_uri(struct js *uris, const struct node_address *a, const char *export_name)
+{
+	char uri[NODE_PATH_MAX + ENGINE_EXPORT_NAME_MAX + 64];
+	if (strncmp(a->text, "unix:", 5) == 0)
+		snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s", a->tls ? "s" : "", export_name,
+			 a->text + 5);
+	else
+		snprintf(uri, sizeof(uri), "nbd%s://%s/%s", a->tls ? "s" : "", strchr(a->text, ':') + 1,
+			 export_name);
+	js_push_text(uris, uri);
+}
+
+static struct js *show_uris(struct node *n, const char *export_name)
+{
+	const struct node_address *addresses;
+	struct js *uris = js_array();
+	size_t count = node_addresses(n, &addresses);
+	for (size_t i = 0; i < count; i++)
+		push_uri(uris, &addresses[i], export_name);
+	return uris;
+}
+
+struct js *show_volume(struct node *n, const struct node_volume *v)
+{
+	struct js *o = js_object();
+	char export_name[ENGINE_EXPORT_NAME_MAX + 1];
+	snprintf(export_name, sizeof(export_name), "%s/%s", v->pool_name, v->info.name);
+	js_set_uuid(o, "id", &v->info.id);
+	js_set_text(o, "name", v->info.name);
+	js_set_text(o, "pool", v->pool_name);
+	js_set_uuid(o, "pool_id", &v->pool_id);
+	js_set_u64(o, "size_bytes", v->info.size_bytes);
+	js_set_u64(o, "block_size_bytes", v->info.lba_bytes);
+	js_set_time(o, "created", v->info.created_wall_ns);
+	js_set_uuid(o, "head_id", &v->info.head_id);
+	js_set_u64(o, "own_bytes", v->info.own_bytes);
+	js_set_u64(o, "head_bytes", v->info.head_bytes);
+	js_set_u64(o, "snapshot_count", v->info.snapshot_count);
+	js_set_u64(o, "open_count", v->info.open_count);
+	js_set_bool(o, "is_clone", v->info.is_clone);
+	js_set_uuid(o, "origin_id", &v->info.origin_id);
+	js_set_bool(o, "is_flattening", v->info.is_flattening);
+	js_set(o, "uris", show_uris(n, export_name));
+	return o;
+}
+
+struct js *show_snapshot(const struct node_snapshot *s)
+{
+	struct js *o = js_object();
+	js_set_uuid(o, "id", &s->info.id);
+	js_set_text(o, "name", s->info.name);
+	js_set_text(o, "volume", s->volume_name);
+	js_set_uuid(o, "volume_id", &s->info.volume_id);
+	js_set_text(o, "pool", s->pool_name);
+	js_set_uuid(o, "pool_id", &s->pool_id);
+	js_set_u64(o, "size_bytes", s->info.size_bytes);
+	js_set_time(o, "created", s->info.created_wall_ns);
+	js_set_u64(o, "own_bytes", s->info.own_bytes);
+	js_set_uuid(o, "parent_id", &s->info.parent_id);
+	js_set_u64(o, "child_count", s->info.child_count);
+	js_set_u64(o, "open_count", s->info.open_count);
+	return o;
+}
+
+struct js *show_job(const struct node_job *job, const char *state)
+{
+	struct js *o = js_object();
+	js_set_uuid(o, "id", &job->info.id);
+	js_set_text(o, "kind", pool_job_kind_name(job->info.kind));
+	js_set_text(o, "state", state);
+	js_set_text(o, "subject", job->info.subject);
+	js_set_text(o, "pool", job->pool_name);
+	js_set_u64(o, "done_bytes", job->info.done_clusters * POOL_CLUSTER_BYTES);
+	js_set_u64(o, "total_bytes", job->info.total_clusters * POOL_CLUSTER_BYTES);
+	js_set_bool(o, "is_cancellable", job->info.is_cancellable);
+	return o;
+}
+
+static struct js *show_op(const struct engine_stats *s, enum engine_op op)
+{
+	struct js *o = js_object();
+	js_set_u64(o, "ops", s->ops[op]);
+	js_set_u64(o, "bytes", s->bytes[op]);
+	js_set_u64(o, "errors", s->errors[op]);
+	js_set_u64(o, "p50_us", hist_quantile(&s->latency_ns[op], 500) / NS_PER_US);
+	js_set_u64(o, "p99_us", hist_quantile(&s->latency_ns[op], 990) / NS_PER_US);
+	js_set_u64(o, "p999_us", hist_quantile(&s->latency_ns[op], 999) / NS_PER_US);
+	return o;
+}
+
+static bool push_engine(void *ctx, const char *name, const struct engine_stats *s)
+{
+	struct js *o = js_object();
+	js_set_text(o, "export", name);
+	js_set_u64(o, "in_flight", s->in_flight);
+	js_set_u64(o, "open_count", s->open_count);
+	for (int op = 0; op < ENGINE_OPS; op++)
+		js_set(o, engine_op_name((enum engine_op)op), show_op(s, (enum engine_op)op));
+	js_push(ctx, o);
+	return true;
+}
+
+struct js *show_engine_stats(struct node *n)
+{
+	struct js *list = js_array();
+	engines_stats_walk(node_engines(n), push_engine, list);
+	return list;
+}
+
+struct js *show_process(struct node *n)
+{
+	struct node_process p;
+	struct js *o = js_object();
+	node_process_stats(n, &p);
+	js_set_u64(o, "resident_bytes", p.resident_bytes);
+	js_set_u64(o, "virtual_bytes", p.virtual_bytes);
+	js_set_u64(o, "cpu_ms", p.cpu_ns / NS_PER_MS);
+	js_set_u64(o, "open_files", p.open_files);
+	js_set_u64(o, "threads", p.threads);
+	return o;
+}

@@ -1,0 +1,244 @@
+/*
+ * node.h: performs actions on this host: knows its pools, keeps them open, and carries out what the API asks of them.
+ * The only room of control/ that enters data/.
+ *
+ *     known pool        {uuid, name, path hint} in a small file, rewritten whole and atomically. What is in the pools is
+ *                       never repeated there: the disk is the only truth. A pool is known by the UUID on its disk; if the
+ *                       hint's path holds another, every other place is tried and a condition says so
+ *     keeper            one fiber a known pool: open (recover), watch, close when a device error stopped it, open again with
+ *                       backoff (keeper.h). One stuck pool never delays another
+ *     condition         what is wrong with a pool and what a person can do; there is one exactly while it is not serving
+ *     reference         how people name things: POOL, VOLUME, POOL/VOLUME, [POOL/]VOLUME@SNAPSHOT, or a uuid anywhere
+ *
+ *   who owns memory   infos are copies; `struct node_why` is the caller's and is filled when a call fails
+ *   which reactor     the one in node_options; every call is made from its fibers and Suspends unless it says otherwise
+ *   errors            those of data/store/pool.h. OXE_NOTREADY: the thing may be in a pool that is not open (yet)
+ *   idempotence       as in data/store/pool.h, by the caller's id; `created` tells the first time from the later ones
+ */
+#ifndef OXBOW_CONTROL_NODE_NODE_H
+#define OXBOW_CONTROL_NODE_NODE_H
+
+#include "data/engine/engine.h"
+
+#define NODE_PATH_MAX	   256 /* with the NUL, as in struct rt_disk_info */
+#define NODE_ADDRESSES_MAX 16
+
+struct node;
+
+/* Why a call failed, for a person: what happened, and what to do next. */
+struct node_why {
+	char message[480];
+	char hint[240]; /* "" if there is no advice */
+};
+
+struct node_process {
+	uint64_t resident_bytes, virtual_bytes, cpu_ns, start_wall_ns;
+	uint32_t open_files, threads;
+};
+
+/* What the node needs of the host beside rt: a place for its list, and a look around. Supplied by cmd/, or by a test. All
+ * may suspend. */
+struct node_platform {
+	void *ctx;
+	/* The saved text, to be free()d. OXE_NOENT if nothing was ever saved. */
+	int (*state_load)(void *ctx, char **text);
+	/* Replace it atomically and durably. */
+	int (*state_save)(void *ctx, const char *text);
+	/* Paths that may hold pools, beside the known ones, to be free()d each and as a whole. */
+	size_t (*paths_scan)(void *ctx, char ***paths);
+	void (*process_stats)(void *ctx, struct node_process *out);
+	/* Make clients that hold this pool's volumes go away, so that a failed pool can be closed; NULL: nobody can. */
+	void (*pool_evict)(void *ctx, const char *pool_name);
+};
+
+struct node_options {
+	struct rt *rt;
+	struct engines *engines;
+	struct node_platform platform;
+	uint64_t cache_bytes; /* for each pool's metadata; 0: the store's default */
+};
+
+struct node *node_new(const struct node_options *options);
+/* Loads the list and starts a keeper for each known pool; does not wait for them. If the list cannot be read nothing is
+ * opened and the node says why it is not ready: it never overwrites a list it could not read. */
+void node_start(struct node *n);
+/* Ends the keepers and closes the pools. For tests: a daemon just ends. */
+void node_stop(struct node *n);
+void node_free(struct node *n);
+struct rt *node_rt(const struct node *n);
+struct engines *node_engines(const struct node *n);
+
+/* ---- readiness ----------------------------------------------------------------------------------------------------- */
+
+struct node_condition {
+	const char *reason; /* static, CamelCase: what programs match */
+	char message[480], hint[240];
+	uint64_t since_wall_ns;
+};
+
+/* Ready: the list was read, every known pool serves, and whatever was held (below) was released. Does not suspend. */
+bool node_is_ready(const struct node *n);
+/* Each reason why not; `pool_name` is "" for the node's own. Does not suspend, nor may fn. */
+void node_reasons_walk(const struct node *n,
+		       void (*fn)(void *ctx, const char *pool_name, const struct node_condition *c),
+		       void *ctx);
+/* Suspends until the node is ready or the deadline passes; returns node_is_ready. */
+bool node_ready_wait(struct node *n, uint64_t deadline_ns);
+/* A part of the daemon that is not up (a listener, the pool asked for at start) holds back readiness under its own name
+ * until released. Set again to change the reason. Does not suspend. */
+void node_hold(struct node *n, const char *name, const char *reason, const char *message, const char *hint);
+void node_release(struct node *n, const char *name);
+
+/* Where clients can connect: "unix:/path", "tcp:host:port". For the URIs the API shows. Do not suspend. */
+void node_address_add(struct node *n, const char *address, bool tls);
+struct node_address {
+	char text[NODE_PATH_MAX];
+	bool tls;
+};
+size_t node_addresses(const struct node *n, const struct node_address **out);
+
+/* ---- pools --------------------------------------------------------------------------------------------------------- */
+
+enum node_pool_state { NODE_POOL_RECOVERING, NODE_POOL_OPEN, NODE_POOL_WAITING, NODE_POOL_CLOSING };
+const char *node_pool_state_name(enum node_pool_state state); /* "recovering" ... */
+
+struct node_pool_info {
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1], path[NODE_PATH_MAX];
+	enum node_pool_state state;
+	bool has_condition, has_stats; /* stats only while open */
+	struct node_condition condition;
+	struct pool_stats stats;
+	uint64_t open_ns;  /* how long opening took the last time; 0: never opened */
+	uint64_t opens;	   /* how often it was opened since the daemon started */
+	uint64_t attempts; /* how often that was tried */
+};
+
+struct node_pool_spec {
+	struct uuid id; /* nil: chosen here */
+	char name[POOL_NAME_MAX + 1], path[NODE_PATH_MAX];
+	uint64_t size_bytes;	   /* of a file to be made; 0: what is there is taken as it is */
+	char force[NODE_PATH_MAX]; /* the path again: overwrite what is there. Else "" */
+};
+
+/* A new pool on a disk or file. What holds anything is refused (OXE_OCCUPIED) unless forced by name. */
+OX_CHECKED
+int node_pool_create(struct node *n, const struct node_pool_spec *spec, bool *created,
+		     struct node_pool_info *out, struct node_why *why);
+/* Make a pool known that is already on `path`. For one that is known and not open: try there, now. */
+OX_CHECKED
+int node_pool_import(struct node *n, const char *path, bool *created, struct node_pool_info *out,
+		     struct node_why *why);
+/* Create, or import what is there: for the pool a daemon is given at start. Holds back readiness until done. */
+OX_CHECKED
+int node_pool_ensure(struct node *n, const char *path, uint64_t size_bytes, const char *name,
+		     struct node_why *why);
+/* Close it and forget it: the disk can go elsewhere. OXE_BUSY while clients hold its volumes. */
+OX_CHECKED
+int node_pool_export(struct node *n, const char *ref, struct node_why *why);
+/* Take over new space. `size_bytes` 0: as much as the disk now has; else a file is first extended to it. */
+OX_CHECKED
+int node_pool_grow(struct node *n, const char *ref, uint64_t size_bytes, struct node_pool_info *out,
+		   struct node_why *why);
+OX_CHECKED
+int node_pool_check(struct node *n, const char *ref, void (*fn)(void *ctx, const struct pool_problem *p),
+		    void *ctx, struct pool_check_result *out, struct node_why *why);
+/* Do not suspend. */
+OX_CHECKED
+int node_pool_get(const struct node *n, const char *ref, struct node_pool_info *out, struct node_why *why);
+void node_pool_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_pool_info *p), void *ctx);
+
+/* ---- volumes ------------------------------------------------------------------------------------------------------- */
+
+struct node_volume {
+	struct volume_info info;
+	struct uuid pool_id;
+	char pool_name[POOL_NAME_MAX + 1];
+};
+
+/* `pool_ref` "": the only known pool. */
+OX_CHECKED
+int node_volume_create(struct node *n, const char *pool_ref, const struct volume_spec *spec, bool *created,
+		       struct node_volume *out, struct node_why *why);
+OX_CHECKED
+int node_volume_clone(struct node *n, const char *snapshot_ref, const struct volume_spec *spec,
+		      bool full_copy, bool *created, struct node_volume *out, struct node_why *why);
+OX_CHECKED
+int node_volume_get(struct node *n, const char *ref, struct node_volume *out, struct node_why *why);
+/* Rename (unless `name` is NULL) and grow (unless size_bytes is 0), in this order. */
+OX_CHECKED
+int node_volume_change(struct node *n, const char *ref, const char *name, uint64_t size_bytes,
+		       struct node_volume *out, struct node_why *why);
+/* By uuid, a volume that is not there is deleted already: 0. By name it is OXE_NOENT. */
+OX_CHECKED
+int node_volume_delete(struct node *n, const char *ref, struct node_why *why);
+OX_CHECKED
+int node_volume_flatten(struct node *n, const char *ref, bool start, struct node_volume *out,
+			struct node_why *why);
+/* `snapshot` is a name, a uuid or a full reference. */
+OX_CHECKED
+int node_volume_revert(struct node *n, const char *ref, const char *snapshot, const struct uuid *head_id,
+		       struct node_volume *out, struct node_why *why);
+/* `pool_ref` "": of every pool. Does not suspend, nor may fn. */
+OX_CHECKED
+int node_volume_walk(struct node *n, const char *pool_ref, bool (*fn)(void *ctx, const struct node_volume *v),
+		     void *ctx, struct node_why *why);
+/* As vol_extents, of a volume or snapshot. `since` "": none; else a snapshot's name, uuid or reference. A len_bytes of
+ * UINT64_MAX means to the end; *end_bytes is where the description ends. */
+OX_CHECKED
+int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
+		 uint64_t len_bytes, struct vol_extent *extents, size_t max_extents, size_t *extent_count,
+		 uint64_t *end_bytes, struct node_why *why);
+
+/* ---- snapshots ----------------------------------------------------------------------------------------------------- */
+
+struct node_snapshot {
+	struct snapshot_info info;
+	struct uuid pool_id;
+	char pool_name[POOL_NAME_MAX + 1], volume_name[POOL_NAME_MAX + 1];
+};
+
+OX_CHECKED
+int node_snapshot_create(struct node *n, const char *volume_ref, const struct uuid *id, const char *name,
+			 bool *created, uint64_t *pause_ns, struct node_snapshot *out, struct node_why *why);
+OX_CHECKED
+int node_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out, struct node_why *why);
+OX_CHECKED
+int node_snapshot_rename(struct node *n, const char *ref, const char *name, struct node_snapshot *out,
+			 struct node_why *why);
+/* As node_volume_delete. */
+OX_CHECKED
+int node_snapshot_delete(struct node *n, const char *ref, struct node_why *why);
+OX_CHECKED
+int node_snapshot_usage(struct node *n, const char *ref, struct node_snapshot *out,
+			struct snapshot_usage *usage, struct node_why *why);
+/* `volume_ref` "": of every volume of every pool. Does not suspend, nor may fn. */
+OX_CHECKED
+int node_snapshot_walk(struct node *n, const char *volume_ref,
+		       bool (*fn)(void *ctx, const struct node_snapshot *s), void *ctx, struct node_why *why);
+
+/* ---- jobs ---------------------------------------------------------------------------------------------------------- */
+
+struct node_job {
+	struct pool_job info;
+	struct uuid pool_id;
+	char pool_name[POOL_NAME_MAX + 1];
+};
+
+/* Does not suspend, nor may fn. */
+void node_job_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_job *j), void *ctx);
+/* Does not suspend. OXE_NOENT: there is none (any more). */
+OX_CHECKED
+int node_job_get(const struct node *n, const struct uuid *id, struct node_job *out, struct node_why *why);
+OX_CHECKED
+int node_job_cancel(struct node *n, const struct uuid *id, struct node_why *why);
+/* The limit on background copying in every pool, remembered over restarts; 0: none. */
+uint64_t node_job_rate(const struct node *n);
+OX_CHECKED
+int node_job_rate_set(struct node *n, uint64_t bytes_per_s, struct node_why *why);
+
+/* ---- the process --------------------------------------------------------------------------------------------------- */
+
+void node_process_stats(struct node *n, struct node_process *out);
+
+#endif

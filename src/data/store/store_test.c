@@ -1,0 +1,554 @@
+/*
+ * store_test.c: the pool through its public face, on a memory disk of the host. What crashes do to it is the simulator's
+ * affair (src/sim); here are the promises that hold while nothing goes wrong, and the doors.
+ */
+#include "base/prng.h"
+#include "base/test.h"
+#include "data/store/pool.h"
+#include "host/host.h"
+
+#include <stdio.h>
+
+#define DISK_BYTES (64 * MiB)
+
+static unsigned disk_serial;
+static char disk_path[64];
+
+static struct uuid an_id(uint8_t n)
+{
+	struct uuid id = {{0x0b, 0x0c, n}};
+	id.b[6] = 0x40;
+	id.b[8] = 0x80;
+	id.b[15] = n;
+	return id;
+}
+
+static struct rt_disk *disk_again(void)
+{
+	struct rt_disk *disk;
+	CHECK_OK(rt_disk_open(rt_current(), disk_path, 0, 0, &disk));
+	return disk;
+}
+
+static struct rt_disk *disk_new(uint64_t size_bytes)
+{
+	snprintf(disk_path, sizeof(disk_path), "mem:%llu:store%u", (unsigned long long)size_bytes,
+		 disk_serial++);
+	return disk_again();
+}
+
+static struct pool *pool_on(struct rt_disk *disk)
+{
+	struct pool *pool;
+	struct pool_format_spec spec = {.id = an_id(1), .name = "p"};
+	CHECK_OK(pool_format(disk, &spec, false));
+	CHECK_OK(pool_open(disk, NULL, &pool));
+	return pool;
+}
+
+static struct pool *pool_fresh(void)
+{
+	return pool_on(disk_new(DISK_BYTES));
+}
+
+static struct pool *pool_reopen(struct pool *pool)
+{
+	CHECK_OK(pool_close(pool));
+	CHECK_OK(pool_open(disk_again(), NULL, &pool));
+	return pool;
+}
+
+static void check_clean_fn(void *ctx, const struct pool_problem *p)
+{
+	(void)ctx;
+	fprintf(stderr, "problem: %s\n", p->text);
+}
+
+static void check_clean(struct pool *pool)
+{
+	struct pool_check_result r;
+	CHECK_OK(pool_check(pool, check_clean_fn, NULL, &r));
+	CHECK_EQ(r.problem_count, 0);
+}
+
+static struct uuid make_volume(struct pool *pool, uint8_t n, const char *name, uint64_t size_bytes)
+{
+	struct volume_spec spec = {.id = an_id(n), .size_bytes = size_bytes};
+	snprintf(spec.name, sizeof(spec.name), "%s", name);
+	CHECK_OK(volume_create(pool, &spec));
+	return spec.id;
+}
+
+static struct vol *open_id(struct pool *pool, struct uuid id)
+{
+	struct vol *v;
+	CHECK_OK(vol_open(pool, &id, &v));
+	return v;
+}
+
+/* Bytes that depend on where they are and on `version`. */
+static void pattern(uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes, uint64_t version)
+{
+	struct prng rng;
+	for (uint64_t i = 0; i < len_bytes; i += 512) {
+		prng_seed(&rng, (offset_bytes + i) * 1000003 + version);
+		prng_fill(&rng, data + i, 512);
+	}
+}
+
+static void write_pattern(struct vol *v, uint64_t offset_bytes, uint64_t len_bytes, uint64_t version)
+{
+	uint8_t *data = aligned_alloc(4096, u64_align_up(len_bytes, 4096));
+	pattern(data, offset_bytes, len_bytes, version);
+	CHECK_OK(vol_write(v, data, offset_bytes, len_bytes, 0));
+	free(data);
+}
+
+/* version 0: zeroes. */
+static void expect(struct vol *v, uint64_t offset_bytes, uint64_t len_bytes, uint64_t version)
+{
+	uint8_t *data = aligned_alloc(4096, u64_align_up(len_bytes, 4096));
+	uint8_t *wanted = calloc(1, len_bytes);
+	if (version)
+		pattern(wanted, offset_bytes, len_bytes, version);
+	memset(data, 0xee, len_bytes);
+	CHECK_OK(vol_read(v, data, offset_bytes, len_bytes));
+	for (uint64_t i = 0; i < len_bytes; i++) {
+		if (data[i] != wanted[i])
+			test_fail(__FILE__, __LINE__, "byte %llu is not version %llu",
+				  (unsigned long long)(offset_bytes + i), (unsigned long long)version);
+	}
+	free(data);
+	free(wanted);
+}
+
+static void in_fiber(void *arg)
+{
+	((void (*)(void))arg)();
+	host_rt_stop(rt_current());
+}
+
+static void run(void (*fn)(void))
+{
+	struct rt *rt = host_rt_new(&(struct host_options){0});
+	fiber_spawn(rt, "test", in_fiber, (void *)fn);
+	host_rt_run(rt);
+	host_rt_free(rt);
+}
+
+#define STORE_TEST(name)                                                                                     \
+	static void name##_body(void);                                                                       \
+	TEST(name)                                                                                           \
+	{                                                                                                    \
+		run(name##_body);                                                                            \
+	}                                                                                                    \
+	static void name##_body(void)
+
+STORE_TEST(what_was_never_written_reads_as_zeroes)
+{
+	struct pool *pool = pool_fresh();
+	struct vol *v = open_id(pool, make_volume(pool, 2, "v", 8 * MiB));
+	expect(v, 0, 128 * KiB, 0);
+	expect(v, 8 * MiB - 512, 512, 0);
+	vol_close(v);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(writes_of_every_size_and_place_come_back_also_after_reopening)
+{
+	static const struct {
+		uint64_t offset_bytes, len_bytes;
+	} writes[] = {{0, 4096},
+		      {8192, 512},
+		      {12288 + 512, 1024},
+		      {65536 - 4096, 8192},
+		      {131072, 65536},
+		      {300 * KiB, 1 * MiB},
+		      {2 * MiB + 512, 2 * MiB - 1024},
+		      {7 * MiB, 1 * MiB}};
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 8 * MiB);
+	for (unsigned round = 1; round <= 3; round++) {
+		struct vol *v = open_id(pool, id);
+		for (size_t i = 0; i < ARRAY_COUNT(writes); i++)
+			write_pattern(v, writes[i].offset_bytes, writes[i].len_bytes, round);
+		for (size_t i = 0; i < ARRAY_COUNT(writes); i++)
+			expect(v, writes[i].offset_bytes, writes[i].len_bytes, round);
+		expect(v, 4096, 4096, 0);
+		expect(v, 8192 + 512, 3584, 0);
+		vol_close(v);
+		check_clean(pool);
+		pool = pool_reopen(pool);
+		v = open_id(pool, id);
+		for (size_t i = 0; i < ARRAY_COUNT(writes); i++)
+			expect(v, writes[i].offset_bytes, writes[i].len_bytes, round);
+		vol_close(v);
+	}
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_snapshot_does_not_change_when_its_volume_does)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s1 = an_id(10), s2 = an_id(11);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 256 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s1, "s1", NULL));
+	CHECK_OK(snapshot_create(pool, &id, &s1, "s1", NULL)); /* twice is once */
+	write_pattern(v, 4096, 4096, 2);
+	CHECK_OK(vol_trim(v, 64 * KiB, 64 * KiB));
+	CHECK_OK(snapshot_create(pool, &id, &s2, "s2", NULL));
+	write_pattern(v, 4096 + 512, 512, 3);
+	struct vol *snap1 = open_id(pool, s1), *snap2 = open_id(pool, s2);
+	expect(snap1, 0, 256 * KiB, 1);
+	expect(snap2, 4096, 4096, 2);
+	expect(snap2, 64 * KiB, 64 * KiB, 0);
+	expect(snap2, 128 * KiB, 64 * KiB, 1);
+	expect(v, 4096, 512, 2);
+	expect(v, 4096 + 512, 512, 3);
+	expect(v, 64 * KiB, 64 * KiB, 0);
+	CHECK_ERR(vol_write(snap1, "", 0, 0, 0), OXE_ROFS);
+	vol_close(snap1);
+	vol_close(snap2);
+	vol_close(v);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(deleting_snapshots_merges_them_and_gives_space_back)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 8 * MiB);
+	struct vol *v = open_id(pool, id);
+	struct pool_stats before, after;
+	write_pattern(v, 0, 1 * MiB, 1);
+	for (uint8_t i = 0; i < 5; i++) {
+		struct uuid s = an_id((uint8_t)(20 + i));
+		char name[16];
+		snprintf(name, sizeof(name), "s%u", i);
+		CHECK_OK(snapshot_create(pool, &id, &s, name, NULL));
+		write_pattern(v, i * 8192, 4096, 10 + i);
+		write_pattern(v, 512 * KiB + i * 64 * KiB, 60 * KiB, 10 + i);
+		CHECK_OK(vol_zero(v, 256 * KiB + i * 4096, 4096, 0));
+	}
+	pool_stats(pool, &before);
+	for (uint8_t i = 0; i < 5; i += 2) {
+		struct uuid s = an_id((uint8_t)(20 + i));
+		CHECK_OK(snapshot_delete(pool, &s));
+	}
+	CHECK_OK(pool_jobs_wait(pool));
+	struct uuid s1 = an_id(21), s3 = an_id(23);
+	struct vol *snap = open_id(pool, s1);
+	expect(snap, 0, 4096, 10);
+	expect(snap, 8192, 4096, 1);
+	expect(snap, 256 * KiB, 4096, 0);
+	expect(snap, 260 * KiB, 4096, 1);
+	vol_close(snap);
+	CHECK_OK(snapshot_delete(pool, &s1));
+	CHECK_OK(snapshot_delete(pool, &s3));
+	CHECK_OK(pool_jobs_wait(pool));
+	for (uint8_t i = 0; i < 5; i++) {
+		expect(v, i * 8192u, 4096, 10u + i);
+		expect(v, i * 8192u + 4096, 4096, 1);
+		expect(v, 512 * KiB + i * 64 * KiB, 60 * KiB, 10u + i);
+		expect(v, 512 * KiB + i * 64 * KiB + 60 * KiB, 4096, 1);
+		expect(v, 256 * KiB + i * 4096u, 4096, 0);
+	}
+	check_clean(pool);
+	pool_stats(pool, &after);
+	CHECK(after.data_bytes < before.data_bytes);
+	CHECK_EQ(after.data_bytes, 1 * MiB);
+	CHECK_EQ(after.layer_count, 1);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_clone_starts_equal_goes_its_own_way_and_outlives_its_origin)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s = an_id(10);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 512 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	struct volume_spec linked = {.id = an_id(30), .name = "linked"},
+			   full = {.id = an_id(31), .name = "full"};
+	CHECK_OK(volume_clone(pool, &linked, &s, false));
+	CHECK_OK(volume_clone(pool, &full, &s, true));
+	struct vol *a = open_id(pool, linked.id), *b = open_id(pool, full.id);
+	write_pattern(a, 0, 8192, 2);
+	write_pattern(v, 0, 8192, 3);
+	expect(a, 0, 8192, 2);
+	expect(a, 8192, 504 * KiB, 1);
+	CHECK_OK(pool_jobs_wait(pool));
+	expect(b, 0, 512 * KiB, 1);
+	struct volume_info info;
+	CHECK_OK(volume_get(pool, &full.id, &info));
+	CHECK(!info.is_clone && !info.is_flattening);
+	CHECK_OK(volume_get(pool, &linked.id, &info));
+	CHECK(info.is_clone);
+	vol_close(v);
+	CHECK_OK(volume_delete(pool, &id));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect(a, 0, 8192, 2);
+	expect(a, 8192, 504 * KiB, 1);
+	expect(b, 0, 512 * KiB, 1);
+	check_clean(pool);
+	vol_close(a);
+	vol_close(b);
+	pool = pool_reopen(pool);
+	a = open_id(pool, linked.id);
+	expect(a, 0, 8192, 2);
+	expect(a, 8192, 504 * KiB, 1);
+	vol_close(a);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_revert_goes_back_once_even_if_asked_twice)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s = an_id(10), head = an_id(40);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 64 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	write_pattern(v, 0, 64 * KiB, 2);
+	CHECK_ERR(volume_revert(pool, &id, &s, &head), OXE_BUSY);
+	vol_close(v);
+	CHECK_OK(volume_grow(pool, &id, 8 * MiB));
+	CHECK_OK(volume_revert(pool, &id, &s, &head));
+	v = open_id(pool, id);
+	CHECK_EQ(vol_info(v)->size_bytes, 4 * MiB);
+	expect(v, 0, 64 * KiB, 1);
+	write_pattern(v, 0, 64 * KiB, 3);
+	CHECK_OK(volume_revert(pool, &id, &s, &head));
+	expect(v, 0, 64 * KiB, 3);
+	vol_close(v);
+	CHECK_OK(pool_jobs_wait(pool));
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(creating_twice_is_creating_once_and_another_thing_is_refused)
+{
+	struct pool *pool = pool_fresh();
+	struct volume_spec spec = {.id = an_id(2), .name = "v", .size_bytes = MiB};
+	CHECK_OK(volume_create(pool, &spec));
+	CHECK_OK(volume_create(pool, &spec));
+	spec.size_bytes = 2 * MiB;
+	CHECK_ERR(volume_create(pool, &spec), OXE_EXISTS);
+	spec.id = an_id(3);
+	CHECK_ERR(volume_create(pool, &spec), OXE_EXISTS);
+	snprintf(spec.name, sizeof(spec.name), "../etc");
+	CHECK_ERR(volume_create(pool, &spec), OXE_INVAL);
+	snprintf(spec.name, sizeof(spec.name), "w");
+	spec.size_bytes = 4097;
+	CHECK_ERR(volume_create(pool, &spec), OXE_INVAL);
+	struct uuid nobody = an_id(99);
+	CHECK_OK(volume_delete(pool, &nobody));
+	CHECK_OK(snapshot_delete(pool, &nobody));
+	CHECK_ERR(volume_grow(pool, &nobody, MiB), OXE_NOENT);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(requests_outside_the_volume_or_off_its_sectors_are_refused)
+{
+	static _Alignas(4096) uint8_t data[8192];
+	struct pool *pool = pool_fresh();
+	struct vol *v = open_id(pool, make_volume(pool, 2, "v", MiB));
+	CHECK_ERR(vol_read(v, data, MiB, 512), OXE_RANGE);
+	CHECK_ERR(vol_read(v, data, UINT64_MAX - 511, 512), OXE_RANGE);
+	CHECK_ERR(vol_write(v, data, MiB - 512, 1024, 0), OXE_RANGE);
+	CHECK_ERR(vol_write(v, data, 100, 512, 0), OXE_ALIGN);
+	CHECK_ERR(vol_zero(v, 0, 513, 0), OXE_ALIGN);
+	CHECK_OK(vol_read(v, data, MiB, 0));
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_full_pool_says_so_loses_nothing_and_recovers_when_trimmed)
+{
+	struct pool *pool = pool_on(disk_new(16 * MiB));
+	struct vol *v = open_id(pool, make_volume(pool, 2, "v", 64 * MiB));
+	static _Alignas(4096) uint8_t data[65536];
+	uint64_t written = 0;
+	for (;; written += sizeof(data)) {
+		pattern(data, written, sizeof(data), 1);
+		int err = vol_write(v, data, written, sizeof(data), 0);
+		if (err) {
+			CHECK_ERR(err, OXE_NOSPC);
+			break;
+		}
+	}
+	CHECK(written > 8 * MiB);
+	CHECK_OK(vol_flush(v));
+	check_clean(pool);
+	expect(v, 0, written, 1);
+	CHECK_OK(vol_trim(v, 0, 4 * MiB));
+	write_pattern(v, 32 * MiB, 3 * MiB, 2);
+	expect(v, 0, 4 * MiB, 0);
+	expect(v, 4 * MiB, written - 4 * MiB, 1);
+	expect(v, 32 * MiB, 3 * MiB, 2);
+	check_clean(pool);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(formatting_refuses_another_pool_and_repeats_its_own)
+{
+	struct pool *pool = pool_fresh();
+	CHECK_OK(pool_close(pool));
+	struct rt_disk *disk = disk_again();
+	struct pool_format_spec same = {.id = an_id(1), .name = "p"}, other = {.id = an_id(9), .name = "q"};
+	struct pool_ident ident;
+	CHECK_OK(pool_format(disk, &same, false));
+	CHECK_ERR(pool_format(disk, &other, false), OXE_OCCUPIED);
+	CHECK_OK(pool_identify(disk, &ident));
+	CHECK(uuid_equal(&ident.id, &same.id));
+	CHECK(ident.generation > 1);
+	CHECK_OK(pool_format(disk, &other, true));
+	CHECK_OK(pool_identify(disk, &ident));
+	CHECK(uuid_equal(&ident.id, &other.id));
+	rt_disk_close(disk);
+}
+
+STORE_TEST(extents_tell_holes_from_data_and_what_changed_since_a_snapshot)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 1024 * MiB), s = an_id(10);
+	struct vol *v = open_id(pool, id);
+	struct vol_extent e[8];
+	size_t n;
+	write_pattern(v, 1 * MiB, 128 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	write_pattern(v, 1 * MiB + 4096, 4096, 2);
+	CHECK_OK(vol_extents(v, NULL, 0, 1024 * MiB, e, 8, &n));
+	CHECK_EQ(n, 3);
+	CHECK_EQ(e[0].len_bytes, 1 * MiB);
+	CHECK_EQ(e[0].flags, VOL_EXTENT_HOLE | VOL_EXTENT_ZERO);
+	CHECK_EQ(e[1].len_bytes, 128 * KiB);
+	CHECK_EQ(e[1].flags, 0);
+	CHECK_EQ(e[2].offset_bytes + e[2].len_bytes, 1024 * MiB);
+	CHECK_OK(vol_extents(v, &s, 1 * MiB, 128 * KiB, e, 8, &n));
+	CHECK_EQ(n, 3);
+	CHECK_EQ(e[1].offset_bytes, 1 * MiB + 4096);
+	CHECK_EQ(e[1].len_bytes, 4096);
+	CHECK_EQ(e[1].flags, VOL_EXTENT_CHANGED);
+	CHECK_OK(vol_extents(v, &s, 1 * MiB, 128 * KiB, e, 2, &n));
+	CHECK_EQ(n, 2);
+	CHECK_ERR(vol_extents(v, &id, 0, MiB, e, 8, &n), OXE_NOENT);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(usage_of_snapshots_says_what_deleting_would_free)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s1 = an_id(10), s2 = an_id(11);
+	struct snapshot_usage u;
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 128 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s1, "s1", NULL));
+	write_pattern(v, 0, 64 * KiB, 2);
+	CHECK_OK(snapshot_create(pool, &id, &s2, "s2", NULL));
+	write_pattern(v, 0, 4 * KiB, 3);
+	CHECK_OK(snapshot_usage(pool, &s1, &u));
+	CHECK_EQ(u.referenced_bytes, 128 * KiB);
+	CHECK_EQ(u.exclusive_bytes, 64 * KiB);
+	CHECK_OK(snapshot_usage(pool, &s2, &u));
+	CHECK_EQ(u.referenced_bytes, 128 * KiB);
+	CHECK_EQ(u.exclusive_bytes, 4 * KiB);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_pool_grows_and_uses_the_new_space)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_stats before, after;
+	pool_stats(pool, &before);
+	CHECK_OK(pool_grow(pool)); /* nothing new: nothing happens */
+	pool_stats(pool, &after);
+	CHECK_EQ(before.total_bytes, after.total_bytes);
+	CHECK_EQ(after.total_bytes,
+		 after.data_bytes + after.metadata_bytes + after.journal_bytes + after.free_bytes);
+	CHECK_OK(pool_close(pool));
+}
+
+/* ---- many things at once ---- */
+
+struct hammer {
+	struct vol *vol;
+	uint64_t seed, base_bytes;
+	struct rt_group *group;
+	uint64_t versions[256]; /* of 4 KiB blocks from base_bytes */
+};
+
+static void hammer_fiber(void *arg)
+{
+	struct hammer *h = arg;
+	struct prng rng;
+	prng_seed(&rng, h->seed);
+	for (unsigned i = 1; i <= 400; i++) {
+		uint64_t block = prng_below(&rng, 256),
+			 count = 1 + prng_below(&rng, u64_min(40, 256 - block));
+		uint64_t offset_bytes = h->base_bytes + block * 4096, kind = prng_below(&rng, 8);
+		if (kind == 0)
+			CHECK_OK(vol_trim(h->vol, offset_bytes, count * 4096));
+		else if (kind == 1)
+			CHECK_OK(vol_flush(h->vol));
+		else if (kind < 6)
+			write_pattern(h->vol, offset_bytes, count * 4096, h->seed * 1000 + i);
+		for (uint64_t k = 0; k < count; k++) {
+			if (kind == 0)
+				h->versions[block + k] = 0;
+			else if (kind >= 2 && kind < 6)
+				h->versions[block + k] = h->seed * 1000 + i;
+			expect(h->vol, offset_bytes + k * 4096, 4096, h->versions[block + k]);
+		}
+	}
+	group_done(h->group);
+}
+
+STORE_TEST(many_writers_snapshots_and_merges_at_once_keep_every_block)
+{
+	struct pool *pool = pool_on(disk_new(256 * MiB));
+	struct uuid id = make_volume(pool, 2, "v", 32 * MiB);
+	struct vol *v = open_id(pool, id);
+	struct rt_group group;
+	static struct hammer hammers[8];
+	memset(hammers, 0, sizeof(hammers));
+	group_init(&group);
+	for (unsigned i = 0; i < 8; i++) {
+		hammers[i] = (struct hammer){.vol = v, .seed = i + 1, .base_bytes = i * MiB, .group = &group};
+		group_add(&group, 1);
+		fiber_spawn(rt_current(), "hammer", hammer_fiber, &hammers[i]);
+	}
+	for (unsigned i = 0; group.pending > 0; i++) {
+		struct uuid s = an_id(100), old = s;
+		char name[16];
+		memcpy(s.b + 2, &i, sizeof(i));
+		memcpy(old.b + 2, &(unsigned){i - 3}, sizeof(i));
+		snprintf(name, sizeof(name), "s%u", i);
+		CHECK_OK(snapshot_create(pool, &id, &s, name, NULL));
+		CHECK_OK(snapshot_delete(pool, &old));
+		if (i % 8 == 0)
+			CHECK_OK(pool_checkpoint(pool));
+		fiber_sleep(NS_PER_MS);
+	}
+	group_wait(&group);
+	check_clean(pool);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	CHECK_OK(pool_jobs_wait(pool));
+	check_clean(pool);
+	v = open_id(pool, id);
+	for (unsigned i = 0; i < 8; i++) {
+		for (unsigned b = 0; b < 256; b++)
+			expect(v, hammers[i].base_bytes + b * 4096, 4096, hammers[i].versions[b]);
+	}
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}

@@ -1,0 +1,70 @@
+/*
+ * pool_content.h: what a volume or snapshot may hold: for each 512-byte sector, the values that are allowed, and why.
+ *
+ * Most sectors have one value. One that was written since the last flush has several, each with three moments of the model's
+ * own clock (which counts submissions and answers):
+ *
+ *     submitted     the write was handed in
+ *     done          it was answered; NEVER while in flight, or when nobody was left to answer
+ *     superseded    a write handed in after `done` was answered; NEVER while it is a current value
+ *
+ * Everything promised follows from these. A read handed in at s may return a value superseded after s. A kill leaves what is
+ * current. A power cut leaves anything that is still listed. A flush handed in at t, answered, strikes out what was
+ * superseded by t. A durable write (FUA) strikes out what was done before it was handed in.
+ */
+#ifndef OXBOW_SIM_POOL_CONTENT_H
+#define OXBOW_SIM_POOL_CONTENT_H
+
+#include "base/base.h"
+
+#define NEVER UINT64_MAX
+
+struct alt {
+	uint64_t tag, submitted, done, superseded;
+};
+
+struct alt_set {
+	uint32_t count, capacity;
+	struct alt alts[];
+};
+
+struct content {
+	uint64_t sector_count;
+	uint64_t *tags;	       /* the value, where there is one */
+	struct alt_set **sets; /* the values, where there are several; else NULL */
+	uint32_t *open;	       /* sectors that have, or lately had, a set */
+	size_t open_count, open_capacity;
+	uint8_t *listed;   /* the sector is in `open` */
+	uint64_t *touched; /* for each 64 KiB, when it was written last */
+};
+
+#define CONTENT_CLUSTER_SECTORS 128u
+
+struct content *content_new(uint64_t sector_count); /* all zeroes */
+struct content *content_copy(const struct content *from);
+void content_free(struct content *c);
+void content_grow(struct content *c, uint64_t sector_count);
+uint64_t content_cluster_count(const struct content *c);
+
+void content_write_begin(struct content *c, uint64_t first, uint64_t count, uint64_t tag, uint64_t now);
+enum content_answer { ANSWER_DONE, ANSWER_DURABLE, ANSWER_UNCHANGED, ANSWER_UNKNOWN };
+/* The answer to the write that was handed in at `submitted`. */
+void content_write_end(struct content *c, uint64_t first, uint64_t count, uint64_t submitted, uint64_t now,
+		       enum content_answer answer);
+/* A flush that was handed in at `submitted` was answered. Values that a read handed in at `oldest_read` may yet return stay. */
+void content_flushed(struct content *c, uint64_t submitted, uint64_t oldest_read);
+/* A read handed in at `submitted` returned `tag`: with nothing in flight, that is the current value from now on. */
+void content_settle(struct content *c, uint64_t sector, uint64_t tag, uint64_t submitted, uint64_t now);
+/* Set the one value; forget all others. */
+void content_set(struct content *c, uint64_t sector, uint64_t tag);
+
+/* May the sector hold `tag`, counting values that were current at `since` or later? 0 counts all: after a power cut. */
+bool content_allows(const struct content *c, uint64_t sector, uint64_t tag, uint64_t since);
+/* May something in these 64 KiB have more than one value? */
+bool content_is_open(const struct content *c, uint64_t cluster);
+/* What a snapshot taken between `begin` and `now` may hold. */
+struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now);
+/* "17 (done), 18 (in flight)" for people. */
+void content_describe(const struct content *c, uint64_t sector, char *text, size_t size_bytes);
+
+#endif

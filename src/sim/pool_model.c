@@ -1,0 +1,339 @@
+/* pool_model.c: see pool_model.h. */
+#include "sim/pool_model.h"
+
+#include "sim/pool_value.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+/* ---- the model ------------------------------------------------------------------------------------------------------ */
+
+void model_init(struct model *m)
+{
+	*m = (struct model){.clock = 1};
+	for (size_t i = 0; i < MODEL_VOLUMES; i++)
+		m->volumes[i].reverting_to = -1;
+}
+
+void model_snapshot_drop(struct model_snapshot *s)
+{
+	content_free(s->content);
+	*s = (struct model_snapshot){0};
+}
+
+void model_volume_drop(struct model_volume *v)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++)
+		model_snapshot_drop(&v->snapshots[i]);
+	content_free(v->content);
+	*v = (struct model_volume){.reverting_to = -1};
+}
+
+void model_fini(struct model *m)
+{
+	for (size_t i = 0; i < MODEL_VOLUMES; i++)
+		model_volume_drop(&m->volumes[i]);
+}
+
+void model_free(struct model *m)
+{
+	if (m)
+		model_fini(m);
+	free(m);
+}
+
+struct model *model_copy(const struct model *from)
+{
+	struct model *m = memcpy(mem_alloc(sizeof(*m)), from, sizeof(*m));
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		struct model_volume *v = &m->volumes[i];
+		v->handle = NULL;
+		v->users = 0;
+		v->content = v->content ? content_copy(v->content) : NULL;
+		for (size_t k = 0; k < MODEL_SNAPSHOTS; k++) {
+			struct model_snapshot *s = &v->snapshots[k];
+			s->content = s->content ? content_copy(s->content) : NULL;
+		}
+	}
+	return m;
+}
+
+struct model_volume *model_volume_free_slot(struct model *m)
+{
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		if (m->volumes[i].presence == ABSENT)
+			return &m->volumes[i];
+	}
+	return NULL;
+}
+
+struct model_snapshot *model_snapshot_free_slot(struct model_volume *v)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (v->snapshots[i].presence == ABSENT)
+			return &v->snapshots[i];
+	}
+	return NULL;
+}
+
+/* ---- the check ---------------------------------------------------------------------------------------------------------- */
+
+struct checking {
+	const struct model *model;
+	struct pool *pool;
+	const struct model_check *check;
+	struct model_volume *learned; /* where to note what is found, or NULL */
+	uint8_t *buf;		      /* one cluster */
+	char *why;
+	size_t why_size;
+	uint32_t volumes_found, snapshots_found;
+};
+
+OX_PRINTF(2, 3) static bool differs(struct checking *c, const char *format, ...)
+{
+	va_list args;
+	if (c->why[0])
+		return false;
+	va_start(args, format);
+	vsnprintf(c->why, c->why_size, format, args);
+	va_end(args);
+	return false;
+}
+
+/* What one volume or snapshot may hold: `other` is a second possibility for the whole of it. */
+struct expected {
+	const char *what, *name;
+	const struct content *content;
+	uint64_t since;
+};
+
+static bool check_sector(struct checking *c, const struct expected *e, const uint8_t *data, uint64_t sector,
+			 struct content *learned)
+{
+	uint64_t tag = value_tag_of(data);
+	char found[120], allowed[200];
+	bool whole = value_is(data, sector, tag);
+	if (whole && content_allows(e->content, sector, tag, e->since)) {
+		if (learned)
+			content_set(learned, sector, tag);
+		return true;
+	}
+	value_describe(data, found, sizeof(found));
+	content_describe(e->content, sector, allowed, sizeof(allowed));
+	return differs(c, "%s %s sector %llu (byte %llu): found %s, allowed version %s", e->what, e->name,
+		       (unsigned long long)sector, (unsigned long long)(sector * VALUE_BYTES), found,
+		       allowed);
+}
+
+static bool check_cluster(struct checking *c, const struct expected *e, struct vol *vol, uint64_t cluster,
+			  struct content *learned)
+{
+	uint64_t first = cluster * CONTENT_CLUSTER_SECTORS;
+	uint64_t count = u64_min(CONTENT_CLUSTER_SECTORS, e->content->sector_count - first);
+	int err = vol_read(vol, c->buf, first * VALUE_BYTES, count * VALUE_BYTES);
+	if (err)
+		return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
+			       (unsigned long long)(first * VALUE_BYTES), err_name(err));
+	for (uint64_t i = 0; i < count; i++) {
+		if (!check_sector(c, e, c->buf + i * VALUE_BYTES, first + i, learned))
+			return false;
+	}
+	return true;
+}
+
+/* Without `full`: what is open, what was touched lately, one in ten of the rest. */
+static bool cluster_matters(const struct checking *c, const struct content *content, uint64_t cluster)
+{
+	uint64_t lately = c->model->clock > 60 ? c->model->clock - 60 : 0;
+	return c->check->full || content->touched[cluster] > lately || content_is_open(content, cluster) ||
+	       prng_one_in(c->check->rng, 10);
+}
+
+static bool check_content(struct checking *c, const struct expected *e, const struct uuid *id,
+			  struct content *learned)
+{
+	struct vol *vol;
+	int err = vol_open(c->pool, id, &vol);
+	bool ok = true;
+	if (err)
+		return differs(c, "%s %s cannot be opened: %s", e->what, e->name, err_name(err));
+	if (vol_info(vol)->size_bytes != e->content->sector_count * VALUE_BYTES)
+		ok = differs(c, "%s %s opens with size %llu, wanted %llu", e->what, e->name,
+			     (unsigned long long)vol_info(vol)->size_bytes,
+			     (unsigned long long)(e->content->sector_count * VALUE_BYTES));
+	for (uint64_t i = 0; ok && i < content_cluster_count(e->content); i++) {
+		if (cluster_matters(c, e->content, i))
+			ok = check_cluster(c, e, vol, i, learned);
+	}
+	vol_close(vol);
+	return ok;
+}
+
+/* A kill leaves what is current (or was, since a call under way began); a power cut anything not struck out. */
+static uint64_t since_for(const struct checking *c, uint64_t kill_since)
+{
+	return c->check->power_cut ? 0 : kill_since;
+}
+
+static struct model_snapshot *learn_snapshot(struct checking *c, const struct snapshot_info *info)
+{
+	if (!c->learned)
+		return NULL;
+	struct model_snapshot *s = model_snapshot_free_slot(c->learned);
+	s->presence = PRESENT;
+	s->id = info->id;
+	s->size_bytes = info->size_bytes;
+	snprintf(s->name, sizeof(s->name), "%s", info->name);
+	s->content = content_new(info->size_bytes / VALUE_BYTES);
+	return s;
+}
+
+static bool name_fits(const char *found, const char *name, const char *new_name)
+{
+	return strcmp(found, name) == 0 || (new_name[0] && strcmp(found, new_name) == 0);
+}
+
+static bool check_snapshot(struct checking *c, const struct model_volume *v, const struct model_snapshot *s)
+{
+	struct snapshot_info info;
+	int err = snapshot_get(c->pool, &s->id, &info);
+	if (err == OXE_NOENT && s->presence != PRESENT)
+		return true;
+	if (err)
+		return differs(c, "snapshot %s of %s: %s", s->name, v->name, err_name(err));
+	c->snapshots_found++;
+	if (!name_fits(info.name, s->name, s->new_name))
+		return differs(c, "snapshot %s of %s is called %s", s->name, v->name, info.name);
+	if (!uuid_equal(&info.volume_id, &v->id) || info.size_bytes != s->size_bytes)
+		return differs(c, "snapshot %s of %s has another volume or size", s->name, v->name);
+	bool appearing = s->presence == APPEARING;
+	struct expected e = {"snapshot", s->name, appearing ? v->content : s->content,
+			     since_for(c, appearing ? s->begin : NEVER)};
+	struct model_snapshot *learned = learn_snapshot(c, &info);
+	return check_content(c, &e, &s->id, learned ? learned->content : NULL);
+}
+
+static bool check_snapshots(struct checking *c, const struct model_volume *v)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (v->snapshots[i].presence != ABSENT && !check_snapshot(c, v, &v->snapshots[i]))
+			return false;
+	}
+	return true;
+}
+
+static void learn_volume(struct checking *c, const struct model_volume *v, const struct volume_info *info)
+{
+	struct model *learned = c->check->learned;
+	c->learned = learned ? model_volume_free_slot(learned) : NULL;
+	if (!c->learned)
+		return;
+	*c->learned = (struct model_volume){
+		.presence = PRESENT,
+		.id = info->id,
+		.serial = v->serial,
+		.size_bytes = info->size_bytes,
+		.lba_bytes = info->lba_bytes,
+		.reverting_to = -1,
+		.content = content_new(info->size_bytes / VALUE_BYTES),
+	};
+	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
+}
+
+static bool check_volume_facts(struct checking *c, const struct model_volume *v,
+			       const struct volume_info *info, bool reverted)
+{
+	bool size_fits = info->size_bytes == v->size_bytes || info->size_bytes == v->new_size_bytes;
+	if (v->reverting_to >= 0)
+		size_fits = info->size_bytes == (reverted ? v->new_size_bytes : v->size_bytes);
+	if (!size_fits)
+		return differs(c, "volume %s has size %llu, wanted %llu", v->name,
+			       (unsigned long long)info->size_bytes, (unsigned long long)v->size_bytes);
+	if (!name_fits(info->name, v->name, v->new_name))
+		return differs(c, "volume %s is called %s", v->name, info->name);
+	if (info->lba_bytes != v->lba_bytes)
+		return differs(c, "volume %s has blocks of %u", v->name, info->lba_bytes);
+	return true;
+}
+
+/* A volume caught growing may have either size: what was added is zeroes. */
+static bool check_head(struct checking *c, const struct model_volume *v, const struct volume_info *info,
+		       const struct content *content, uint64_t since)
+{
+	struct expected e = {"volume", v->name, content, since};
+	struct content *resized = NULL;
+	if (info->size_bytes / VALUE_BYTES > content->sector_count) {
+		resized = content_copy(content);
+		content_grow(resized, info->size_bytes / VALUE_BYTES);
+		e.content = resized;
+	}
+	bool ok = check_content(c, &e, &v->id, c->learned ? c->learned->content : NULL);
+	content_free(resized);
+	return ok;
+}
+
+static bool check_volume(struct checking *c, const struct model_volume *v)
+{
+	struct volume_info info;
+	int err = volume_get(c->pool, &v->id, &info);
+	if (err == OXE_NOENT && (v->presence == APPEARING || v->presence == VANISHING))
+		return true;
+	if (err)
+		return differs(c, "volume %s: %s", v->name, err_name(err));
+	bool reverted = v->reverting_to >= 0 && uuid_equal(&info.head_id, &v->reverting_head);
+	c->volumes_found++;
+	learn_volume(c, v, &info);
+	if (!check_volume_facts(c, v, &info, reverted))
+		return false;
+	const struct content *content = reverted ? v->snapshots[v->reverting_to].content : v->content;
+	return check_head(c, v, &info, content, since_for(c, NEVER)) && check_snapshots(c, v);
+}
+
+static void problem_note(void *ctx, const struct pool_problem *p)
+{
+	differs(ctx, "pool_check: %s", p->text);
+}
+
+static bool check_structure(struct checking *c)
+{
+	struct pool_check_result result;
+	int err = pool_check(c->pool, problem_note, c, &result);
+	if (err)
+		return differs(c, "pool_check: %s", err_name(err));
+	return result.problem_count == 0 || differs(c, "pool_check found problems");
+}
+
+static bool check_counts(struct checking *c)
+{
+	struct pool_stats stats;
+	pool_stats(c->pool, &stats);
+	if (stats.volume_count != c->volumes_found)
+		return differs(c, "the pool has %u volumes, %u of them known", stats.volume_count,
+			       c->volumes_found);
+	if (stats.snapshot_count != c->snapshots_found)
+		return differs(c, "the pool has %u snapshots, %u of them known", stats.snapshot_count,
+			       c->snapshots_found);
+	return true;
+}
+
+bool model_check_pool(const struct model *m, struct pool *pool, const struct model_check *check, char *why,
+		      size_t why_size)
+{
+	struct checking c = {.model = m, .pool = pool, .check = check, .why = why, .why_size = why_size};
+	bool ok = true;
+	why[0] = '\0';
+	c.buf = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	ok = check_structure(&c);
+	for (size_t i = 0; ok && i < MODEL_VOLUMES; i++) {
+		if (m->volumes[i].presence != ABSENT)
+			ok = check_volume(&c, &m->volumes[i]);
+	}
+	ok = ok && check_counts(&c);
+	if (ok && check->learned) {
+		check->learned->clock = m->clock;
+		check->learned->version = m->version;
+		check->learned->serial = m->serial;
+	}
+	free(c.buf);
+	return ok;
+}

@@ -1,0 +1,76 @@
+/*
+ * pool_model.h: what a pool promised, in plain arrays, and the check of a recovered pool against it.
+ *
+ * The workload tells the model of each call before and after it is made; the model therefore knows at any moment what a crash
+ * may leave: objects whose call was answered, objects whose call was not (they may be whole or absent), and for each sector
+ * the values allowed (pool_content.h). Control calls are made one at a time, data calls in any number.
+ */
+#ifndef OXBOW_SIM_POOL_MODEL_H
+#define OXBOW_SIM_POOL_MODEL_H
+
+#include "base/prng.h"
+#include "data/store/pool.h"
+#include "sim/pool_content.h"
+
+#define MODEL_VOLUMES	8u
+#define MODEL_SNAPSHOTS 10u
+
+/* What a crash may find of an object: absent, there, or either because the call that makes or deletes it is under way. */
+enum presence { ABSENT, PRESENT, APPEARING, VANISHING };
+
+struct model_snapshot {
+	enum presence presence;
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1], new_name[POOL_NAME_MAX + 1]; /* new_name: a rename is under way */
+	uint64_t size_bytes;
+	struct content *content; /* NULL while APPEARING: then the head's, since `begin` */
+	uint64_t begin;
+};
+
+struct model_volume {
+	enum presence presence;
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1], new_name[POOL_NAME_MAX + 1];
+	uint64_t serial, size_bytes, new_size_bytes; /* new_size: growing or reverting; else 0 */
+	uint32_t lba_bytes;
+	struct content *content;
+	struct model_snapshot snapshots[MODEL_SNAPSHOTS];
+	int reverting_to; /* index of a snapshot; -1: no revert is under way */
+	struct uuid reverting_head;
+	/* For the workload, nothing to do with what is promised. */
+	struct vol *handle;
+	uint32_t users;
+	bool closing; /* a call that needs it closed waits or runs */
+};
+
+struct model {
+	struct model_volume volumes[MODEL_VOLUMES];
+	uint64_t clock, version, serial;
+};
+
+void model_init(struct model *m);
+void model_fini(struct model *m);
+struct model *model_copy(const struct model *m); /* without handles */
+void model_free(struct model *m);
+static inline uint64_t model_tick(struct model *m)
+{
+	return ++m->clock;
+}
+
+struct model_volume *model_volume_free_slot(struct model *m);
+struct model_snapshot *model_snapshot_free_slot(struct model_volume *v);
+void model_volume_drop(struct model_volume *v);
+void model_snapshot_drop(struct model_snapshot *s);
+
+struct model_check {
+	bool power_cut; /* else only kills happened */
+	bool full; /* read everything, rather than what is open, what was touched lately and a few others */
+	struct prng *rng;
+	struct model *learned; /* NULL, or an empty model to fill with what was found; needs `full` */
+};
+
+/* Compare the pool with what is allowed; runs pool_check too. False with a sentence in `why`. Suspends. */
+bool model_check_pool(const struct model *m, struct pool *pool, const struct model_check *check, char *why,
+		      size_t why_size);
+
+#endif

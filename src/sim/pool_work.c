@@ -1,0 +1,722 @@
+/* pool_work.c: see pool_work.h. */
+#include "sim/pool_work.h"
+
+#include "sim/pool_value.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define BLOCK_SECTORS (POOL_BLOCK_BYTES / VALUE_BYTES)
+
+struct client {
+	struct work *work;
+	uint32_t index;
+	uint8_t *buf;
+};
+
+void work_init(struct work *w, struct sim *sim, struct pool *pool, struct model *model,
+	       const struct work_profile *profile)
+{
+	*w = (struct work){.sim = sim, .pool = pool, .model = model, .profile = *profile};
+	w->steps_left = profile->operations;
+	fmutex_init(&w->control);
+	group_init(&w->clients);
+	for (size_t i = 0; i < WORK_CLIENTS; i++)
+		w->reading_since[i] = NEVER;
+}
+
+/* ---- small words -------------------------------------------------------------------------------------------------------- */
+
+OX_PRINTF(2, 3) static void work_fail(struct work *w, const char *format, ...)
+{
+	va_list args;
+	if (w->why[0])
+		return;
+	va_start(args, format);
+	vsnprintf(w->why, sizeof(w->why), format, args);
+	va_end(args);
+}
+
+static uint64_t below(struct work *w, uint64_t bound)
+{
+	return prng_below(sim_prng(w->sim), bound);
+}
+
+static bool one_in(struct work *w, uint64_t n)
+{
+	return prng_one_in(sim_prng(w->sim), n);
+}
+
+static struct uuid new_id(struct work *w)
+{
+	uint8_t random[16];
+	prng_fill(sim_prng(w->sim), random, sizeof(random));
+	return uuid_from_random(random);
+}
+
+static bool work_over(const struct work *w)
+{
+	return w->why[0] || w->pool_failed;
+}
+
+/* An error of a call that may meet one. True if the client goes on. */
+static bool error_is_expected(struct work *w, const char *call, int err)
+{
+	if (err == OXE_FAILED || err == OXE_IO) {
+		if (!w->profile.errors_expected)
+			work_fail(w, "%s returned %s on a disk without errors", call, err_name(err));
+		w->pool_failed |= err == OXE_FAILED;
+		return w->profile.errors_expected;
+	}
+	work_fail(w, "%s returned %s", call, err_name(err));
+	return false;
+}
+
+/* ---- choosing ----------------------------------------------------------------------------------------------------------------- */
+
+static struct model_volume *pick_volume(struct work *w)
+{
+	size_t start = below(w, MODEL_VOLUMES);
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		struct model_volume *v = &w->model->volumes[(start + i) % MODEL_VOLUMES];
+		if (v->presence == PRESENT && !v->closing)
+			return v;
+	}
+	return NULL;
+}
+
+static struct model_snapshot *pick_snapshot(struct work *w, struct model_volume *v)
+{
+	size_t start = below(w, MODEL_SNAPSHOTS);
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		struct model_snapshot *s = &v->snapshots[(start + i) % MODEL_SNAPSHOTS];
+		if (s->presence == PRESENT)
+			return s;
+	}
+	return NULL;
+}
+
+/* A volume with an open handle, held until volume_release. NULL: there is none now. */
+static struct model_volume *volume_acquire(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	if (v && !v->handle) {
+		fmutex_lock(&w->control);
+		if (v->presence == PRESENT && !v->handle) {
+			int err = vol_open(w->pool, &v->id, &v->handle);
+			if (err && !error_is_expected(w, "vol_open", err))
+				v->handle = NULL;
+			if (err)
+				v->handle = NULL;
+		}
+		fmutex_unlock(&w->control);
+	}
+	if (!v || !v->handle || v->closing || work_over(w))
+		return NULL;
+	v->users++;
+	return v;
+}
+
+static void volume_release(struct model_volume *v)
+{
+	v->users--;
+}
+
+struct span {
+	uint64_t first, count; /* sectors */
+};
+
+/* Few places are written often, so that overwrites, overlaps and neighbours meet. */
+static struct span pick_span(struct work *w, const struct model_volume *v, uint64_t max_bytes)
+{
+	uint64_t unit = v->lba_bytes / VALUE_BYTES, units = v->content->sector_count / unit;
+	uint64_t max_units = u64_min(units, max_bytes / v->lba_bytes);
+	static const uint32_t sizes[] = {1, 8, 8, 8, 16, 32, 128, 512};
+	uint64_t size = sizes[below(w, ARRAY_COUNT(sizes))] / unit;
+	uint64_t count = u64_max(1, u64_min(max_units, one_in(w, 3) ? 1 + below(w, 2 * size + 1) : size));
+	uint64_t range = one_in(w, 3) ? units : u64_max(1, units / 8);
+	uint64_t first = below(w, range);
+	if (one_in(w, 2))
+		first = first * unit / BLOCK_SECTORS * BLOCK_SECTORS / unit;
+	first = u64_min(first, units - count);
+	return (struct span){first * unit, count * unit};
+}
+
+/* ---- data calls ------------------------------------------------------------------------------------------------------------------ */
+
+static enum content_answer answer_for(int err, bool durable)
+{
+	if (err == 0)
+		return durable ? ANSWER_DURABLE : ANSWER_DONE;
+	return err == OXE_NOSPC ? ANSWER_UNCHANGED : ANSWER_UNKNOWN;
+}
+
+static void data_answered(struct work *w, struct model_volume *v, const char *call, struct span at,
+			  uint64_t submitted, int err, bool durable)
+{
+	content_write_end(v->content, at.first, at.count, submitted, model_tick(w->model),
+			  answer_for(err, durable));
+	sim_trace(w->sim, call, v->serial, at.first << 32 | at.count, (uint64_t)(int64_t)err);
+	if (err && err != OXE_NOSPC)
+		error_is_expected(w, call, err);
+}
+
+static void step_write(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	if (!v)
+		return;
+	struct span at = pick_span(w, v, w->profile.write_bytes_max);
+	bool durable = one_in(w, 8);
+	uint64_t tag = value_tag(v->serial, ++w->model->version), submitted = model_tick(w->model);
+	value_fill(c->buf, at.first, at.count, tag);
+	content_write_begin(v->content, at.first, at.count, tag, submitted);
+	sim_trace(w->sim, durable ? "op.write.fua" : "op.write", v->serial, at.first << 32 | at.count, tag);
+	int err = vol_write(v->handle, c->buf, at.first * VALUE_BYTES, at.count * VALUE_BYTES,
+			    durable ? VOL_FUA : 0);
+	data_answered(w, v, "op.write.end", at, submitted, err, durable);
+	volume_release(v);
+}
+
+static void step_zero(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	if (!v)
+		return;
+	struct span at = pick_span(w, v, 1 * MiB);
+	bool durable = one_in(w, 6);
+	unsigned flags = (durable ? VOL_FUA : 0) | (one_in(w, 4) ? VOL_NO_HOLE : 0);
+	uint64_t submitted = model_tick(w->model);
+	content_write_begin(v->content, at.first, at.count, 0, submitted);
+	sim_trace(w->sim, "op.zero", v->serial, at.first << 32 | at.count, flags);
+	int err = vol_zero(v->handle, at.first * VALUE_BYTES, at.count * VALUE_BYTES, flags);
+	data_answered(w, v, "op.zero.end", at, submitted, err, durable);
+	volume_release(v);
+}
+
+/* Only whole blocks inside the range are trimmed. */
+static struct span whole_blocks(struct span at)
+{
+	uint64_t first = u64_align_up(at.first, BLOCK_SECTORS);
+	uint64_t end = u64_align_down(at.first + at.count, BLOCK_SECTORS);
+	return (struct span){first, end > first ? end - first : 0};
+}
+
+static void step_trim(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	if (!v)
+		return;
+	struct span at = pick_span(w, v, 1 * MiB), whole = whole_blocks(at);
+	uint64_t submitted = model_tick(w->model);
+	content_write_begin(v->content, whole.first, whole.count, 0, submitted);
+	sim_trace(w->sim, "op.trim", v->serial, at.first << 32 | at.count, 0);
+	int err = vol_trim(v->handle, at.first * VALUE_BYTES, at.count * VALUE_BYTES);
+	data_answered(w, v, "op.trim.end", whole, submitted, err, false);
+	if (err == OXE_NOSPC)
+		work_fail(w, "S8: a trim found no space");
+	volume_release(v);
+}
+
+static uint64_t oldest_read(const struct work *w)
+{
+	uint64_t oldest = NEVER;
+	for (size_t i = 0; i < WORK_CLIENTS; i++)
+		oldest = u64_min(oldest, w->reading_since[i]);
+	return oldest;
+}
+
+static void volume_flushed(struct work *w, struct model_volume *v, uint64_t submitted)
+{
+	content_flushed(v->content, submitted, oldest_read(w));
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (v->snapshots[i].content)
+			content_flushed(v->snapshots[i].content, submitted, oldest_read(w));
+	}
+}
+
+static void step_flush(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	if (!v)
+		return;
+	uint64_t submitted = model_tick(w->model);
+	sim_trace(w->sim, "op.flush", v->serial, submitted, 0);
+	int err = vol_flush(v->handle);
+	sim_trace(w->sim, "op.flush.end", v->serial, submitted, (uint64_t)(int64_t)err);
+	if (err)
+		error_is_expected(w, "vol_flush", err);
+	else
+		volume_flushed(w, v, submitted);
+	volume_release(v);
+}
+
+static void sectors_check(struct work *w, const char *name, struct content *content, const uint8_t *data,
+			  struct span at, uint64_t submitted, bool snapshot)
+{
+	char found[120], allowed[200];
+	for (uint64_t i = 0; i < at.count; i++, data += VALUE_BYTES) {
+		uint64_t sector = at.first + i, tag = value_tag_of(data);
+		if (value_is(data, sector, tag) &&
+		    content_allows(content, sector, tag, snapshot ? NEVER : submitted)) {
+			content_settle(content, sector, tag, submitted, w->model->clock);
+			continue;
+		}
+		value_describe(data, found, sizeof(found));
+		content_describe(content, sector, allowed, sizeof(allowed));
+		work_fail(w, "a read of %s sector %llu found %s, allowed version %s", name,
+			  (unsigned long long)sector, found, allowed);
+		return;
+	}
+}
+
+static void step_read(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	if (!v)
+		return;
+	struct span at = pick_span(w, v, 256 * KiB);
+	uint64_t submitted = w->reading_since[c->index] = model_tick(w->model);
+	sim_trace(w->sim, "op.read", v->serial, at.first << 32 | at.count, 0);
+	int err = vol_read(v->handle, c->buf, at.first * VALUE_BYTES, at.count * VALUE_BYTES);
+	sim_trace(w->sim, "op.read.end", v->serial, at.first << 32 | at.count, (uint64_t)(int64_t)err);
+	model_tick(w->model);
+	if (err)
+		error_is_expected(w, "vol_read", err);
+	else
+		sectors_check(w, v->name, v->content, c->buf, at, submitted, false);
+	w->reading_since[c->index] = NEVER;
+	volume_release(v);
+}
+
+/* What is said to be a hole or zero must read as zeroes. */
+static void extents_check(struct work *w, const struct model_volume *v, const struct vol_extent *extents,
+			  size_t count, struct span at, uint64_t submitted)
+{
+	uint64_t expected = at.first * VALUE_BYTES, end = (at.first + at.count) * VALUE_BYTES;
+	for (size_t i = 0; i < count; i++) {
+		const struct vol_extent *e = &extents[i];
+		if (e->offset_bytes != expected || e->len_bytes == 0 ||
+		    e->offset_bytes + e->len_bytes > end) {
+			work_fail(w, "extents of %s are not consecutive", v->name);
+			return;
+		}
+		expected += e->len_bytes;
+		for (uint64_t s = e->offset_bytes / VALUE_BYTES; s < expected / VALUE_BYTES; s++) {
+			if ((e->flags & (VOL_EXTENT_HOLE | VOL_EXTENT_ZERO)) &&
+			    !content_allows(v->content, s, 0, submitted)) {
+				work_fail(w, "extents of %s call sector %llu zero", v->name,
+					  (unsigned long long)s);
+				return;
+			}
+		}
+	}
+}
+
+static void step_extents(struct client *c)
+{
+	struct work *w = c->work;
+	struct model_volume *v = volume_acquire(w);
+	struct vol_extent extents[32];
+	size_t count = 0;
+	if (!v)
+		return;
+	struct span at = pick_span(w, v, 1 * MiB);
+	uint64_t submitted = w->reading_since[c->index] = model_tick(w->model);
+	int err = vol_extents(v->handle, NULL, at.first * VALUE_BYTES, at.count * VALUE_BYTES, extents,
+			      ARRAY_COUNT(extents), &count);
+	sim_trace(w->sim, "op.extents", v->serial, count, (uint64_t)(int64_t)err);
+	if (err)
+		error_is_expected(w, "vol_extents", err);
+	else
+		extents_check(w, v, extents, count, at, submitted);
+	w->reading_since[c->index] = NEVER;
+	volume_release(v);
+}
+
+/* ---- control calls: with the control mutex held ------------------------------------------------------------------------------------- */
+
+/* True if the call was answered with 0; else what the caller promised is undone, or unknown for good. */
+static bool control_answered(struct work *w, const char *call, int err, bool may_lack_space, bool *undone)
+{
+	sim_trace(w->sim, call, (uint64_t)(int64_t)err, 0, 0);
+	*undone = false;
+	if (err == 0)
+		return true;
+	if (err == OXE_NOSPC && may_lack_space)
+		*undone = true;
+	else
+		error_is_expected(w, call, err);
+	if (err && !*undone && !w->why[0])
+		w->pool_failed = true; /* what became of it is known only after the next start */
+	return false;
+}
+
+static void name_draw(struct work *w, char *name, size_t size_bytes, const char *stem)
+{
+	snprintf(name, size_bytes, "%s-%llu", stem, (unsigned long long)++w->model->serial);
+}
+
+static void control_create(struct work *w)
+{
+	struct model_volume *v = model_volume_free_slot(w->model);
+	bool undone;
+	if (!v || v >= w->model->volumes + w->profile.volumes_max)
+		return;
+	uint64_t blocks = 1 + below(w, w->profile.volume_bytes_max / POOL_BLOCK_BYTES);
+	v->presence = APPEARING;
+	v->id = new_id(w);
+	name_draw(w, v->name, sizeof(v->name), "v");
+	v->serial = w->model->serial;
+	v->size_bytes = blocks * POOL_BLOCK_BYTES;
+	v->lba_bytes = one_in(w, 3) ? 4096 : 512;
+	v->content = content_new(v->size_bytes / VALUE_BYTES);
+	struct volume_spec spec = {.id = v->id, .size_bytes = v->size_bytes, .lba_bytes = v->lba_bytes};
+	snprintf(spec.name, sizeof(spec.name), "%s", v->name);
+	int err = volume_create(w->pool, &spec);
+	if (control_answered(w, "op.create", err, true, &undone))
+		v->presence = PRESENT;
+	else if (undone)
+		model_volume_drop(v);
+	if (!err && one_in(w, 4) && (err = volume_create(w->pool, &spec)) != 0)
+		error_is_expected(w, "volume_create, again,", err);
+}
+
+static void control_clone(struct work *w)
+{
+	struct model_volume *from = pick_volume(w), *v = model_volume_free_slot(w->model);
+	struct model_snapshot *s = from ? pick_snapshot(w, from) : NULL;
+	bool undone;
+	if (!s || !v || v >= w->model->volumes + w->profile.volumes_max)
+		return;
+	v->presence = APPEARING;
+	v->id = new_id(w);
+	name_draw(w, v->name, sizeof(v->name), "c");
+	v->serial = w->model->serial;
+	v->size_bytes = s->size_bytes + (one_in(w, 3) ? POOL_BLOCK_BYTES * below(w, 40) : 0);
+	v->lba_bytes = from->lba_bytes;
+	v->content = content_copy(s->content);
+	content_grow(v->content, v->size_bytes / VALUE_BYTES);
+	struct volume_spec spec = {.id = v->id, .size_bytes = v->size_bytes};
+	snprintf(spec.name, sizeof(spec.name), "%s", v->name);
+	int err = volume_clone(w->pool, &spec, &s->id, one_in(w, 3));
+	if (control_answered(w, "op.clone", err, true, &undone))
+		v->presence = PRESENT;
+	else if (undone)
+		model_volume_drop(v);
+}
+
+/* Keep others out, wait for those inside, and close the handle. */
+static void volume_close_for(struct model_volume *v)
+{
+	v->closing = true;
+	while (v->users > 0)
+		fiber_sleep(20 * NS_PER_US);
+	if (v->handle)
+		vol_close(v->handle);
+	v->handle = NULL;
+}
+
+static void control_delete(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	bool undone;
+	if (!v)
+		return;
+	volume_close_for(v);
+	v->presence = VANISHING;
+	int err = volume_delete(w->pool, &v->id);
+	struct uuid id = v->id;
+	if (control_answered(w, "op.delete", err, false, &undone))
+		model_volume_drop(v);
+	v->closing = false;
+	if (!err && one_in(w, 4) && (err = volume_delete(w->pool, &id)) != 0)
+		error_is_expected(w, "volume_delete, again,", err);
+}
+
+static void control_grow(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	bool undone;
+	if (!v)
+		return;
+	v->new_size_bytes = v->size_bytes + POOL_BLOCK_BYTES * below(w, 100);
+	int err = volume_grow(w->pool, &v->id, v->new_size_bytes);
+	bool done = control_answered(w, "op.grow", err, true, &undone);
+	if (done) {
+		v->size_bytes = v->new_size_bytes;
+		content_grow(v->content, v->size_bytes / VALUE_BYTES);
+	}
+	if (done || undone)
+		v->new_size_bytes = 0;
+}
+
+static void control_rename(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	bool undone;
+	if (!v)
+		return;
+	name_draw(w, v->new_name, sizeof(v->new_name), "r");
+	int err = volume_rename(w->pool, &v->id, v->new_name);
+	bool done = control_answered(w, "op.rename", err, true, &undone);
+	if (done)
+		memcpy(v->name, v->new_name, sizeof(v->name));
+	if (done || undone)
+		v->new_name[0] = '\0';
+}
+
+static void control_snapshot(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? model_snapshot_free_slot(v) : NULL;
+	uint64_t pause_ns;
+	bool undone;
+	if (!s)
+		return;
+	s->presence = APPEARING;
+	s->id = new_id(w);
+	s->size_bytes = v->size_bytes;
+	s->begin = model_tick(w->model);
+	name_draw(w, s->name, sizeof(s->name), "s");
+	int err = snapshot_create(w->pool, &v->id, &s->id, s->name, &pause_ns);
+	uint64_t now = model_tick(w->model);
+	if (control_answered(w, "op.snapshot", err, true, &undone)) {
+		s->presence = PRESENT;
+		s->content = content_snapshot(v->content, s->begin, now);
+		if (one_in(w, 4) && (err = snapshot_create(w->pool, &v->id, &s->id, s->name, NULL)) != 0)
+			error_is_expected(w, "snapshot_create, again,", err);
+	} else if (undone) {
+		model_snapshot_drop(s);
+	}
+}
+
+static void control_snapshot_delete(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	bool undone;
+	if (!s)
+		return;
+	s->presence = VANISHING;
+	int err = snapshot_delete(w->pool, &s->id);
+	if (control_answered(w, "op.snapshot_delete", err, false, &undone))
+		model_snapshot_drop(s);
+}
+
+static void control_snapshot_rename(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	bool undone;
+	if (!s)
+		return;
+	name_draw(w, s->new_name, sizeof(s->new_name), "t");
+	int err = snapshot_rename(w->pool, &s->id, s->new_name);
+	bool done = control_answered(w, "op.snapshot_rename", err, true, &undone);
+	if (done)
+		memcpy(s->name, s->new_name, sizeof(s->name));
+	if (done || undone)
+		s->new_name[0] = '\0';
+}
+
+static void control_revert(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	bool undone;
+	if (!s)
+		return;
+	volume_close_for(v);
+	v->reverting_head = new_id(w);
+	v->new_size_bytes = s->size_bytes;
+	v->reverting_to = (int)(s - v->snapshots);
+	int err = volume_revert(w->pool, &v->id, &s->id, &v->reverting_head);
+	bool done = control_answered(w, "op.revert", err, true, &undone);
+	if (done) {
+		content_free(v->content);
+		v->content = content_copy(s->content);
+		v->size_bytes = s->size_bytes;
+		if (one_in(w, 4) && (err = volume_revert(w->pool, &v->id, &s->id, &v->reverting_head)) != 0)
+			error_is_expected(w, "volume_revert, again,", err);
+	}
+	if (done || undone) {
+		v->reverting_to = -1;
+		v->new_size_bytes = 0;
+	}
+	v->closing = false;
+}
+
+static void control_flatten(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	bool undone;
+	if (v)
+		control_answered(w, "op.flatten", volume_flatten(w->pool, &v->id, !one_in(w, 4)), true,
+				 &undone);
+}
+
+static void control_checkpoint(struct work *w)
+{
+	bool undone;
+	control_answered(w, "op.checkpoint", pool_checkpoint(w->pool), false, &undone);
+}
+
+static void control_jobs_wait(struct work *w)
+{
+	bool undone;
+	control_answered(w, "op.jobs_wait", pool_jobs_wait(w->pool), true, &undone);
+}
+
+/* Read part of a snapshot: it never changes. */
+static void control_snapshot_read(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	struct vol *vol;
+	if (!s)
+		return;
+	uint64_t count = u64_min(s->content->sector_count, 256);
+	uint64_t first = below(w, s->content->sector_count / BLOCK_SECTORS) * BLOCK_SECTORS;
+	count = u64_min(count, s->content->sector_count - first);
+	int err = vol_open(w->pool, &s->id, &vol);
+	if (err) {
+		error_is_expected(w, "vol_open of a snapshot", err);
+		return;
+	}
+	uint8_t *buf = aligned_alloc(RT_IO_ALIGN, count * VALUE_BYTES);
+	uint64_t submitted = model_tick(w->model);
+	err = vol_read(vol, buf, first * VALUE_BYTES, count * VALUE_BYTES);
+	model_tick(w->model);
+	if (err)
+		error_is_expected(w, "vol_read of a snapshot", err);
+	else
+		sectors_check(w, s->name, s->content, buf, (struct span){first, count}, submitted, true);
+	free(buf);
+	vol_close(vol);
+}
+
+static void problem_note(void *ctx, const struct pool_problem *p)
+{
+	work_fail(ctx, "pool_check: %s", p->text);
+}
+
+static void control_check(struct work *w)
+{
+	struct pool_check_result result;
+	int err = pool_check(w->pool, problem_note, w, &result);
+	if (err)
+		error_is_expected(w, "pool_check", err);
+	else if (result.problem_count)
+		work_fail(w, "pool_check found problems");
+}
+
+/* ---- clients -------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+	uint32_t weight;
+	void (*fn)(struct work *w);
+} control_steps[] = {
+	{6, control_create},	      {4, control_clone},
+	{3, control_delete},	      {2, control_grow},
+	{2, control_rename},	      {14, control_snapshot},
+	{8, control_snapshot_delete}, {1, control_snapshot_rename},
+	{3, control_revert},	      {2, control_flatten},
+	{6, control_checkpoint},      {1, control_jobs_wait},
+	{5, control_snapshot_read},   {2, control_check},
+};
+
+static const struct {
+	uint32_t weight;
+	void (*fn)(struct client *c);
+} data_steps[] = {{30, step_write}, {6, step_zero}, {7, step_trim}, {20, step_read}, {2, step_extents}};
+
+static void step_control(struct work *w)
+{
+	uint64_t total = 0, pick;
+	for (size_t i = 0; i < ARRAY_COUNT(control_steps); i++)
+		total += control_steps[i].weight;
+	pick = below(w, total);
+	fmutex_lock(&w->control);
+	for (size_t i = 0; i < ARRAY_COUNT(control_steps) && !work_over(w); i++) {
+		if (pick < control_steps[i].weight) {
+			control_steps[i].fn(w);
+			break;
+		}
+		pick -= control_steps[i].weight;
+	}
+	fmutex_unlock(&w->control);
+}
+
+static void step_data(struct client *c)
+{
+	uint64_t total = 0, pick;
+	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++)
+		total += data_steps[i].weight;
+	pick = below(c->work, total);
+	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++) {
+		if (pick < data_steps[i].weight) {
+			data_steps[i].fn(c);
+			return;
+		}
+		pick -= data_steps[i].weight;
+	}
+}
+
+static void client_main(void *arg)
+{
+	struct client *c = arg;
+	struct work *w = c->work;
+	while (w->steps_left > 0 && !work_over(w)) {
+		w->steps_left--;
+		if (!pick_volume(w) || one_in(w, w->profile.control_one_in))
+			step_control(w);
+		else if (one_in(w, w->profile.flush_one_in))
+			step_flush(c);
+		else
+			step_data(c);
+		if (one_in(w, 4))
+			fiber_sleep(below(w, 500 * NS_PER_US));
+	}
+	free(c->buf);
+	free(c);
+	group_done(&w->clients);
+}
+
+static void first_volume(struct work *w)
+{
+	fmutex_lock(&w->control);
+	if (!pick_volume(w))
+		control_create(w);
+	fmutex_unlock(&w->control);
+}
+
+static void handles_close(struct work *w)
+{
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		struct model_volume *v = &w->model->volumes[i];
+		assert(v->users == 0);
+		if (v->handle)
+			vol_close(v->handle);
+		v->handle = NULL;
+		v->closing = false;
+	}
+}
+
+void work_run(struct work *w)
+{
+	first_volume(w);
+	group_add(&w->clients, w->profile.clients);
+	for (uint32_t i = 0; i < w->profile.clients; i++) {
+		struct client *c = mem_alloc(sizeof(*c));
+		*c = (struct client){w, i, aligned_alloc(RT_IO_ALIGN, MiB)};
+		fiber_spawn(rt_current(), "client", client_main, c);
+	}
+	group_wait(&w->clients);
+	handles_close(w);
+}

@@ -1,0 +1,512 @@
+#!/usr/bin/python3
+"""The API over its real socket: docs/openapi.json is exactly what the daemon does, and HTTP's own corners.
+
+    tests/api_test.py [NAME ...]      tests whose name contains one of these
+"""
+import concurrent.futures
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import harness
+from harness import GIB, MIB, Gone, Refused, expect, new_id
+
+OPENAPI = os.path.join(harness.ROOT, "docs", "openapi.json")
+
+
+def openapi():
+    with open(OPENAPI, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def pool_option(directory):
+    return ["--init-pool", f"{directory}/pool,{GIB}"]
+
+
+# ---- the file against the table of routes ------------------------------------------------------------------------------
+
+METHODS = ("get", "post", "put", "patch", "delete")
+TYPE_SCHEMAS = {
+    "name": lambda s: s["type"] == "string" and "pattern" in s,
+    "reference": lambda s: s["type"] == "string" and s["minLength"] == 1,
+    "path": lambda s: s["type"] == "string" and s["maxLength"] == 255,
+    "uuid": lambda s: s["type"] == "string" and s["format"] == "uuid",
+    "bytes": lambda s: s["type"] == "integer" and s["minimum"] == 0 and "maximum" not in s,
+    "block_size": lambda s: s["type"] == "integer" and s["enum"] == [512, 4096],
+    "count": lambda s: s["type"] == "integer" and (s["minimum"], s["maximum"]) == (1, 10000),
+    "wait": lambda s: s["type"] == "integer" and (s["minimum"], s["maximum"]) == (0, 300),
+    "bool": lambda s: s["type"] == "boolean",
+}
+
+
+def server_routes():
+    done = subprocess.run([harness.OXBOWD, "--routes"], capture_output=True, text=True, check=True)
+    return {(r["method"].lower(), r["path"]): r for r in json.loads(done.stdout)}
+
+
+def file_operations(document):
+    return {(m, path): operation for path, item in document["paths"].items() for m, operation in item.items() if m in METHODS}
+
+
+def body_schema(operation):
+    if "requestBody" not in operation:
+        return {"properties": {}, "required": []}
+    return operation["requestBody"]["content"]["application/json"]["schema"]
+
+
+def fields_differ(where, fields, described):
+    """`described` is name -> (schema, required)."""
+    expect({f["name"] for f in fields} == set(described), f"{where}: {sorted(described)} in the file")
+    for field in fields:
+        schema, required = described[field["name"]]
+        expect(field["required"] == required, f"{where}: required of {field['name']}")
+        expect(TYPE_SCHEMAS[field["type"]](schema), f"{where}: {field['name']} is {field['type']}, not {schema}")
+
+
+def every_route_is_in_the_file_as_the_server_enforces_it_and_no_other():
+    routes, operations = server_routes(), file_operations(openapi())
+    expect(set(routes) == set(operations), f"routes differ: {set(routes) ^ set(operations)}")
+    for key, route in routes.items():
+        operation, where = operations[key], " ".join(key)
+        parameters = operation.get("parameters", [])
+        in_path = [p["name"] for p in parameters if p["in"] == "path"]
+        expect(in_path == re.findall(r"{(\w+)}", key[1]), f"{where}: path parameters {in_path}")
+        fields_differ(where, route["query"], {p["name"]: (p["schema"], p["required"]) for p in parameters if p["in"] == "query"})
+        body = body_schema(operation)
+        required = set(body.get("required", []))
+        fields_differ(where, route["body"], {name: (s, name in required) for name, s in body["properties"].items()})
+        if route["body"]:
+            expect(body["additionalProperties"] is False, f"{where}: unknown fields are refused")
+            expect(operation["requestBody"]["required"] == bool(required), f"{where}: requestBody.required")
+        statuses = set(operation["responses"]) - {"default"}
+        expect(statuses == set(route["statuses"].split()), f"{where}: statuses {sorted(statuses)}")
+
+
+def every_reference_in_the_file_resolves_and_every_schema_is_used():
+    document = openapi()
+    text = json.dumps(document)
+    for reference in set(re.findall(r'"\$ref": "#/([^"]+)"', text)):
+        at = document
+        for part in reference.split("/"):
+            expect(part in at, f"#/{reference} is not there")
+            at = at[part]
+    for name in document["components"]["schemas"]:
+        expect(f'#/components/schemas/{name}"' in text, f"nothing uses the schema {name}")
+    ids = [o["operationId"] for o in file_operations(document).values()]
+    expect(len(ids) == len(set(ids)), "an operationId twice")
+
+
+# ---- answers against their schemas ---------------------------------------------------------------------------------------
+
+class Checker:
+    """Calls the API and holds each answer against the file. Remembers what was seen."""
+
+    def __init__(self, api):
+        self.api, self.document, self.seen = api, openapi(), set()
+        self.patterns = [(m, path, re.compile("^" + re.sub(r"{\w+}", "[^/]+", path) + "$"))
+                         for m, path in file_operations(self.document)]
+
+    def resolve(self, schema):
+        while "$ref" in schema:
+            at = self.document
+            for part in schema["$ref"][2:].split("/"):
+                at = at[part]
+            schema = at
+        return schema
+
+    def operation(self, method, target):
+        path = target.partition("?")[0]
+        matches = [p for m, p, pattern in self.patterns if m == method.lower() and pattern.match(path)]
+        expect(matches, f"{method} {path} is not in the file")
+        return min(matches, key=lambda p: p.count("{"))
+
+    def call(self, method, target, body=None, status=200):
+        """Returns the answer; the status must be the one given and in the file."""
+        path = self.operation(method, target)
+        try:
+            found, answer = None, self.api.call(method, target, body)
+        except Refused as no:
+            found, answer = no.status, no.body
+        responses = self.document["paths"][path][method.lower()]["responses"]
+        expect((found or status) == status, f"{method} {target}: {found}, wanted {status}: {answer}")
+        expect(str(status) in responses or status >= 400, f"{method} {path}: {status} is not in the file")
+        self.seen.add((method.lower(), path, str(status)))
+        response = self.resolve(responses.get(str(status), responses["default"]))
+        for kind, content in response.get("content", {}).items():
+            if kind == "application/json":
+                self.match(answer, content["schema"], f"{method} {target}")
+        return answer
+
+    def match(self, value, schema, where):
+        schema = self.resolve(schema)
+        if value is None:
+            expect(schema.get("nullable"), f"{where} is null")
+            return
+        kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+        expect(type(value) is kinds[schema["type"]], f"{where}: {value!r} is no {schema['type']}")
+        if "enum" in schema:
+            expect(value in schema["enum"], f"{where}: {value!r} is not one of {schema['enum']}")
+        if schema.get("format") == "uuid":
+            expect(re.match(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", value), f"{where}: {value!r} is no uuid")
+        if schema.get("format") == "date-time":
+            expect(re.match(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", value), f"{where}: {value!r} is no time")
+        for item in value if isinstance(value, list) else ():
+            self.match(item, schema["items"], where + "[]")
+        if isinstance(value, dict):
+            self.match_object(value, schema, where)
+
+    def match_object(self, value, schema, where):
+        missing = set(schema.get("required", ())) - set(value)
+        expect(not missing, f"{where}: {missing} missing")
+        for key, member in value.items():
+            if key in schema["properties"]:
+                self.match(member, schema["properties"][key], f"{where}.{key}")
+            else:
+                expect(schema.get("additionalProperties"), f"{where}: {key} is not in the file")
+
+
+def walk_daemon(check):
+    for target in ("/v1/version", "/v1/health", "/v1/ready?wait=5", "/v1/stats", "/v1/events?limit=5", "/v1/pools",
+                   "/v1/volumes", "/v1/snapshots", "/v1/jobs"):
+        check.call("GET", target)
+    expect("oxbow_ready 1" in check.call("GET", "/metrics")["text"], "no oxbow_ready in /metrics")
+
+
+def walk_pools(check, directory):
+    path, disk = os.path.join(directory, "second"), {"path": os.path.join(directory, "second")}
+    body = {"name": "second", "path": path, "size_bytes": 64 * MIB, "id": new_id()}
+    check.call("POST", "/v1/pools", {"name": "second", "path": path}, status=404)
+    check.call("POST", "/v1/pools", body, status=201)
+    check.call("POST", "/v1/pools", body)
+    check.call("POST", "/v1/pools", {**body, "id": new_id()}, status=409)
+    check.call("GET", "/v1/pools/second")
+    check.call("GET", "/v1/pools/third", status=404)
+    check.call("POST", "/v1/pools/second/grow", {"size_bytes": 128 * MIB})
+    check.call("POST", "/v1/pools/third/grow", status=404)
+    check.call("POST", "/v1/pools/second/check")
+    check.call("POST", "/v1/pools/third/check", status=404)
+    check.call("POST", "/v1/volumes", {"name": "nowhere", "size_bytes": MIB}, status=400)  # which pool?
+    check.call("POST", "/v1/pools/second/export", status=204)
+    check.call("POST", "/v1/pools/second/export", status=404)
+    check.call("POST", "/v1/pools/import", {"path": path + ".not"}, status=404)
+    check.call("POST", "/v1/pools/import", disk, status=201)
+    check.call("POST", "/v1/pools/import", disk)
+    check.call("POST", "/v1/pools/second/export", status=204)
+
+
+def walk_volumes(check):
+    volume = {"name": "v", "size_bytes": 16 * MIB, "id": new_id(), "block_size_bytes": 4096, "pool": "default"}
+    check.call("POST", "/v1/volumes", volume, status=201)
+    check.call("POST", "/v1/volumes", volume)
+    check.call("POST", "/v1/volumes", {**volume, "id": new_id()}, status=409)
+    check.call("POST", "/v1/volumes", {**volume, "size_bytes": 4097}, status=400)
+    check.call("POST", "/v1/volumes", {**volume, "pool": "third"}, status=404)
+    check.call("GET", "/v1/volumes?pool=default")
+    check.call("GET", "/v1/volumes?pool=third", status=404)
+    check.call("GET", "/v1/volumes/default%2Fv")
+    check.call("GET", "/v1/volumes/w", status=404)
+    check.call("PATCH", "/v1/volumes/v", {"size_bytes": 32 * MIB})
+    check.call("PATCH", "/v1/volumes/w", {"name": "x"}, status=404)
+    check.call("POST", "/v1/volumes", {**volume, "name": "u", "id": new_id()}, status=201)
+    check.call("PATCH", "/v1/volumes/u", {"name": "v"}, status=409)
+    check.call("DELETE", "/v1/volumes/u", status=204)
+    check.call("DELETE", "/v1/volumes/u", status=404)
+    check.call("GET", "/v1/volumes/v/extents")
+    check.call("GET", "/v1/volumes/w/extents", status=404)
+
+
+def walk_snapshots(check):
+    snapshot = {"name": "s", "id": new_id()}
+    clone = {"name": "c", "id": new_id(), "size_bytes": 64 * MIB}
+    check.call("POST", "/v1/volumes/v/snapshots", snapshot, status=201)
+    check.call("POST", "/v1/volumes/v/snapshots", snapshot)
+    check.call("POST", "/v1/volumes/v/snapshots", {"name": "s"}, status=409)
+    check.call("POST", "/v1/volumes/w/snapshots", {"name": "s"}, status=404)
+    check.call("GET", "/v1/volumes/v/snapshots")
+    check.call("GET", "/v1/volumes/w/snapshots", status=404)
+    check.call("GET", "/v1/snapshots")
+    check.call("GET", "/v1/snapshots/v@s")
+    check.call("GET", "/v1/snapshots/v@t", status=404)
+    check.call("GET", "/v1/snapshots/v@s/usage")
+    check.call("GET", "/v1/snapshots/v@t/usage", status=404)
+    check.call("GET", "/v1/volumes/v/extents?since=s&limit=1")
+    check.call("POST", "/v1/snapshots/v@s/clone", clone, status=201)
+    check.call("POST", "/v1/snapshots/v@s/clone", clone)
+    check.call("POST", "/v1/snapshots/v@s/clone", {"name": "v"}, status=409)
+    check.call("POST", "/v1/snapshots/v@t/clone", {"name": "d"}, status=404)
+    check.call("POST", "/v1/volumes/c/flatten")
+    check.call("DELETE", "/v1/volumes/c/flatten")
+    check.call("POST", "/v1/volumes/w/flatten", status=404)
+    check.call("DELETE", "/v1/volumes/w/flatten", status=404)
+    check.call("POST", "/v1/volumes/v/revert", {"snapshot": "s", "head_id": new_id()})
+    check.call("POST", "/v1/volumes/v/revert", {"snapshot": "t"}, status=404)
+    check.call("PATCH", "/v1/snapshots/v@s", {"name": "r"})
+    check.call("PATCH", "/v1/snapshots/v@s", {"name": "r"}, status=404)
+    check.call("DELETE", "/v1/snapshots/v@r", status=204)
+    check.call("DELETE", "/v1/snapshots/v@r", status=404)
+
+
+def walk_jobs(check):
+    check.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 0})
+    check.call("GET", f"/v1/jobs/{new_id()}", status=404)
+    check.call("DELETE", f"/v1/jobs/{new_id()}", status=404)
+
+
+# Answers that need a disk to fail or fill, or a job to be caught running.
+NOT_WALKED = {"403", "507"}
+RARE = {("get", "/v1/ready", "503"), ("get", "/v1/jobs/{job}", "200"), ("delete", "/v1/jobs/{job}", "204"),
+        ("delete", "/v1/jobs/{job}", "409"), ("post", "/v1/pools/{pool}/export", "409"), ("post", "/v1/pools/import", "409"),
+        ("delete", "/v1/volumes/{volume}", "409"), ("post", "/v1/volumes/{volume}/flatten", "409"),
+        ("delete", "/v1/volumes/{volume}/flatten", "409"), ("post", "/v1/volumes/{volume}/revert", "409"),
+        ("patch", "/v1/snapshots/{snapshot}", "409"), ("delete", "/v1/snapshots/{snapshot}", "409")}
+
+
+def every_answer_has_the_form_the_file_gives_it():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        check = Checker(daemon.api)
+        walk_daemon(check)
+        walk_pools(check, directory)
+        walk_volumes(check)
+        walk_snapshots(check)
+        walk_jobs(check)
+        walk_daemon(check)
+        wanted = {(m, path, status) for (m, path), o in file_operations(check.document).items()
+                  for status in o["responses"] if status != "default" and status not in NOT_WALKED}
+        expect(not wanted - check.seen - RARE, f"never seen: {sorted(wanted - check.seen - RARE)}")
+
+
+# ---- HTTP's own corners ----------------------------------------------------------------------------------------------------
+
+def talk(daemon, data, limit_s=10):
+    """Send bytes as they are, and read until the server closes, or for so long."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.settimeout(limit_s)
+        s.connect(daemon.socket)
+        answer = b""
+        try:
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            while chunk := s.recv(65536):
+                answer += chunk
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            pass
+        return answer
+
+
+def refused_status(daemon, method, target, body):
+    try:
+        daemon.api.call(method, target, body)
+    except Refused as no:
+        return no.status
+    return None
+
+
+def a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        big = {"name": "x" * (2 * MIB)}
+        expect(refused_status(daemon, "POST", "/v1/volumes", big) == 413, "announced by its length")
+        pieces = b"".join(b"%x\r\n%s\r\n" % (65536, b"x" * 65536) for _ in range(32)) + b"0\r\n\r\n"
+        head = b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        expect(b" 413 " in talk(daemon, head + pieces).partition(b"\r\n")[0], "in chunks")
+        deep = b"[" * 100000
+        head = b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(deep)
+        expect(b" 400 " in talk(daemon, head + deep).partition(b"\r\n")[0], "deeply nested")
+        daemon.api.call("GET", "/v1/health")
+
+
+def what_is_not_http_harms_nothing():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        for data in (b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\0" * 100, b"GET / HTTP/9.9\r\n\r\n", b"x" * 200000,
+                     b"GET /v1/health HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+                     b"GET /" + b"a" * 10000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"):
+            talk(daemon, data, limit_s=0.5)  # half a request is waited for: half a minute
+        daemon.api.call("GET", "/v1/health")
+
+
+def clients_that_leave_while_they_wait_are_forgotten():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        before = daemon.api.call("GET", "/v1/stats")["process"]["open_files"]
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+                s.connect(daemon.socket)
+                s.sendall(b"GET /v1/events?after=9000000000000000&wait=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        harness.wait_until(lambda: daemon.api.call("GET", "/v1/stats")["process"]["open_files"] <= before + 1,
+                           "release of the connections", limit_s=10, every_s=0.1)
+
+
+def many_clients_at_once_are_all_answered():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        def make(i):
+            daemon.api.volume_create(f"v{i}", MIB)
+            daemon.api.snapshot_create(f"v{i}", "s")
+            daemon.api.volume_delete(f"v{i}")
+        with concurrent.futures.ThreadPoolExecutor(40) as threads:
+            list(threads.map(make, range(200)))
+        expect(not daemon.api.volumes(), "volumes are left")
+        daemon.pool_check()
+
+
+def events_arrive_while_somebody_waits_for_them():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        last = daemon.api.call("GET", "/v1/events")["next"]
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(daemon.api.call, "GET", f"/v1/events?after={last}&wait=30")
+            began = time.monotonic()
+            daemon.api.volume_create("v", MIB)
+            events = waiting.result()["events"]
+        expect(time.monotonic() - began < 5, "the waiting call was not woken")
+        expect(events[0]["event"] == "volume.created" and events[0]["id"] > last, f"{events[0]}")
+        daemon.kill()
+        daemon.start()
+        expect(daemon.api.call("GET", f"/v1/events?after={last}")["events"], "after a restart ids go on growing")
+
+
+def metrics_are_what_prometheus_reads():
+    line = re.compile(r'^[a-z_]+({[a-z]+="[^"]*"(,[a-z]+="[^"]*")*})? [0-9.e+-]+$')
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 64k", "-c", "flush", daemon.uri("v")], check=True,
+                       capture_output=True)
+        text = daemon.api.call("GET", "/metrics")["text"]
+        names = [l.split()[2] for l in text.splitlines() if l.startswith("# TYPE")]
+        expect(len(names) == len(set(names)), "a metric is declared twice")
+        for one in text.splitlines():
+            expect(one.startswith("# ") or line.match(one), f"no metric line: {one}")
+        counts = [int(n) for n in re.findall(r'_bucket{export="default/v",op="write",le="[^"]+"} (\d+)', text)]
+        expect(counts and counts == sorted(counts) and counts[-1] >= 1, f"write latency buckets: {counts}")
+
+
+def the_sockets_come_back_within_seconds_when_somebody_removes_them():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        for _ in range(2):
+            os.unlink(daemon.socket)
+            os.unlink(daemon.nbd)
+            harness.wait_until(lambda: os.path.exists(daemon.socket) and os.path.exists(daemon.nbd), "new socket files")
+            daemon.api.volume("v")
+            subprocess.run(["nbdinfo", "--size", daemon.uri("v")], check=True, capture_output=True)
+
+
+# ---- pools that move ---------------------------------------------------------------------------------------------------------
+
+def make_pool(daemon, path, name):
+    return daemon.api.call("POST", "/v1/pools", {"path": path, "name": name, "size_bytes": 64 * MIB, "id": new_id()})
+
+
+def condition_of(daemon, pool):
+    conditions = daemon.api.call("GET", f"/v1/pools/{pool}")["conditions"]
+    return conditions[0]["reason"] if conditions else None
+
+
+def a_moved_disk_is_found_where_scan_allows_and_its_new_place_is_remembered():
+    with harness.scratch_dir() as directory:
+        os.mkdir(f"{directory}/disks")
+        with harness.running_daemon(directory, "--scan", f"{directory}/disks") as daemon:
+            make_pool(daemon, f"{directory}/old", "p")
+            daemon.kill()
+            os.rename(f"{directory}/old", f"{directory}/disks/new")
+            daemon.start()
+            expect(daemon.api.call("GET", "/v1/pools/p")["path"] == f"{directory}/disks/new", "not found")
+            daemon.kill()
+            daemon.arguments = []
+            daemon.start()
+
+
+def two_disks_of_one_uuid_are_refused_and_one_may_be_chosen():
+    with harness.scratch_dir() as directory:
+        os.mkdir(f"{directory}/disks")
+        with harness.running_daemon(directory, "--scan", f"{directory}/disks") as daemon:
+            make_pool(daemon, f"{directory}/old", "p")
+            subprocess.run(["cp", "--sparse=always", f"{directory}/old", f"{directory}/disks/a"], check=True)
+            error = refusal_error(daemon, f"{directory}/disks/a")
+            expect(error == "EXISTS", f"the copy of an open pool: {error}")
+            daemon.kill()
+            os.rename(f"{directory}/old", f"{directory}/disks/b")
+            daemon.process = daemon.spawn()
+            harness.wait_until(lambda: is_answering(daemon) and condition_of(daemon, "p") == "DuplicateUuid", "the condition")
+            daemon.api.call("POST", "/v1/pools/import", {"path": f"{directory}/disks/b"})
+            daemon.wait_ready()
+
+
+def refusal_error(daemon, path):
+    try:
+        daemon.api.call("POST", "/v1/pools/import", {"path": path})
+    except Refused as no:
+        return no.error
+    return None
+
+
+def is_answering(daemon):
+    try:
+        return daemon.api.call("GET", "/v1/health")
+    except Gone:
+        return False
+
+
+def a_disk_that_holds_another_pool_now_is_not_opened_for_the_first():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        make_pool(daemon, f"{directory}/one", "one")
+        make_pool(daemon, f"{directory}/two", "two")
+        daemon.api.call("POST", "/v1/pools/two/export")
+        daemon.kill()
+        os.rename(f"{directory}/two", f"{directory}/one")
+        daemon.process = daemon.spawn()
+        harness.wait_until(lambda: is_answering(daemon) and condition_of(daemon, "one") == "WrongDisk", "the condition")
+        expect(refused_status(daemon, "GET", "/v1/volumes/v", None) == 503, "its volumes are not ready, rather than unknown")
+        daemon.api.call("POST", "/v1/pools/one/export")
+        daemon.api.call("POST", "/v1/pools/import", {"path": f"{directory}/one"})
+        expect([p["name"] for p in daemon.api.pools()] == ["two"], "the disk is pool two")
+
+
+def a_list_of_pools_that_cannot_be_read_is_kept_and_said():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        make_pool(daemon, f"{directory}/one", "one")
+        daemon.kill()
+        listing = f"{daemon.data_dir}/pools.json"
+        with open(listing, "w", encoding="utf-8") as file:
+            file.write("{ nonsense")
+        daemon.process = daemon.spawn()
+        harness.wait_until(lambda: is_answering(daemon), "answers")
+        reasons = not_ready(daemon)
+        harness.wait_until(lambda: "KnownPoolsUnreadable" in not_ready(daemon), f"the reason, instead of {reasons}")
+        expect(refused_status(daemon, "POST", "/v1/pools/import", {"path": f"{directory}/one"}) == 503, "import")
+        with open(listing, encoding="utf-8") as file:
+            expect(file.read() == "{ nonsense", "it was written over")
+        daemon.kill()
+        os.unlink(listing)
+        daemon.start()
+        daemon.api.call("POST", "/v1/pools/import", {"path": f"{directory}/one"})
+
+
+def not_ready(daemon):
+    try:
+        daemon.api.call("GET", "/v1/ready")
+    except Refused as no:
+        return [reason["reason"] for reason in no.body["reasons"]]
+    return []
+
+
+TESTS = [
+    every_route_is_in_the_file_as_the_server_enforces_it_and_no_other,
+    every_reference_in_the_file_resolves_and_every_schema_is_used,
+    every_answer_has_the_form_the_file_gives_it,
+    a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on,
+    what_is_not_http_harms_nothing,
+    clients_that_leave_while_they_wait_are_forgotten,
+    many_clients_at_once_are_all_answered,
+    events_arrive_while_somebody_waits_for_them,
+    metrics_are_what_prometheus_reads,
+    the_sockets_come_back_within_seconds_when_somebody_removes_them,
+    a_moved_disk_is_found_where_scan_allows_and_its_new_place_is_remembered,
+    two_disks_of_one_uuid_are_refused_and_one_may_be_chosen,
+    a_disk_that_holds_another_pool_now_is_not_opened_for_the_first,
+    a_list_of_pools_that_cannot_be_read_is_kept_and_said,
+]
+
+if __name__ == "__main__":
+    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
