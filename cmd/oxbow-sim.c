@@ -149,11 +149,12 @@ static void worker_start(struct worker *w)
 {
 	fflush(stdout);
 	fflush(stderr);
-	w->pid = fork();
-	if (w->pid == 0) {
+	pid_t pid = fork();
+	if (pid == 0) {
 		self = w;
 		worker_main();
 	}
+	w->pid = pid; /* by the parent: the memory is shared */
 }
 
 /* ---- the parent -------------------------------------------------------------------------------------------------------------- */
@@ -315,6 +316,7 @@ enum {
 	OPT_STATE,
 	OPT_KEEP,
 	OPT_HASH,
+	OPT_EVENTS,
 	OPT_MUTANTS,
 	OPT_MUTANT,
 	OPT_LIST_FAULTS,
@@ -328,6 +330,7 @@ static const struct option long_options[] = {
 	{"states", required_argument, NULL, OPT_STATES},
 	{"state", required_argument, NULL, OPT_STATE},
 	{"keep-going", no_argument, NULL, OPT_KEEP},
+	{"events", required_argument, NULL, OPT_EVENTS},
 	{"hash", no_argument, NULL, OPT_HASH},
 	{"mutants", no_argument, NULL, OPT_MUTANTS},
 	{"mutant", required_argument, NULL, OPT_MUTANT},
@@ -372,6 +375,9 @@ static void option_take(int opt, const char *text)
 		break;
 	case OPT_KEEP:
 		options.keep_going = true;
+		break;
+	case OPT_EVENTS:
+		run_event_lines = (uint32_t)strtoul(text, NULL, 10);
 		break;
 	case OPT_HASH:
 		options.print_hash = true;

@@ -91,7 +91,7 @@ static struct alt_set *set_open(struct content *c, uint64_t sector)
 	if (!set) {
 		set = c->sets[sector] = mem_alloc(set_bytes(4));
 		*set = (struct alt_set){.count = 1, .capacity = 4};
-		set->alts[0] = (struct alt){c->tags[sector], 0, 0, NEVER};
+		set->alts[0] = (struct alt){c->tags[sector], 0, 0, NEVER, false};
 		open_add(c, sector);
 	} else if (set->count == set->capacity) {
 		set->capacity *= 2;
@@ -130,7 +130,7 @@ void content_write_begin(struct content *c, uint64_t first, uint64_t count, uint
 	assert(first + count <= c->sector_count);
 	for (uint64_t s = first; s < first + count; s++) {
 		struct alt_set *set = set_open(c, s);
-		set->alts[set->count++] = (struct alt){tag, now, NEVER, NEVER};
+		set->alts[set->count++] = (struct alt){tag, now, NEVER, NEVER, false};
 	}
 	touch(c, first, count, now);
 }
@@ -148,15 +148,12 @@ static struct alt *alt_submitted_at(struct alt_set *set, uint64_t submitted)
 /* The write is answered: what was done before it was handed in is past. */
 static void set_supersede(struct alt_set *set, uint64_t submitted, uint64_t now, bool durable)
 {
-	for (uint32_t i = 0; i < set->count;) {
+	for (uint32_t i = 0; i < set->count; i++) {
 		struct alt *a = &set->alts[i];
 		bool past = a->done < submitted && a->submitted != submitted;
 		if (past && a->superseded == NEVER)
 			a->superseded = now;
-		if (past && durable)
-			alt_remove(set, i);
-		else
-			i++;
+		a->struck |= past && durable;
 	}
 }
 
@@ -178,10 +175,12 @@ void content_write_end(struct content *c, uint64_t first, uint64_t count, uint64
 	touch(c, first, count, now);
 }
 
-static void set_flushed(struct alt_set *set, uint64_t limit)
+static void set_flushed(struct alt_set *set, uint64_t submitted, uint64_t oldest_read)
 {
 	for (uint32_t i = 0; i < set->count;) {
-		if (set->alts[i].superseded <= limit)
+		struct alt *a = &set->alts[i];
+		a->struck |= a->superseded <= submitted;
+		if (a->struck && a->superseded <= oldest_read)
 			alt_remove(set, i);
 		else
 			i++;
@@ -191,11 +190,10 @@ static void set_flushed(struct alt_set *set, uint64_t limit)
 void content_flushed(struct content *c, uint64_t submitted, uint64_t oldest_read)
 {
 	size_t kept = 0;
-	uint64_t limit = u64_min(submitted, oldest_read);
 	for (size_t i = 0; i < c->open_count; i++) {
 		uint64_t sector = c->open[i];
 		if (c->sets[sector]) {
-			set_flushed(c->sets[sector], limit);
+			set_flushed(c->sets[sector], submitted, oldest_read);
 			set_close(c, sector);
 		}
 		if (c->sets[sector])
@@ -236,7 +234,8 @@ bool content_allows(const struct content *c, uint64_t sector, uint64_t tag, uint
 	if (!set)
 		return c->tags[sector] == tag;
 	for (uint32_t i = 0; i < set->count; i++) {
-		if (set->alts[i].tag == tag && set->alts[i].superseded >= since)
+		const struct alt *a = &set->alts[i];
+		if (a->tag == tag && (since == ANY_TIME ? !a->struck : a->superseded >= since))
 			return true;
 	}
 	return false;
@@ -260,8 +259,10 @@ struct content *content_snapshot(const struct content *from, uint64_t begin, uin
 		struct alt_set *set = c->sets[c->open[i]];
 		for (uint32_t k = 0; k < set->count; k++) {
 			struct alt *a = &set->alts[k];
-			if (a->superseded != NEVER && a->superseded >= begin)
+			if (a->superseded != NEVER && a->superseded >= begin) {
 				a->superseded = NEVER;
+				a->struck = false;
+			}
 			a->done = u64_min(a->done, now);
 		}
 	}
@@ -281,6 +282,7 @@ void content_describe(const struct content *c, uint64_t sector, char *text, size
 		used += (size_t)snprintf(text + used, size_bytes - used, "%s%llu (%s)", i ? ", " : "",
 					 (unsigned long long)(a->tag & 0xffffffffff),
 					 a->done == NEVER	  ? "in flight"
+					 : a->struck		  ? "struck out"
 					 : a->superseded != NEVER ? "superseded, not flushed"
 								  : "current");
 	}

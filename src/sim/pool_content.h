@@ -10,7 +10,8 @@
  *
  * Everything promised follows from these. A read handed in at s may return a value superseded after s. A kill leaves what is
  * current. A power cut leaves anything that is still listed. A flush handed in at t, answered, strikes out what was
- * superseded by t. A durable write (FUA) strikes out what was done before it was handed in.
+ * superseded by t. A durable write (FUA) strikes out what was done before it was handed in. What is struck out is kept for
+ * as long as a read under way may return it.
  */
 #ifndef OXBOW_SIM_POOL_CONTENT_H
 #define OXBOW_SIM_POOL_CONTENT_H
@@ -21,6 +22,7 @@
 
 struct alt {
 	uint64_t tag, submitted, done, superseded;
+	bool struck; /* not even a power cut brings it back; a read that began before may still return it */
 };
 
 struct alt_set {
@@ -51,14 +53,16 @@ enum content_answer { ANSWER_DONE, ANSWER_DURABLE, ANSWER_UNCHANGED, ANSWER_UNKN
 /* The answer to the write that was handed in at `submitted`. */
 void content_write_end(struct content *c, uint64_t first, uint64_t count, uint64_t submitted, uint64_t now,
 		       enum content_answer answer);
-/* A flush that was handed in at `submitted` was answered. Values that a read handed in at `oldest_read` may yet return stay. */
+/* A flush that was handed in at `submitted` was answered; the oldest read under way was handed in at `oldest_read`. */
 void content_flushed(struct content *c, uint64_t submitted, uint64_t oldest_read);
 /* A read handed in at `submitted` returned `tag`: with nothing in flight, that is the current value from now on. */
 void content_settle(struct content *c, uint64_t sector, uint64_t tag, uint64_t submitted, uint64_t now);
 /* Set the one value; forget all others. */
 void content_set(struct content *c, uint64_t sector, uint64_t tag);
 
-/* May the sector hold `tag`, counting values that were current at `since` or later? 0 counts all: after a power cut. */
+/* After a power cut, counting everything that is not struck out. */
+#define ANY_TIME 0
+/* May the sector hold `tag`, counting values that were current at `since` or later? NEVER: that are current now. */
 bool content_allows(const struct content *c, uint64_t sector, uint64_t tag, uint64_t since);
 /* May something in these 64 KiB have more than one value? */
 bool content_is_open(const struct content *c, uint64_t cluster);

@@ -3,8 +3,8 @@
 #include "sim/pool_content.h"
 #include "sim/pool_value.h"
 
-#define KILL  NEVER /* what a kill may leave: what is current */
-#define POWER 0	    /* what a power cut may leave: anything listed */
+#define KILL  NEVER    /* what a kill may leave: what is current */
+#define POWER ANY_TIME /* what a power cut may leave: anything listed */
 
 static uint64_t now;
 

@@ -104,7 +104,7 @@ OX_PRINTF(2, 3) static bool differs(struct checking *c, const char *format, ...)
 struct expected {
 	const char *what, *name;
 	const struct content *content;
-	uint64_t since;
+	uint64_t since; /* what was current then or later; after a power cut anything not struck out */
 };
 
 static bool check_sector(struct checking *c, const struct expected *e, const uint8_t *data, uint64_t sector,
@@ -113,7 +113,9 @@ static bool check_sector(struct checking *c, const struct expected *e, const uin
 	uint64_t tag = value_tag_of(data);
 	char found[120], allowed[200];
 	bool whole = value_is(data, sector, tag);
-	if (whole && content_allows(e->content, sector, tag, e->since)) {
+	bool allowed_now = content_allows(e->content, sector, tag, e->since);
+	if (whole &&
+	    (allowed_now || (c->check->power_cut && content_allows(e->content, sector, tag, ANY_TIME)))) {
 		if (learned)
 			content_set(learned, sector, tag);
 		return true;
@@ -169,12 +171,6 @@ static bool check_content(struct checking *c, const struct expected *e, const st
 	return ok;
 }
 
-/* A kill leaves what is current (or was, since a call under way began); a power cut anything not struck out. */
-static uint64_t since_for(const struct checking *c, uint64_t kill_since)
-{
-	return c->check->power_cut ? 0 : kill_since;
-}
-
 static struct model_snapshot *learn_snapshot(struct checking *c, const struct snapshot_info *info)
 {
 	if (!c->learned)
@@ -208,7 +204,7 @@ static bool check_snapshot(struct checking *c, const struct model_volume *v, con
 		return differs(c, "snapshot %s of %s has another volume or size", s->name, v->name);
 	bool appearing = s->presence == APPEARING;
 	struct expected e = {"snapshot", s->name, appearing ? v->content : s->content,
-			     since_for(c, appearing ? s->begin : NEVER)};
+			     appearing ? s->begin : NEVER};
 	struct model_snapshot *learned = learn_snapshot(c, &info);
 	return check_content(c, &e, &s->id, learned ? learned->content : NULL);
 }
@@ -258,9 +254,9 @@ static bool check_volume_facts(struct checking *c, const struct model_volume *v,
 
 /* A volume caught growing may have either size: what was added is zeroes. */
 static bool check_head(struct checking *c, const struct model_volume *v, const struct volume_info *info,
-		       const struct content *content, uint64_t since)
+		       const struct content *content)
 {
-	struct expected e = {"volume", v->name, content, since};
+	struct expected e = {"volume", v->name, content, NEVER};
 	struct content *resized = NULL;
 	if (info->size_bytes / VALUE_BYTES > content->sector_count) {
 		resized = content_copy(content);
@@ -286,7 +282,7 @@ static bool check_volume(struct checking *c, const struct model_volume *v)
 	if (!check_volume_facts(c, v, &info, reverted))
 		return false;
 	const struct content *content = reverted ? v->snapshots[v->reverting_to].content : v->content;
-	return check_head(c, v, &info, content, since_for(c, NEVER)) && check_snapshots(c, v);
+	return check_head(c, v, &info, content) && check_snapshots(c, v);
 }
 
 static void problem_note(void *ctx, const struct pool_problem *p)

@@ -18,10 +18,10 @@
 #define UNFLUSHED_MAX	 512u
 #define ALL_SUBSETS_MAX	 6u
 #define VIRTUAL_LIMIT_NS (7200 * NS_PER_S)
-#define TRACE_LINES	 80u
 
 void (*run_progress)(uint64_t seed, uint64_t state_id);
 bool run_is_quiet;
+uint32_t run_event_lines = 80;
 
 struct run {
 	const struct run_spec *spec;
@@ -111,7 +111,7 @@ static void events_print(const struct life *l)
 	for (const struct life *at = l; at; at = at->parent) {
 		if (at != l)
 			fprintf(stderr, "--- which began in ---\n");
-		sim_trace_print(at->sim, stderr, TRACE_LINES);
+		sim_trace_print(at->sim, stderr, run_event_lines);
 	}
 }
 

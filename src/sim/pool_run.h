@@ -33,6 +33,8 @@ extern void (*run_progress)(uint64_t seed, uint64_t state_id);
 
 /* Say nothing on stderr when a run fails. */
 extern bool run_is_quiet;
+/* How many of the last events to print. */
+extern uint32_t run_event_lines;
 /* For a signal handler: where the run was, and its last events to stderr. The process must be about to end. */
 void run_dying(char *where, size_t size_bytes);
 

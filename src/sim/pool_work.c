@@ -21,7 +21,7 @@ void work_init(struct work *w, struct sim *sim, struct pool *pool, struct model 
 	w->steps_left = profile->operations;
 	fmutex_init(&w->control);
 	group_init(&w->clients);
-	for (size_t i = 0; i < WORK_CLIENTS; i++)
+	for (size_t i = 0; i < ARRAY_COUNT(w->reading_since); i++)
 		w->reading_since[i] = NEVER;
 }
 
@@ -224,7 +224,7 @@ static void step_trim(struct client *c)
 static uint64_t oldest_read(const struct work *w)
 {
 	uint64_t oldest = NEVER;
-	for (size_t i = 0; i < WORK_CLIENTS; i++)
+	for (size_t i = 0; i < ARRAY_COUNT(w->reading_since); i++)
 		oldest = u64_min(oldest, w->reading_since[i]);
 	return oldest;
 }
@@ -482,10 +482,11 @@ static void control_snapshot(struct work *w)
 	s->presence = APPEARING;
 	s->id = new_id(w);
 	s->size_bytes = v->size_bytes;
-	s->begin = model_tick(w->model);
+	s->begin = w->reading_since[WORK_CLIENTS] = model_tick(w->model);
 	name_draw(w, s->name, sizeof(s->name), "s");
 	int err = snapshot_create(w->pool, &v->id, &s->id, s->name, &pause_ns);
 	uint64_t now = model_tick(w->model);
+	w->reading_since[WORK_CLIENTS] = NEVER;
 	if (control_answered(w, "op.snapshot", err, true, &undone)) {
 		s->presence = PRESENT;
 		s->content = content_snapshot(v->content, s->begin, now);

@@ -30,7 +30,8 @@ struct work {
 	struct fmutex control;
 	struct rt_group clients;
 	uint32_t steps_left;
-	uint64_t reading_since[WORK_CLIENTS]; /* NEVER: not reading */
+	uint64_t
+		reading_since[WORK_CLIENTS + 1]; /* NEVER: not reading; the last: a snapshot is being taken */
 	bool pool_failed; /* a device error stopped it, as it may when errors are expected */
 	char why[400];	  /* what went wrong; empty: nothing */
 };

@@ -177,7 +177,7 @@ struct sim *sim_new(uint64_t seed)
 	struct sim *sim = mem_zalloc(sizeof(*sim));
 	prng_seed(&sim->rng, seed);
 	sim->offload_ns = 50 * NS_PER_US;
-	sim->trace = mem_zalloc(TRACE_KEPT * sizeof(*sim->trace));
+	sim->trace = mem_alloc(TRACE_KEPT * sizeof(*sim->trace));
 	list_init(&sim->nodes);
 	net_init(sim);
 	return sim;

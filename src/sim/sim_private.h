@@ -16,7 +16,7 @@ struct trace_entry {
 	const char *what;
 };
 
-#define TRACE_KEPT 1024u
+#define TRACE_KEPT 4096u
 
 struct sim_cut {
 	struct sim_node *from, *to;

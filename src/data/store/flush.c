@@ -5,7 +5,8 @@
 #include "data/store/journal.h"
 #include "data/store/space.h"
 
-#define UNSETTLED_MAX	  4096u	   /* blocks: beyond this the settler does not wait for its time */
+#define UNSETTLED_SOON	  4096u	   /* blocks: beyond this the settler does not wait for its time ... */
+#define UNSETTLED_MAX	  16384u   /* ... and here first touches wait for it */
 #define SETTLE_AFTER_NS	  NS_PER_S /* so recovery never has many blocks to verify (S5) */
 #define UNSETTLED_BUCKETS 4096u
 
@@ -28,6 +29,7 @@ struct flush {
 
 	struct list defines; /* in flight, by seq */
 	uint64_t flushed_seq, settled_seq;
+	uint64_t durable_seq; /* records, whether or not they have their data */
 	struct fmutex settle_lock;
 
 	struct unsettled *buckets[UNSETTLED_BUCKETS];
@@ -176,6 +178,15 @@ int flush_defines_wait(struct flush *f, uint64_t seq)
 	return f->pool->failed ? OXE_FAILED : 0;
 }
 
+int flush_throttle(struct flush *f)
+{
+	while (!f->pool->failed && f->unsettled_blocks >= UNSETTLED_MAX) {
+		flush_ask(f);
+		waitq_wait(&f->done);
+	}
+	return f->pool->failed ? OXE_FAILED : 0;
+}
+
 bool flush_ahead_enter(struct flush *f, uint64_t layer, uint32_t index)
 {
 	struct unsettled *u = unsettled_find(f, layer, index);
@@ -214,6 +225,7 @@ static void flush_run(struct flush *f)
 		f->settled_seq = u64_max(f->settled_seq, mark);
 		journal_set_mark(pool->journal, f->flushed_seq);
 		forget_settled(f);
+		f->durable_seq = u64_max(f->durable_seq, written);
 		space_durable(pool->space, written);
 	}
 	waitq_wake_all(&f->done);
@@ -229,6 +241,12 @@ int flush_wait(struct flush *f)
 			flush_run(f);
 	}
 	return f->finished >= wanted ? 0 : OXE_FAILED;
+}
+
+int flush_records(struct flush *f, uint64_t seq)
+{
+	int err = journal_wait(f->pool->journal, seq);
+	return err || f->durable_seq >= seq ? err : flush_wait(f);
 }
 
 void flush_ask(struct flush *f)
@@ -281,7 +299,7 @@ static void settler_wait(struct flush *f)
 	while (!f->stopping && !f->asked && list_empty(&f->unsettled))
 		waitq_wait(&f->work); /* idle is idle */
 	uint64_t deadline_ns = rt_now_ns(f->pool->rt) + SETTLE_AFTER_NS;
-	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_MAX) {
+	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_SOON) {
 		if (!waitq_wait_until(&f->work, deadline_ns))
 			return;
 	}

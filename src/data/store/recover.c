@@ -6,10 +6,11 @@
  *     scan            how far the journal goes, and the newest flush mark in it
  *     replay          every record: prepare and apply, exactly as the live pool did
  *     verify          blocks whose last DEFINE lies past the mark: does the data on disk match a CRC? (S2)
- *     start           journal, flusher; REJECT records for the blocks that did not match; settle; checkpointer; jobs
+ *     reject          in memory, blocks that did not match
+ *     start           journal, flusher, checkpointer; make the verdict durable; jobs
  *
- * Being interrupted anywhere and starting again gives the same result: until `start` nothing is written, and after it only
- * records.
+ * Being interrupted anywhere and starting again gives the same result: until the verdict is durable nothing is written that
+ * the next recovery could take for something else, and after it the records in question are not looked at again.
  */
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -248,7 +249,7 @@ static int verify(struct recovery *r)
 	return r->err;
 }
 
-/* Say what was found, so that a later recovery need not find it again. Without a journal (read-only) only memory learns. */
+/* Take back in memory what did not arrive. No record says so: make_rejects_durable does. */
 static int reject(struct recovery *r, const struct tentative *t)
 {
 	struct pool *pool = r->pool;
@@ -258,14 +259,12 @@ static int reject(struct recovery *r, const struct tentative *t)
 				       .undefined = t->rejected & (uint16_t)~t->zero,
 				       .zero = t->rejected & t->zero};
 	struct pins pins;
-	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
-	if (!pool->options.read_only)
-		return record_do(pool, &record.head, false);
 	int err = record_prepare(pool, &record.head, &pins);
 	if (err)
 		return err;
 	err = record_apply(pool, 0, &record.head);
 	pins_release(&pins);
+	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
 	return err;
 }
 
@@ -314,18 +313,28 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 	return err ? err : journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
 }
 
+/* From here on nobody may look at those records again: what they describe may be overwritten in place. With nothing rejected
+ * a durable flush mark says that they need no proof. With something rejected only a checkpoint can, and a second one, so that
+ * the fallback superblock does not need them either. */
+static int make_verdict_durable(struct pool *pool, const struct journal_position *at)
+{
+	if (pool->recovery_blocks_rejected == 0)
+		return flush_settle(pool->flush, at->last_seq);
+	int err = checkpoint_wait(pool);
+	return err ? err : checkpoint_wait(pool);
+}
+
 static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
 {
 	struct pool *pool = r->pool;
-	if (pool->options.read_only)
-		return reject_all(r);
+	int err = reject_all(r);
+	if (err || pool->options.read_only)
+		return err;
 	journal_start(pool->journal, *at);
 	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
 	flush_start(pool->flush, s->replay_seq - 1);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
-	int err = reject_all(r);
-	if (!err)
-		err = flush_settle(pool->flush, u64_max(at->last_seq, journal_written_seq(pool->journal)));
+	err = make_verdict_durable(pool, at);
 	if (!err)
 		jobs_start(pool->jobs);
 	return err;

@@ -366,6 +366,8 @@ static int write_prepare(struct write *w)
 	struct pool *pool = w->pool;
 	int err = checkpoint_throttle(pool);
 	if (!err)
+		err = flush_throttle(pool->flush);
+	if (!err)
 		err = journal_reserve(pool->journal, 2 * w->count);
 	if (err)
 		return err;
