@@ -6,10 +6,10 @@
  *     scan            how far the journal goes, and the newest flush mark in it
  *     replay          every record: prepare and apply, exactly as the live pool did
  *     verify          blocks whose last DEFINE lies past the mark: does the data on disk match a CRC? (S2)
- *     start           journal, flusher; REJECT records for the blocks that did not match; settle; checkpointer; jobs
+ *     start           forget the blocks that did not match, with a checkpoint if there are any; settle; jobs
  *
- * Being interrupted anywhere and starting again gives the same result: until `start` nothing is written, and after it only
- * records.
+ * Being interrupted anywhere and starting again gives the same result: until that checkpoint is durable nothing on disk has
+ * changed that the next start would read.
  */
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -43,6 +43,7 @@ struct tentative {
 struct recovery {
 	struct pool *pool;
 	uint64_t mark; /* records of blocks up to here need no proof */
+	uint64_t last_seq;
 	struct htab table;
 	struct list all;
 	struct list unverified;
@@ -248,7 +249,8 @@ static int verify(struct recovery *r)
 	return r->err;
 }
 
-/* Say what was found, so that a later recovery need not find it again. Without a journal (read-only) only memory learns. */
+/* Memory learns first. There must be no record of it: records reach the disk one after another, and a flush mark among them
+ * would vouch for blocks whose rejection is still to come. A checkpoint says all of it at once (start). */
 static int reject(struct recovery *r, const struct tentative *t)
 {
 	struct pool *pool = r->pool;
@@ -259,12 +261,10 @@ static int reject(struct recovery *r, const struct tentative *t)
 				       .zero = t->rejected & t->zero};
 	struct pins pins;
 	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
-	if (!pool->options.read_only)
-		return record_do(pool, &record.head, false);
 	int err = record_prepare(pool, &record.head, &pins);
 	if (err)
 		return err;
-	err = record_apply(pool, 0, &record.head);
+	err = record_apply(pool, r->last_seq, &record.head);
 	pins_release(&pins);
 	return err;
 }
@@ -317,13 +317,16 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
 {
 	struct pool *pool = r->pool;
-	if (pool->options.read_only)
-		return reject_all(r);
+	r->last_seq = at->last_seq;
+	int err = reject_all(r);
+	if (err || pool->options.read_only)
+		return err;
 	journal_start(pool->journal, *at);
 	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
 	flush_start(pool->flush, s->replay_seq - 1);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
-	int err = reject_all(r);
+	if (pool->recovery_blocks_rejected && !MUTANT(15))
+		err = checkpoint_wait(pool);
 	if (!err)
 		err = flush_settle(pool->flush, u64_max(at->last_seq, journal_written_seq(pool->journal)));
 	if (!err)
