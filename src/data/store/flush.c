@@ -27,7 +27,7 @@ struct flush {
 	struct waitq done, ahead_left, defined;
 
 	struct list defines; /* in flight, by seq */
-	uint64_t flushed_seq, settled_seq;
+	uint64_t flushed_seq, settled_seq, moved_seq;
 	struct fmutex settle_lock;
 
 	struct unsettled *buckets[UNSETTLED_BUCKETS];
@@ -217,6 +217,16 @@ static void flush_run(struct flush *f)
 		space_durable(pool->space, written);
 	}
 	waitq_wake_all(&f->done);
+}
+
+void flush_moved(struct flush *f, uint64_t seq)
+{
+	f->moved_seq = u64_max(f->moved_seq, seq);
+}
+
+bool flush_moves_are_durable(const struct flush *f)
+{
+	return f->moved_seq <= f->flushed_seq || MUTANT(16);
 }
 
 int flush_wait(struct flush *f)

@@ -258,6 +258,7 @@ static int merge_commit(struct merge *m, uint32_t *reserved)
 		cluster_hold_changed(&m->from[i], map_entry_view(m->leaf, m->index + i));
 		cluster_hold_changed(&m->to[i], map_entry_view(m->child_leaf, m->index + i));
 		seq = record_commit(pool, &m->records[i].head);
+		flush_moved(pool->flush, seq);
 		--*reserved;
 	}
 	pins_release(&pins);

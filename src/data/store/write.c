@@ -115,18 +115,21 @@ static int try_in_place(struct pool *pool, struct layer *head, const uint8_t *da
 	struct io_batch b;
 	struct cut cuts[BATCH];
 	uint32_t clusters[BATCH], count;
+	bool durable = flags & VOL_FUA, by_device = durable && flush_moves_are_durable(pool->flush);
 	int err = 1;
 	io_batch_init(&b, ios, BATCH);
 	if (in_place_enter_all(pool, head, data, offset_bytes, len_bytes, cuts, clusters, &count)) {
 		for (uint32_t i = 0; i < count; data += cuts[i++].len_bytes)
 			io_batch_add(&b, pool->disk, RT_IO_WRITE, (void *)(uintptr_t)data,
 				     place_bytes(clusters[i], &cuts[i]), cuts[i].len_bytes,
-				     flags & VOL_FUA ? RT_IO_FUA : 0);
+				     by_device && !MUTANT(17) ? RT_IO_FUA : 0);
 		io_batch_submit(&b);
 		err = io_batch_wait(&b);
 	}
 	while (count > 0)
 		inplace_leave(pool->ops, head, cuts[--count].index);
+	if (err == 0 && durable && !by_device)
+		err = flush_wait(pool->flush);
 	return err;
 }
 
