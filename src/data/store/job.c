@@ -400,24 +400,27 @@ static int flatten_cluster(struct jobs *j, struct layer *l, uint32_t index, uint
 		wanted |= r.masks[i];
 	if (!err && wanted)
 		err = cluster_read(pool, fixed_top, l->parent, index, wanted, buffer);
-	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER; block++) {
+	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER;) {
 		struct page *leaf;
 		uint64_t seq = 0;
-		if (!(wanted >> block & 1))
-			continue;
 		int leaf_err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
 		uint16_t defined = leaf_err ? 0 : map_entry_view(leaf, index)->defined;
 		if (!leaf_err)
 			page_unpin(leaf);
-		if (defined >> block & 1)
+		if (!((wanted & ~defined) >> block & 1)) {
+			block++;
 			continue;
+		}
 		unsigned last = block;
 		while (last + 1 < BLOCKS_PER_CLUSTER && (wanted & ~defined) >> (last + 1) & 1)
 			last++;
 		err = layer_define(pool, l, index, block_mask(block, last), buffer, &seq);
 		*last_seq = u64_max(*last_seq, seq);
 		spend(j, (last - block + 1) * POOL_BLOCK_BYTES);
-		block = last;
+		if (err != OXE_EXISTS ||
+		    MUTANT(18)) /* else a client wrote to one of them meanwhile: look again */
+			block = last + 1;
+		err = err == OXE_EXISTS ? 0 : err;
 	}
 	return err;
 }

@@ -437,7 +437,7 @@ int layer_define(struct pool *pool, struct layer *layer, uint32_t index, uint16_
 	int err = write_run(w);
 	*seq = p->seq;
 	free(w);
-	return err == OXE_EXISTS ? 0 : err;
+	return err;
 }
 
 static int write_all(struct vol *vol, const uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes,
