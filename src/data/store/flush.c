@@ -5,7 +5,8 @@
 #include "data/store/journal.h"
 #include "data/store/space.h"
 
-#define UNSETTLED_MAX	  4096u	   /* blocks: beyond this the settler does not wait for its time */
+#define UNSETTLED_SOON	  4096u	   /* blocks: beyond this the settler does not wait for its time ... */
+#define UNSETTLED_MAX	  16384u   /* ... and here first touches wait for it */
 #define SETTLE_AFTER_NS	  NS_PER_S /* so recovery never has many blocks to verify (S5) */
 #define UNSETTLED_BUCKETS 4096u
 
@@ -28,6 +29,7 @@ struct flush {
 
 	struct list defines; /* in flight, by seq */
 	uint64_t flushed_seq, settled_seq, moved_seq;
+	uint64_t durable_seq; /* records, whether or not they have their data */
 	struct fmutex settle_lock;
 
 	struct unsettled *buckets[UNSETTLED_BUCKETS];
@@ -150,7 +152,7 @@ void flush_free(struct flush *f)
 static uint64_t complete_seq(const struct flush *f)
 {
 	uint64_t written = journal_written_seq(f->pool->journal);
-	if (list_empty(&f->defines))
+	if (list_empty(&f->defines) || MUTANT(25))
 		return written;
 	return u64_min(written, list_first(&f->defines, struct define_op, link)->seq - 1);
 }
@@ -176,10 +178,19 @@ int flush_defines_wait(struct flush *f, uint64_t seq)
 	return f->pool->failed ? OXE_FAILED : 0;
 }
 
+int flush_throttle(struct flush *f)
+{
+	while (!f->pool->failed && f->unsettled_blocks >= UNSETTLED_MAX) {
+		flush_ask(f);
+		waitq_wait(&f->done);
+	}
+	return f->pool->failed ? OXE_FAILED : 0;
+}
+
 bool flush_ahead_enter(struct flush *f, uint64_t layer, uint32_t index)
 {
 	struct unsettled *u = unsettled_find(f, layer, index);
-	if (f->running || f->closing || !u || u->flushes_seen != f->begun)
+	if (f->running || f->closing || !u || (u->flushes_seen != f->begun && !MUTANT(28)))
 		return false;
 	f->ahead++;
 	return true;
@@ -211,9 +222,10 @@ static void flush_run(struct flush *f)
 	} else {
 		f->finished = number;
 		f->flushed_seq = u64_max(f->flushed_seq, complete);
-		f->settled_seq = u64_max(f->settled_seq, mark);
+		f->settled_seq = u64_max(f->settled_seq, MUTANT(26) ? complete : mark);
 		journal_set_mark(pool->journal, f->flushed_seq);
 		forget_settled(f);
+		f->durable_seq = u64_max(f->durable_seq, written);
 		space_durable(pool->space, written);
 	}
 	waitq_wake_all(&f->done);
@@ -226,12 +238,12 @@ void flush_moved(struct flush *f, uint64_t seq)
 
 bool flush_moves_are_durable(const struct flush *f)
 {
-	return f->moved_seq <= f->flushed_seq || MUTANT(16);
+	return f->moved_seq <= f->durable_seq || MUTANT(16);
 }
 
 int flush_wait(struct flush *f)
 {
-	uint64_t wanted = f->begun + 1;
+	uint64_t wanted = f->begun + (MUTANT(27) && f->running ? 0 : 1);
 	while (f->finished < wanted && !f->pool->failed) {
 		if (f->running || f->closing)
 			waitq_wait(&f->done);
@@ -239,6 +251,12 @@ int flush_wait(struct flush *f)
 			flush_run(f);
 	}
 	return f->finished >= wanted ? 0 : OXE_FAILED;
+}
+
+int flush_records(struct flush *f, uint64_t seq)
+{
+	int err = journal_wait(f->pool->journal, seq);
+	return err || f->durable_seq >= seq ? err : flush_wait(f);
 }
 
 void flush_ask(struct flush *f)
@@ -291,7 +309,7 @@ static void settler_wait(struct flush *f)
 	while (!f->stopping && !f->asked && list_empty(&f->unsettled))
 		waitq_wait(&f->work); /* idle is idle */
 	uint64_t deadline_ns = rt_now_ns(f->pool->rt) + SETTLE_AFTER_NS;
-	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_MAX) {
+	while (!f->stopping && !f->asked && f->unsettled_blocks < UNSETTLED_SOON) {
 		if (!waitq_wait_until(&f->work, deadline_ns))
 			return;
 	}

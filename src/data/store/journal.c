@@ -1,7 +1,7 @@
 /*
  * journal.c: see journal.h and journal_format.h.
  *
- * Block s of the ring is built in memory slot s % MEM_BLOCKS:
+ * Block s of the ring is built in memory slot s % mem_blocks:
  *
  *     tail ........ written ........ issued ........ open
  *       on disk, needed   |  being written  |  closed  |  being filled
@@ -15,11 +15,11 @@
 #include "base/log.h"
 #include "data/store/store.h"
 
-#define MEM_BLOCKS    256u
-#define WRITES_MAX    2u  /* at the device at once */
-#define WRITE_BLOCKS  64u /* in one of them */
-#define MARGIN_BLOCKS 4u  /* kept free in the ring for forced marks */
-#define SCAN_BLOCKS   64u
+#define MEM_BLOCKS_MAX 256u
+#define WRITES_MAX     2u  /* at the device at once */
+#define WRITE_BLOCKS   64u /* in one of them */
+#define MARGIN_BLOCKS  4u  /* kept free in the ring for forced marks */
+#define SCAN_BLOCKS    64u
 
 /* However records are packed, a block that is closed for lack of room holds at least so many of the largest. */
 #define RECORDS_PER_BLOCK (JOURNAL_PAYLOAD_BYTES / RECORD_BYTES_MAX)
@@ -33,7 +33,7 @@ struct write {
 
 struct journal {
 	struct pool *pool;
-	uint64_t block_count, incarnation;
+	uint64_t block_count, mem_blocks, incarnation;
 	uint64_t tail_seq, written_seq, issued_seq, open_seq;
 	uint64_t mark;
 	uint32_t chain;
@@ -50,7 +50,8 @@ struct journal *journal_new(struct pool *pool, uint64_t block_count)
 	struct journal *j = mem_zalloc(sizeof(*j));
 	j->pool = pool;
 	j->block_count = block_count;
-	j->memory = aligned_alloc(RT_IO_ALIGN, MEM_BLOCKS * JOURNAL_BLOCK_BYTES);
+	j->mem_blocks = u64_min(MEM_BLOCKS_MAX, block_count / 2);
+	j->memory = aligned_alloc(RT_IO_ALIGN, j->mem_blocks * JOURNAL_BLOCK_BYTES);
 	if (!j->memory)
 		abort(); /* as mem_alloc */
 	j->stopped = true;
@@ -70,7 +71,7 @@ void journal_free(struct journal *j)
 
 static uint8_t *slot(const struct journal *j, uint64_t seq)
 {
-	return j->memory + seq % MEM_BLOCKS * JOURNAL_BLOCK_BYTES;
+	return j->memory + seq % j->mem_blocks * JOURNAL_BLOCK_BYTES;
 }
 
 static uint64_t block_offset_bytes(uint64_t block_count, uint64_t seq)
@@ -94,8 +95,8 @@ static bool ring_has_room(const struct journal *j, uint32_t count, uint64_t marg
 static int wait_room(struct journal *j, uint32_t count, uint64_t margin)
 {
 	while (!j->pool->failed) {
-		bool ring = ring_has_room(j, count, margin);
-		if (ring && end_with(j, count) - j->written_seq < MEM_BLOCKS)
+		bool ring = ring_has_room(j, count, margin) || MUTANT(24);
+		if (ring && end_with(j, count) - j->written_seq < j->mem_blocks)
 			return 0;
 		if (!ring)
 			checkpoint_ask(j->pool);
@@ -242,7 +243,7 @@ static void issue_run(struct journal *j, struct write *w)
 {
 	uint64_t first = j->issued_seq + 1;
 	uint64_t run = u64_min(j->open_seq - first, WRITE_BLOCKS);
-	run = u64_min(run, MEM_BLOCKS - first % MEM_BLOCKS);
+	run = u64_min(run, j->mem_blocks - first % j->mem_blocks);
 	run = u64_min(run, j->block_count - first % j->block_count);
 	*w = (struct write){.journal = j, .first_seq = first, .block_count = run, .busy = true};
 	w->io = (struct rt_io){.disk = j->pool->disk,
@@ -355,7 +356,8 @@ static bool block_is_whole(const struct pool *pool, const uint8_t *image, uint64
 	return le32_get(h->magic) == JOURNAL_MAGIC && le64_get(h->seq) == seq &&
 	       memcmp(h->pool_id, &pool->ident.id, sizeof(h->pool_id)) == 0 &&
 	       le16_get(h->used_bytes) <= JOURNAL_PAYLOAD_BYTES &&
-	       le32_get(h->crc) == crc32c(crc32c(0, &no_crc, 4), image + 4, JOURNAL_BLOCK_BYTES - 4);
+	       (MUTANT(23) ||
+		le32_get(h->crc) == crc32c(crc32c(0, &no_crc, 4), image + 4, JOURNAL_BLOCK_BYTES - 4));
 }
 
 int journal_block_walk(const uint8_t *image, uint64_t seq, journal_record_fn *fn, void *ctx)
@@ -420,7 +422,8 @@ static int scan_forward(struct scan *s, struct journal_position *at, uint64_t en
 		if (err)
 			return err;
 		const struct journal_block_disk *h = (const void *)image;
-		if (!block_is_whole(s->pool, image, seq) || le32_get(h->prev_crc) != at->chain)
+		if (!block_is_whole(s->pool, image, seq) ||
+		    (le32_get(h->prev_crc) != at->chain && !MUTANT(22)))
 			return 0;
 		err = fn ? journal_block_walk(image, seq, fn, ctx) : 0;
 		if (err)
@@ -437,7 +440,7 @@ static int scan_forward(struct scan *s, struct journal_position *at, uint64_t en
 static int look_for_damage(struct scan *s, const struct journal_position *at)
 {
 	uint64_t missing = at->last_seq + 1;
-	uint64_t window = u64_min(2 * MEM_BLOCKS, s->block_count - 1);
+	uint64_t window = u64_min(2 * MEM_BLOCKS_MAX, s->block_count - 1);
 	for (uint64_t seq = missing + 1; seq < missing + window; seq++) {
 		const uint8_t *image;
 		if (scan_block(s, seq, &image))

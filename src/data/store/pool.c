@@ -40,6 +40,31 @@ static int fits(uint64_t disk_bytes, uint64_t *journal_bytes)
 	return disk_bytes < POOL_SIZE_MIN || disk_bytes < 4 * *journal_bytes ? OXE_TOOSMALL : 0;
 }
 
+/* A format of exactly this pool that was cut off while it wrote its superblock: the other slot is wiped, what there is of this
+ * one is generation 1, and no journal block was ever written. Nothing can have been stored in it. */
+static bool interrupted_format(struct rt_disk *disk, const struct uuid *id, uint8_t *image)
+{
+	const struct super_disk *s = (const void *)image;
+	const struct journal_block_disk *j = (const void *)image;
+	uint64_t first_block = JOURNAL_FIRST_CLUSTER * (uint64_t)POOL_CLUSTER_BYTES + JOURNAL_BLOCK_BYTES;
+	if (rt_disk_read(disk, image, SUPER_BYTES, 0) || !bytes_are_zero(image, SUPER_BYTES))
+		return false;
+	if (rt_disk_read(disk, image, SUPER_BYTES, SUPER_SLOT_BYTES) || le64_get(s->generation) != 1 ||
+	    memcmp(s->pool_id, id->b, sizeof(id->b)) != 0)
+		return false;
+	if (rt_disk_read(disk, image, JOURNAL_BLOCK_BYTES, first_block))
+		return false;
+	return memcmp(j->pool_id, id->b, sizeof(id->b)) != 0;
+}
+
+static bool may_start_over(struct rt_disk *disk, const struct uuid *id)
+{
+	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
+	bool may = image && interrupted_format(disk, id, image);
+	free(image);
+	return may;
+}
+
 /* 0: may be formatted; 1: already holds exactly this pool. */
 static int what_is_there(struct rt_disk *disk, const struct uuid *id, bool overwrite)
 {
@@ -49,7 +74,9 @@ static int what_is_there(struct rt_disk *disk, const struct uuid *id, bool overw
 		return 1;
 	if (err && err != OXE_NOTPOOL && err != OXE_CORRUPT && err != OXE_VERSION)
 		return err;
-	return err == OXE_NOTPOOL || overwrite ? 0 : OXE_OCCUPIED;
+	if (err == OXE_NOTPOOL || overwrite || (err == OXE_CORRUPT && may_start_over(disk, id)))
+		return 0;
+	return OXE_OCCUPIED;
 }
 
 static int write_first_super(struct rt_disk *disk, const struct pool_format_spec *spec,

@@ -6,10 +6,11 @@
  *     scan            how far the journal goes, and the newest flush mark in it
  *     replay          every record: prepare and apply, exactly as the live pool did
  *     verify          blocks whose last DEFINE lies past the mark: does the data on disk match a CRC? (S2)
- *     start           forget the blocks that did not match, with a checkpoint if there are any; settle; jobs
+ *     reject          in memory, blocks that did not match
+ *     start           journal, flusher, checkpointer; make the verdict durable; jobs
  *
- * Being interrupted anywhere and starting again gives the same result: until that checkpoint is durable nothing on disk has
- * changed that the next start would read.
+ * Being interrupted anywhere and starting again gives the same result: until the verdict is durable nothing is written that
+ * the next recovery could take for something else, and after it the records in question are not looked at again.
  */
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -43,7 +44,6 @@ struct tentative {
 struct recovery {
 	struct pool *pool;
 	uint64_t mark; /* records of blocks up to here need no proof */
-	uint64_t last_seq;
 	struct htab table;
 	struct list all;
 	struct list unverified;
@@ -174,6 +174,8 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 		err = record_apply(pool, seq, record);
 		pins_release(&pins);
 		pool->recovery_records++;
+		if (!err && MUTANT(21))
+			err = record_apply(pool, seq, record);
 	}
 	if (err)
 		LOG_ERROR("pool.replay_failed", "a journal record contradicts the checkpoint",
@@ -187,7 +189,8 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 static bool matches(const struct tentative *t, unsigned block, uint32_t crc)
 {
 	for (uint32_t i = 0; i < t->count; i++) {
-		if (t->candidates[i].block == block && t->candidates[i].crc == crc)
+		if (t->candidates[i].block == block && t->candidates[i].crc == crc &&
+		    !(MUTANT(20) && i + 1 < t->count))
 			return true;
 	}
 	return false;
@@ -249,8 +252,7 @@ static int verify(struct recovery *r)
 	return r->err;
 }
 
-/* Memory learns first. There must be no record of it: records reach the disk one after another, and a flush mark among them
- * would vouch for blocks whose rejection is still to come. A checkpoint says all of it at once (start). */
+/* Take back in memory what did not arrive. No record says so: make_rejects_durable does. */
 static int reject(struct recovery *r, const struct tentative *t)
 {
 	struct pool *pool = r->pool;
@@ -260,12 +262,12 @@ static int reject(struct recovery *r, const struct tentative *t)
 				       .undefined = t->rejected & (uint16_t)~t->zero,
 				       .zero = t->rejected & t->zero};
 	struct pins pins;
-	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
 	int err = record_prepare(pool, &record.head, &pins);
 	if (err)
 		return err;
-	err = record_apply(pool, r->last_seq, &record.head);
+	err = record_apply(pool, 0, &record.head);
 	pins_release(&pins);
+	pool->recovery_blocks_rejected += (unsigned)__builtin_popcount(t->rejected);
 	return err;
 }
 
@@ -310,14 +312,26 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 		.last_seq = s->replay_seq - 1, .chain = s->replay_chain, .settled_seq = s->replay_seq - 1};
 	*at = start;
 	int err = journal_scan(pool, s->journal_blocks, at, UINT64_MAX, NULL, NULL);
-	r->mark = at->settled_seq;
+	r->mark = MUTANT(19) ? UINT64_MAX : at->settled_seq;
 	return err ? err : journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
+}
+
+/* From here on nobody may look at those records again: what they describe may be overwritten in place. With nothing rejected
+ * a durable flush mark says that they need no proof. With something rejected only a checkpoint can, and a second one, so that
+ * the fallback superblock does not need them either. */
+static int make_verdict_durable(struct pool *pool, const struct journal_position *at)
+{
+	if (MUTANT(15))
+		return 0;
+	if (pool->recovery_blocks_rejected == 0)
+		return flush_settle(pool->flush, at->last_seq);
+	int err = checkpoint_wait(pool);
+	return err ? err : checkpoint_wait(pool);
 }
 
 static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
 {
 	struct pool *pool = r->pool;
-	r->last_seq = at->last_seq;
 	int err = reject_all(r);
 	if (err || pool->options.read_only)
 		return err;
@@ -325,10 +339,7 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
 	flush_start(pool->flush, s->replay_seq - 1);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
-	if (pool->recovery_blocks_rejected && !MUTANT(15))
-		err = checkpoint_wait(pool);
-	if (!err)
-		err = flush_settle(pool->flush, u64_max(at->last_seq, journal_written_seq(pool->journal)));
+	err = make_verdict_durable(pool, at);
 	if (!err)
 		jobs_start(pool->jobs);
 	return err;

@@ -14,6 +14,7 @@
 
 struct answer {
 	uint64_t layer;	      /* 0: empty */
+	uint64_t era;	      /* of the cache when it was put in; another: empty */
 	uint32_t index, used; /* used: a clock for replacement */
 	struct resolved resolved;
 };
@@ -22,7 +23,7 @@ struct resolve_cache {
 	struct answer *answers;
 	size_t set_count; /* power of two */
 	uint32_t clock;
-	uint64_t generation;
+	uint64_t era, generation;
 };
 
 struct resolve_cache *resolve_cache_new(uint64_t limit_bytes)
@@ -50,7 +51,7 @@ static const struct resolved *recall(struct resolve_cache *c, const struct layer
 {
 	struct answer *set = set_of(c, index);
 	for (unsigned i = 0; i < WAYS; i++) {
-		if (set[i].layer == l->number && set[i].index == index) {
+		if (set[i].layer == l->number && set[i].index == index && set[i].era == c->era) {
 			set[i].used = ++c->clock;
 			return &set[i].resolved;
 		}
@@ -58,14 +59,20 @@ static const struct resolved *recall(struct resolve_cache *c, const struct layer
 	return NULL;
 }
 
+static bool answer_is_live(const struct resolve_cache *c, const struct answer *a)
+{
+	return a->layer && a->era == c->era;
+}
+
 static void remember(struct resolve_cache *c, const struct layer *l, uint32_t index, const struct resolved *r)
 {
 	struct answer *set = set_of(c, index), *victim = set;
-	for (unsigned i = 1; i < WAYS && victim->layer; i++) {
-		if (!set[i].layer || set[i].used < victim->used)
+	for (unsigned i = 1; i < WAYS && answer_is_live(c, victim); i++) {
+		if (!answer_is_live(c, &set[i]) || set[i].used < victim->used)
 			victim = &set[i];
 	}
-	*victim = (struct answer){.layer = l->number, .index = index, .used = ++c->clock, .resolved = *r};
+	*victim = (struct answer){
+		.layer = l->number, .era = c->era, .index = index, .used = ++c->clock, .resolved = *r};
 }
 
 void resolve_forget(struct pool *pool, const struct layer *layer, uint32_t index)
@@ -84,7 +91,7 @@ void resolve_forget(struct pool *pool, const struct layer *layer, uint32_t index
 void resolve_forget_all(struct pool *pool)
 {
 	struct resolve_cache *c = pool->resolved;
-	memset(c->answers, 0, c->set_count * WAYS * sizeof(*c->answers));
+	c->era++;
 	c->generation++;
 }
 

@@ -297,7 +297,7 @@ static void piece_commit(struct write *w, struct piece *p)
 	if (p->cluster && p->cluster != cluster)
 		space_untake(pool->space, p->cluster); /* somebody else's piece of this cluster came first */
 	p->cluster = cluster;
-	if (!p->ahead)
+	if (!p->ahead || MUTANT(30))
 		piece_send(w, p, cluster);
 }
 
@@ -332,7 +332,7 @@ static int piece_wait(struct write *w, struct piece *p)
 {
 	struct pool *pool = w->pool;
 	int err = p->define ? journal_wait(pool->journal, p->seq) : 0;
-	if (p->ahead && !err)
+	if (p->ahead && !err && !MUTANT(30))
 		piece_send(w, p, p->cluster);
 	if (!p->ahead || !err) {
 		int io_err = io_batch_wait(&p->batch);
@@ -347,7 +347,7 @@ static void piece_finish(struct write *w, struct piece *p, int err)
 {
 	struct pool *pool = w->pool;
 	if (p->committed && p->define) {
-		if (!err)
+		if (!err && !MUTANT(31))
 			unsettled_add(pool->flush, w->head->number, p->cut.index, p->define, p->seq);
 		flush_define_end(pool->flush, &p->op);
 	}
@@ -368,6 +368,8 @@ static int write_prepare(struct write *w)
 {
 	struct pool *pool = w->pool;
 	int err = checkpoint_throttle(pool);
+	if (!err)
+		err = flush_throttle(pool->flush);
 	if (!err)
 		err = journal_reserve(pool->journal, 2 * w->count);
 	if (err)
@@ -455,7 +457,7 @@ static int write_all(struct vol *vol, const uint8_t *data, uint64_t offset_bytes
 		offset_bytes += done_bytes;
 		len_bytes -= done_bytes;
 	}
-	return flags & VOL_FUA ? flush_wait(vol->pool->flush) : 0;
+	return flags & VOL_FUA && !MUTANT(29) ? flush_wait(vol->pool->flush) : 0;
 }
 
 int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags)
