@@ -63,7 +63,9 @@ static enum piece_kind classify(struct pool *pool, const struct layer *head, con
 				const struct map_entry *e, uint64_t *settle_seq)
 {
 	uint16_t stored = data_blocks(e) & c->mask;
-	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, stored, settle_seq);
+	/* Of all blocks, not only the stored ones: one that was zeroed since may come back if a power cut takes the ZERO, and then
+	 * its unsettled record must find its data, not ours. */
+	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, c->mask, settle_seq);
 	if (unsettled && !MUTANT(5))
 		return PIECE_AHEAD;
 	return stored == c->mask ? PIECE_IN_PLACE : PIECE_FIRST;
