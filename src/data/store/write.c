@@ -389,6 +389,7 @@ static int write_prepare(struct write *w)
 
 static int write_run(struct write *w)
 {
+	uint64_t settle_seq = 0;
 	int err = write_prepare(w);
 	if (!err) {
 		for (uint32_t i = 0; i < w->count; i++)
@@ -397,10 +398,16 @@ static int write_run(struct write *w)
 	for (uint32_t i = 0; i < w->count; i++) {
 		struct piece *p = &w->pieces[i];
 		int piece_err = p->committed ? piece_wait(w, p) : err;
+		if (p->committed && p->ahead && piece_err)
+			settle_seq = p->seq;
 		piece_finish(w, p, piece_err);
 		err = err ? err : piece_err;
 	}
 	journal_unreserve(w->pool->journal, w->reserved);
+	/* An ahead write that failed half-way fits none of the CRCs, and what it was to replace had been promised: nobody may
+	 * compare any more. */
+	if (settle_seq && !w->pool->failed && flush_settle(w->pool->flush, settle_seq))
+		return OXE_FAILED;
 	return err;
 }
 
