@@ -8,7 +8,7 @@
 #include "data/engine/pool_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
-#include "data/frontend/nbd/nbd_testclient.h"
+#include "data/frontend/nbd/nbd_client_double.h"
 #include "data/engine/engine_testrt.h"
 
 #include <stdio.h>
@@ -102,12 +102,13 @@ static uint8_t *pattern(size_t len_bytes, uint64_t seed)
 
 /* ---- handshake ----------------------------------------------------------------------------------------------------------- */
 
-static const struct option_reply *find_info(const struct option_reply *replies, size_t count, uint16_t type)
+/* The data of the information `type`, which must be among the replies. */
+static const void *find_info(const struct option_reply *replies, size_t count, uint16_t type)
 {
 	for (size_t i = 0; i < count; i++)
 		if (replies[i].type == NBD_REP_INFO && be16_get(*(be16 *)replies[i].data) == type)
-			return &replies[i];
-	return NULL;
+			return replies[i].data;
+	test_fail(__FILE__, __LINE__, "no information of type %u", type);
 }
 
 WITH_SERVER(info_tells_size_flags_block_sizes_and_what_else_was_asked)
@@ -122,18 +123,18 @@ WITH_SERVER(info_tells_size_flags_block_sizes_and_what_else_was_asked)
 		client_option_reply(&c, &r[n]);
 	while (r[n++].type == NBD_REP_INFO);
 	CHECK_EQ(r[n - 1].type, NBD_REP_ACK);
-	const struct nbd_info_export_wire *e = (void *)find_info(r, n, NBD_INFO_EXPORT)->data;
+	const struct nbd_info_export_wire *e = find_info(r, n, NBD_INFO_EXPORT);
 	CHECK_EQ(be64_get(e->size), SIZE);
 	CHECK_EQ(be16_get(e->flags), NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
 					     NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES |
 					     NBD_FLAG_SEND_DF | NBD_FLAG_CAN_MULTI_CONN |
 					     NBD_FLAG_SEND_CACHE | NBD_FLAG_SEND_FAST_ZERO);
-	const struct nbd_info_block_size_wire *b = (void *)find_info(r, n, NBD_INFO_BLOCK_SIZE)->data;
+	const struct nbd_info_block_size_wire *b = find_info(r, n, NBD_INFO_BLOCK_SIZE);
 	CHECK_EQ(be32_get(b->minimum), 512);
 	CHECK_EQ(be32_get(b->preferred), 4096);
 	CHECK_EQ(be32_get(b->maximum), 32 * MiB);
-	CHECK_STR((char *)find_info(r, n, NBD_INFO_NAME)->data + 2, "tank/disk");
-	CHECK_STR((char *)find_info(r, n, NBD_INFO_DESCRIPTION)->data + 2, "Oxbow volume tank/disk");
+	CHECK_STR((const char *)find_info(r, n, NBD_INFO_NAME) + 2, "tank/disk");
+	CHECK_STR((const char *)find_info(r, n, NBD_INFO_DESCRIPTION) + 2, "Oxbow volume tank/disk");
 	client_go(&c, "disk"); /* INFO began nothing: options go on */
 	client_disconnect(&c);
 }
