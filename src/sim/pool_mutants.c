@@ -9,7 +9,7 @@ const struct pool_mutant pool_mutants[] = {
 	{3, "the resolve cache is not told of changes"},
 	{4, "the resolve cache forgets to keep what the root says"},
 	{5, "unsettled blocks are overwritten in place"},
-	{6, "a zeroed block stays in the table of unsettled ones"},
+	{6, "a zeroed block leaves the table of unsettled ones before its ZERO is durable"},
 	{7, "a checkpoint does not wait for the data of its DEFINEs"},
 	{8, "a checkpoint writes its superblock without a flush before"},
 	{9, "the journal is released up to the newest superblock: the fallback has none"},

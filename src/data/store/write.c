@@ -63,7 +63,9 @@ static enum piece_kind classify(struct pool *pool, const struct layer *head, con
 				const struct map_entry *e, uint64_t *settle_seq)
 {
 	uint16_t stored = data_blocks(e) & c->mask;
-	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, stored, settle_seq);
+	/* Of all blocks, not only the stored ones: one that was zeroed since may come back if a power cut takes the ZERO, and then
+	 * its unsettled record must find its data, not ours. */
+	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, c->mask, settle_seq);
 	if (unsettled && !MUTANT(5))
 		return PIECE_AHEAD;
 	return stored == c->mask ? PIECE_IN_PLACE : PIECE_FIRST;
@@ -387,6 +389,7 @@ static int write_prepare(struct write *w)
 
 static int write_run(struct write *w)
 {
+	uint64_t settle_seq = 0;
 	int err = write_prepare(w);
 	if (!err) {
 		for (uint32_t i = 0; i < w->count; i++)
@@ -395,10 +398,16 @@ static int write_run(struct write *w)
 	for (uint32_t i = 0; i < w->count; i++) {
 		struct piece *p = &w->pieces[i];
 		int piece_err = p->committed ? piece_wait(w, p) : err;
+		if (p->committed && p->ahead && piece_err)
+			settle_seq = p->seq;
 		piece_finish(w, p, piece_err);
 		err = err ? err : piece_err;
 	}
 	journal_unreserve(w->pool->journal, w->reserved);
+	/* An ahead write that failed half-way fits none of the CRCs, and what it was to replace had been promised: nobody may
+	 * compare any more. */
+	if (settle_seq && !w->pool->failed && flush_settle(w->pool->flush, settle_seq))
+		return OXE_FAILED;
 	return err;
 }
 
