@@ -69,13 +69,30 @@ static void summary_print(const char *noun)
 	}
 }
 
+/* Every option any of the verbs takes, once. */
+static void options_summary(const char *noun)
+{
+	unsigned taken = 0;
+	for (size_t i = 0; i < verb_count; i++)
+		taken |= noun && strcmp(noun, verbs[i].noun) != 0 ? 0 : verbs[i].options;
+	printf("\nOptions of these:");
+	for (int i = 0; i < OPT_COUNT; i++) {
+		bool told = (i == OPT_WAIT_S && taken & OPT(WAIT)) || (i == OPT_AFTER && taken & OPT(SINCE));
+		if (taken & 1u << i && !told)
+			printf(" --%s", option_texts[i].name);
+	}
+	printf("\n");
+}
+
 static void general_help(const char *noun)
 {
 	printf("Usage: oxbow [-s SOCKET] [-o table|json] [-q] %s ...\n\n", noun ? noun : "NOUN VERB");
 	summary_print(noun);
+	options_summary(noun);
 	printf("\n  -s, --socket PATH     the daemon's socket [$OXBOW_SOCKET, or " DEFAULT_SOCKET "]\n"
 	       "  -o, --output FORMAT   table, or json: what the API answered\n"
-	       "  -q, --quiet           lists: names only; else: nothing\n\n"
+	       "  -q, --quiet           lists: names only; else: nothing\n"
+	       "      --help, --version\n\n"
 	       "'oxbow NOUN VERB --help' tells more. A volume is named VOLUME or POOL/VOLUME, or by its "
 	       "uuid.\n"
 	       "Exit status: 0 done, 1 failed, 2 mistaken command, 3 no daemon reached.\n");

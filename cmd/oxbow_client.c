@@ -93,12 +93,12 @@ static time_t clock_s(void)
 }
 
 static void call_with_retries(struct client *c, const char *method, const char *url, const char *body,
-			      bool patient, struct answer *out)
+			      enum client_patience patience, struct answer *out)
 {
 	time_t end_s = clock_s() + CLIENT_RETRY_S;
 	CURLcode code = request_send(c, method, url, body, out);
-	bool was_connected = patient || is_lost(code);
-	while (code != CURLE_OK && was_connected && clock_s() < end_s) {
+	bool again = patience == CLIENT_PATIENT || (patience == CLIENT_RESEND && is_lost(code));
+	while (code != CURLE_OK && again && clock_s() < end_s) {
 		usleep(100 * 1000);
 		code = request_send(c, method, url, body, out);
 	}
@@ -107,13 +107,13 @@ static void call_with_retries(struct client *c, const char *method, const char *
 }
 
 void client_call(struct client *c, const char *method, const char *target, const struct js *body,
-		 bool patient, struct answer *out)
+		 enum client_patience patience, struct answer *out)
 {
 	struct text url = {0};
 	char *text = body ? js_print(body, false) : NULL;
 	*out = (struct answer){0};
 	text_printf(&url, "http://oxbow%s", target);
-	call_with_retries(c, method, text_get(&url), text, patient, out);
+	call_with_retries(c, method, text_get(&url), text, patience, out);
 	if (out->raw.len_bytes)
 		out->body = js_load(out->raw.data, out->raw.len_bytes);
 	text_free(&url);

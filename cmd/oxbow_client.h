@@ -26,9 +26,14 @@ struct answer {
 struct client *client_new(const char *socket_path);
 void client_free(struct client *client);
 const char *client_socket(const struct client *client);
-/* `body` may be NULL, and stays the caller's. `target` is encoded already. `patient`: also try again when nobody listens. */
+enum client_patience {
+	CLIENT_ONCE,	/* one try: the caller has a loop of its own */
+	CLIENT_RESEND,	/* send again when the connection was lost half way */
+	CLIENT_PATIENT, /* and also when nobody listens */
+};
+/* `body` may be NULL, and stays the caller's. `target` is encoded already. */
 void client_call(struct client *client, const char *method, const char *target, const struct js *body,
-		 bool patient, struct answer *out);
+		 enum client_patience patience, struct answer *out);
 void answer_free(struct answer *answer);
 /* Appends `text` percent-encoded, so that it may be one part of a path or a query's value. */
 void target_add(struct text *target, const char *text);

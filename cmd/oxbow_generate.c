@@ -67,6 +67,8 @@ static void man_print(void)
 	      ".TP\n.B \\-s, \\-\\-socket PATH\nThe daemon's socket.\n"
 	      ".TP\n.B \\-o, \\-\\-output table|json\nA table for people, or what the API answered.\n"
 	      ".TP\n.B \\-q, \\-\\-quiet\nLists print names only, changes print nothing.\n"
+	      ".TP\n.B \\-\\-help, \\-\\-version\nPrint that, and exit; with a noun and verb, what that "
+	      "takes.\n"
 	      ".SH COMMANDS\n",
 	      stdout);
 	for (size_t i = 0; i < verb_count; i++)

@@ -292,7 +292,7 @@ void job_follow(const struct cli *cli, const char *job_id, const char *label)
 	text_add(&target, "?wait=1");
 	for (bool running = true; running;) {
 		struct answer answer;
-		client_call(cli->client, "GET", text_get(&target), NULL, true, &answer);
+		client_call(cli->client, "GET", text_get(&target), NULL, CLIENT_PATIENT, &answer);
 		/* 503: the daemon was restarted and its pools are not open yet; the job goes on by itself. */
 		if (answer.status != 200 && answer.status != 404 && answer.status != 503)
 			fail_answer(cli, &answer);

@@ -37,7 +37,7 @@ static char *target_of(const char *before, const char *ref, const char *after)
 static struct answer ask(struct cli *cli, const char *method, char *target, struct js *body)
 {
 	struct answer answer;
-	client_call(cli->client, method, target, body, false, &answer);
+	client_call(cli->client, method, target, body, CLIENT_RESEND, &answer);
 	if (answer.status < 200 || answer.status > 299)
 		fail_answer(cli, &answer);
 	js_free(body);
@@ -295,21 +295,74 @@ static int volume_show(struct cli *cli)
 	return done(&a);
 }
 
+/* The space of a volume comes back layer by layer, and a layer's job has the layer's id: the head's and the snapshots'. */
+struct layers {
+	char (*ids)[UUID_TEXT_LEN + 1];
+	size_t count;
+};
+
+static void layer_add(struct layers *l, const char *id)
+{
+	l->ids = mem_realloc(l->ids, (l->count + 1) * sizeof(*l->ids));
+	snprintf(l->ids[l->count++], UUID_TEXT_LEN + 1, "%s", id);
+}
+
+static struct layers layers_of(struct cli *cli, const struct answer *volume)
+{
+	struct layers l = {0};
+	struct answer a = get(cli, "/v1/volumes/", js_path_text(volume->body, "id"), "/snapshots");
+	const struct js *snapshots = js_get(a.body, "snapshots");
+	layer_add(&l, js_path_text(volume->body, "head_id"));
+	for (size_t i = 0; i < js_length(snapshots); i++)
+		layer_add(&l, js_path_text(js_at(snapshots, i), "id"));
+	answer_free(&a);
+	return l;
+}
+
+static bool layers_have(const struct layers *l, const char *id)
+{
+	for (size_t i = 0; i < l->count; i++) {
+		if (strcmp(l->ids[i], id) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Follow one of the layers that has a job; false if none has one. One layer's end may make the next one's job. */
+static bool layer_follow(struct cli *cli, const struct layers *l)
+{
+	struct answer a = get(cli, "/v1/jobs", "", "");
+	const struct js *jobs = js_get(a.body, "jobs");
+	bool found = false;
+	for (size_t i = 0; i < js_length(jobs) && !found; i++) {
+		const char *id = js_path_text(js_at(jobs, i), "id");
+		found = layers_have(l, id);
+		if (found)
+			job_follow(cli, id, cli->args[0]);
+	}
+	answer_free(&a);
+	return found;
+}
+
 static int volume_delete(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
+	struct layers layers = {0};
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	bool agreed = confirm(cli, "Delete volume %s/%s (%s) and its %llu snapshots?",
 			      js_path_text(found.body, "pool"), js_path_text(found.body, "name"),
 			      size_of(&found, "size_bytes"),
 			      (unsigned long long)js_path_u64(found.body, "snapshot_count"));
+	if (agreed && cli->values[OPT_WAIT])
+		layers = layers_of(cli, &found);
 	answer_free(&found);
 	if (!agreed)
 		return EXIT_FAILED;
 	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, ""), NULL);
-	if (cli->values[OPT_WAIT])
-		job_follow(cli, id, cli->args[0]);
+	while (layers.count && layer_follow(cli, &layers))
+		;
+	free(layers.ids);
 	show_done(cli, &a, "volume %s deleted", cli->args[0]);
 	return done(&a);
 }
@@ -633,7 +686,7 @@ static size_t events_page(struct cli *cli, uint64_t *after, unsigned wait_s)
 	struct text target = {0};
 	struct answer a;
 	text_printf(&target, "/v1/events?after=%llu&wait=%u", (unsigned long long)*after, wait_s);
-	client_call(cli->client, "GET", text_get(&target), NULL, wait_s > 0, &a);
+	client_call(cli->client, "GET", text_get(&target), NULL, wait_s ? CLIENT_PATIENT : CLIENT_RESEND, &a);
 	if (a.status != 200)
 		fail_answer(cli, &a);
 	const struct js *list = js_get(a.body, "events");
@@ -687,7 +740,7 @@ static struct answer ready_ask(struct cli *cli, unsigned wait_s)
 	for (;;) {
 		snprintf(target, sizeof(target), "/v1/ready?wait=%u",
 			 (unsigned)u64_min((uint64_t)left_s, 30));
-		client_call(cli->client, "GET", target, NULL, false, &a);
+		client_call(cli->client, "GET", target, NULL, CLIENT_ONCE, &a);
 		left_s = end_s - clock_s();
 		if (a.status == 200 || left_s <= 0)
 			return a;
@@ -793,7 +846,7 @@ const struct verb verbs[] = {
 	{"pool", "show", "POOL", "show one pool, and what is wrong with it", NULL, 0, 0, 1, 1, pool_show},
 	{"pool", "grow", "POOL", "use the space a disk has gained, or extend a file to --size", NULL, OPT(SIZE), 0, 1, 1, pool_grow},
 	{"pool", "check", "POOL", "verify all metadata of an open pool",
-	 "Writes are held meanwhile. A pool without a daemon is checked with 'oxbowd --check PATH'.", 0, 0, 1, 1, pool_check},
+	 "Writes are held meanwhile. A pool that no daemon has open is checked by oxbowd itself, see oxbowd(8).", 0, 0, 1, 1, pool_check},
 
 	{"volume", "create", "NAME --size SIZE", "create a volume", NULL,
 	 OPT(SIZE) | OPT(POOL) | OPT(BLOCK_SIZE) | OPT(ID), OPT(SIZE), 1, 1, volume_create},

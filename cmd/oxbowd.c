@@ -140,6 +140,7 @@ static void rooms_make(struct daemon *d)
 	d->engines = engines_new(d->rt);
 	node.engines = d->engines;
 	node.platform = files_platform(&d->options);
+	node.platform.pool_evict = nbd_pool_evict;
 	d->node = node_new(&node);
 	node_hold(d->node, "start", "Starting", "the daemon is starting", "");
 	if (d->options.init_pool_path)

@@ -42,8 +42,10 @@ void daemon_log_start(const struct daemon_options *options, struct rt *rt, struc
 void data_dir_take(const char *path);
 struct node_platform files_platform(const struct daemon_options *options);
 
-/* In a fiber: serves the addresses and holds back readiness until each stands. Does not return before all were tried. */
+/* In a fiber: starts to serve the addresses, and holds back readiness until each stands. */
 void nbd_start(const struct daemon_options *options, struct node *node, struct engines *engines);
+/* For struct node_platform. */
+void nbd_pool_evict(void *ctx, const char *pool_name);
 
 /* Runs a reactor of its own; the exit status: 0 clean, 1 problems or unreadable. */
 int check_run(const struct daemon_options *options);

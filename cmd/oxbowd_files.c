@@ -16,7 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STATE_MAX_BYTES (1 * MiB)
+#define STATE_MAX_BYTES	 (1 * MiB)
+#define LOCK_TRIES	 100
+#define LOCK_INTERVAL_NS 10000000 /* 10 ms: a second in all */
 
 static const struct daemon_options *options;
 static uint64_t process_start_wall_ns;
@@ -59,6 +61,18 @@ static _Noreturn void lock_is_held(int fd, const char *dir)
 	exit(1);
 }
 
+/* A process that was killed a moment ago may not be quite gone. */
+static bool lock_take(int fd)
+{
+	const struct timespec interval = {.tv_nsec = LOCK_INTERVAL_NS};
+	for (unsigned i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return true;
+		nanosleep(&interval, NULL);
+	}
+	return false;
+}
+
 /* The kernel drops the lock with the process, however that ends. The descriptor stays open until then. */
 void data_dir_take(const char *dir)
 {
@@ -70,7 +84,7 @@ void data_dir_take(const char *dir)
 		fprintf(stderr, "oxbowd: cannot open %s: %s\n", path, strerror(errno));
 		exit(1);
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+	if (!lock_take(fd))
 		lock_is_held(fd, dir);
 	if (ftruncate(fd, 0) != 0 || dprintf(fd, "%d\n", (int)getpid()) < 0)
 		fprintf(stderr, "oxbowd: cannot write %s: %s\n", path, strerror(errno));

@@ -10,18 +10,27 @@
 #include <sys/stat.h>
 
 #define LOOK_NS	      NS_PER_S
+#define RETRY_MIN_NS  (5 * NS_PER_MS)
 #define RETRY_MAX_NS  (30 * NS_PER_S)
 #define HOLD_NAME_MAX 32
 
 struct listener {
 	struct node *node;
-	struct nbd_server *server;
 	const char *address;
 	bool tls;
 	char hold[HOLD_NAME_MAX];
-	struct rt_group *first_try;
+	bool complained;
 	uint64_t device, inode; /* of the unix socket's file; 0: gone */
 };
+
+static struct nbd_server *server; /* NULL: not started, or it could not be */
+
+void nbd_pool_evict(void *ctx, const char *pool_name)
+{
+	(void)ctx;
+	if (server)
+		nbd_server_evict(server, pool_name);
+}
 
 static void socket_look(void *arg)
 {
@@ -35,7 +44,7 @@ static void socket_look(void *arg)
 static int listen_once(struct listener *l, const char **bound)
 {
 	char message[400];
-	int err = nbd_server_listen(l->server, l->address, bound);
+	int err = nbd_server_listen(server, l->address, bound);
 	if (err) {
 		snprintf(message, sizeof(message), "cannot serve NBD on %s: %s", l->address, err_text(err));
 		node_hold(l->node, l->hold, "NbdNotListening", message,
@@ -44,16 +53,18 @@ static int listen_once(struct listener *l, const char **bound)
 	return err;
 }
 
+/* A process that was just killed may hold the address a little longer: its ring closes sockets after it is gone. So the first
+ * tries follow quickly, and only one who stays is worth a line in the log. */
 static void listen_first(struct listener *l)
 {
 	const char *bound;
-	uint64_t wait_ns = NS_PER_S;
-	int err = listen_once(l, &bound);
-	if (err)
-		LOG_ERROR("nbd.listen_failed", "cannot serve NBD there; it is tried again",
-			  F_STR("address", l->address), F_ERR(err));
-	group_done(l->first_try);
-	for (; err; err = listen_once(l, &bound)) {
+	uint64_t wait_ns = RETRY_MIN_NS;
+	int err;
+	while ((err = listen_once(l, &bound)) != 0) {
+		if (wait_ns > NS_PER_S && !l->complained)
+			LOG_ERROR("nbd.listen_failed", "cannot serve NBD there; it is tried again",
+				  F_STR("address", l->address), F_ERR(err));
+		l->complained = wait_ns > NS_PER_S;
 		fiber_sleep(wait_ns);
 		wait_ns = u64_min(wait_ns * 2, RETRY_MAX_NS);
 	}
@@ -75,7 +86,7 @@ static void listener_main(void *arg)
 		rt_offload(socket_look, l);
 		if (inode == l->inode && device == l->device && inode)
 			continue;
-		if (nbd_server_listen(l->server, l->address, &bound) == 0)
+		if (nbd_server_listen(server, l->address, &bound) == 0)
 			LOG_WARN("nbd.socket_remade", "the socket file was gone, and was made anew",
 				 F_STR("address", bound));
 		rt_offload(socket_look, l);
@@ -86,10 +97,10 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 				      struct engines *engines)
 {
 	struct nbd_options options = {.tls = o->tls};
-	struct nbd_server *server;
-	int err = nbd_server_new(engines, &options, &server);
+	struct nbd_server *made;
+	int err = nbd_server_new(engines, &options, &made);
 	if (!err)
-		return server;
+		return made;
 	node_hold(node, "nbd", "NbdNotServing", "NBD cannot be served: the TLS files are not usable",
 		  "see the log ('oxbow events'), correct --tls-cert, --tls-key and --tls-ca, and restart");
 	return NULL;
@@ -97,21 +108,14 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 
 void nbd_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
-	struct rt_group first_try;
-	struct nbd_server *server = server_make(o, node, engines);
-	group_init(&first_try);
+	server = server_make(o, node, engines);
 	for (size_t i = 0; server && i < o->nbd_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		bool is_unix = strncmp(o->nbd[i], "unix:", 5) == 0;
-		*l = (struct listener){.node = node,
-				       .server = server,
-				       .address = o->nbd[i],
-				       .tls = !is_unix && o->tls.mode != NBD_TLS_OFF,
-				       .first_try = &first_try};
+		*l = (struct listener){
+			.node = node, .address = o->nbd[i], .tls = !is_unix && o->tls.mode != NBD_TLS_OFF};
 		snprintf(l->hold, sizeof(l->hold), "nbd-%zu", i);
 		node_hold(node, l->hold, "NbdNotListening", "NBD is being started", "");
-		group_add(&first_try, 1);
 		fiber_spawn(node_rt(node), "nbd-listener", listener_main, l);
 	}
-	group_wait(&first_try);
 }

@@ -399,7 +399,11 @@ def make_pool(daemon, path, name):
 
 
 def condition_of(daemon, pool):
-    conditions = daemon.api.call("GET", f"/v1/pools/{pool}")["conditions"]
+    try:
+        conditions = daemon.api.call("GET", f"/v1/pools/{pool}")["conditions"]
+    except Refused as no:
+        expect(no.status == 503, f"{no}")  # the list of pools has not been read yet
+        return None
     return conditions[0]["reason"] if conditions else None
 
 
@@ -491,6 +495,56 @@ def not_ready(daemon):
     return []
 
 
+# ---- a disk that fails -------------------------------------------------------------------------------------------------------
+
+def failing_call(daemon):
+    """A change on a pool whose file cannot grow: true once the pool has failed."""
+    try:
+        daemon.api.volume_create(new_id(), MIB)
+    except Refused as no:
+        return no.status == 503
+    return False
+
+
+def fill(directory):
+    space = os.statvfs(directory)
+    with open(f"{directory}/ballast", "wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, space.f_bavail * space.f_frsize)
+
+
+def a_pool_that_failed_is_closed_and_comes_back_by_itself_though_a_client_was_connected():
+    if os.geteuid() != 0:
+        return "needs root, to mount a small file system"
+    import nbd
+    with harness.scratch_dir() as directory:
+        small = os.path.join(directory, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96M", "tmpfs", small], check=True)
+        try:
+            with harness.running_daemon(directory, "--init-pool", f"{small}/pool,{GIB}") as daemon:
+                daemon.api.volume_create("v", 64 * MIB)
+                client = nbd.NBD()
+                client.connect_uri(daemon.uri("v"))
+                client.pwrite(b"x" * 4096, 0)
+                fill(small)
+                harness.wait_until(lambda: failing_call(daemon), "failure of the pool")
+                harness.wait_until(lambda: condition_of(daemon, "default") == "DeviceFailed", "the condition")
+                first = daemon.api.call("GET", "/v1/pools/default")["attempts"]
+                time.sleep(2.5)  # what is looked at is how little happens in a while
+                attempts = daemon.api.call("GET", "/v1/pools/default")["attempts"] - first
+                expect(attempts <= 3, f"{attempts} attempts in 2.5 s: a hot loop")
+                os.unlink(f"{small}/ballast")
+                daemon.wait_ready(limit_s=20)
+                again = nbd.NBD()
+                again.connect_uri(daemon.uri("v"))
+                expect(again.pread(4096, 0) == b"x" * 4096, "what was acknowledged before is there")
+                again.shutdown()
+                daemon.pool_check()
+        finally:
+            subprocess.run(["umount", "-l", small], check=True)
+    return None
+
+
 TESTS = [
     every_route_is_in_the_file_as_the_server_enforces_it_and_no_other,
     every_reference_in_the_file_resolves_and_every_schema_is_used,
@@ -506,6 +560,7 @@ TESTS = [
     two_disks_of_one_uuid_are_refused_and_one_may_be_chosen,
     a_disk_that_holds_another_pool_now_is_not_opened_for_the_first,
     a_list_of_pools_that_cannot_be_read_is_kept_and_said,
+    a_pool_that_failed_is_closed_and_comes_back_by_itself_though_a_client_was_connected,
 ]
 
 if __name__ == "__main__":

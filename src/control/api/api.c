@@ -110,7 +110,7 @@ static int text_value(struct call *c, const struct field *f, const char *text, s
 	if (strlen(text) >= sizeof(out->text) || (f->type == FIELD_PATH && strlen(text) >= NODE_PATH_MAX))
 		return refuse(c, "\"%s\" is too long", f->name);
 	if (f->type == FIELD_NAME)
-		ok = pool_name_check(text) == 0;
+		ok = node_name_is_valid(text);
 	else if (f->type == FIELD_UUID)
 		ok = uuid_parse(text, &out->uuid) == 0 && !uuid_is_nil(&out->uuid);
 	else

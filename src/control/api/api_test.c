@@ -156,7 +156,7 @@ static void volumes(struct world *w)
 	expect_refused("POST", "/v1/volumes", "{\"name\":\"db\",\"size_bytes\":1048576}", 409, "EXISTS",
 		       "db");
 	expect_refused("POST", "/v1/volumes", "{\"name\":\"odd\",\"size_bytes\":1000}", 400, "INVAL", "4096");
-	static const char *const refs[] = {"/v1/volumes/db", "/v1/volumes/fast%2Fdb", "/v1/volumes/" ID_A};
+	static const char *const refs[] = {"/v1/volumes/db", "/v1/volumes/fast%2Fdb", ("/v1/volumes/" ID_A)};
 	for (size_t i = 0; i < ARRAY_COUNT(refs); i++)
 		CHECK_EQ(status_of("GET", refs[i], NULL), 200);
 	CHECK_EQ(status_of("GET", "/v1/volumes/slow%2Fdb", NULL), 404);
@@ -188,7 +188,7 @@ static void snapshots(struct world *w)
 	CHECK_EQ(status_of("POST", "/v1/volumes/db/snapshots", create), 200);
 	expect_refused("POST", "/v1/volumes/db/snapshots", "{\"name\":\"monday\"}", 409, "EXISTS", "monday");
 	static const char *const refs[] = {"/v1/snapshots/db@monday", "/v1/snapshots/fast%2Fdb@monday",
-					   "/v1/snapshots/" ID_B, "/v1/snapshots/db%40monday"};
+					   ("/v1/snapshots/" ID_B), "/v1/snapshots/db%40monday"};
 	for (size_t i = 0; i < ARRAY_COUNT(refs); i++)
 		CHECK_EQ(status_of("GET", refs[i], NULL), 200);
 	expect_refused("GET", "/v1/snapshots/db", NULL, 404, "NOENT", "not a snapshot");

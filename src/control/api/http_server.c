@@ -266,27 +266,16 @@ static void connection_accept(struct http_server *s)
 		poll(NULL, 0, 100); /* no descriptor left: let others end */
 }
 
-static uint64_t clock_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
+/* Nobody connects through a file that is gone, so a second of silence is when to look. */
 static void *accept_main(void *arg)
 {
 	struct http_server *s = arg;
-	uint64_t look_at_ms = clock_ms() + SOCKET_LOOK_MS;
 	for (;;) {
 		struct pollfd poll_fd = {.fd = s->listen_fd, .events = POLLIN};
-		uint64_t now_ms = clock_ms();
-		if (now_ms >= look_at_ms) {
-			socket_check(s);
-			look_at_ms = now_ms + SOCKET_LOOK_MS;
-			continue;
-		}
-		if (poll(&poll_fd, 1, (int)(look_at_ms - now_ms)) > 0)
+		if (poll(&poll_fd, 1, SOCKET_LOOK_MS) > 0)
 			connection_accept(s);
+		else
+			socket_check(s);
 	}
 	return NULL;
 }

@@ -147,7 +147,7 @@ static void export_labels(struct text *out, const char *metric, const char *name
 {
 	text_printf(out, "%s{export=\"", metric);
 	label(out, name);
-	text_printf(out, "\",op=\"%s\"", engine_op_name(op));
+	text_printf(out, "\",op=\"%s\"", node_op_name(op));
 }
 
 static bool export_ops(void *ctx, const char *name, const struct engine_stats *s)
@@ -221,17 +221,16 @@ static bool export_latency(void *ctx, const char *name, const struct engine_stat
 
 static void exports_print(struct node *n, struct text *out)
 {
-	struct engines *engines = node_engines(n);
 	head(out, "oxbow_volume_ops_total", "counter", "Requests carried out.");
-	engines_stats_walk(engines, export_ops, out);
+	node_exports_walk(n, export_ops, out);
 	head(out, "oxbow_volume_bytes_total", "counter", "Bytes of the requests carried out.");
-	engines_stats_walk(engines, export_bytes, out);
+	node_exports_walk(n, export_bytes, out);
 	head(out, "oxbow_volume_errors_total", "counter", "Requests that failed.");
-	engines_stats_walk(engines, export_errors, out);
+	node_exports_walk(n, export_errors, out);
 	head(out, "oxbow_volume_in_flight", "gauge", "Requests under way.");
-	engines_stats_walk(engines, export_in_flight, out);
+	node_exports_walk(n, export_in_flight, out);
 	head(out, "oxbow_volume_latency_seconds", "histogram", "Time from request to answer.");
-	engines_stats_walk(engines, export_latency, out);
+	node_exports_walk(n, export_latency, out);
 }
 
 /* ---- the process ----------------------------------------------------------------------------------------------------- */

@@ -129,7 +129,7 @@ struct js *show_job(const struct node_job *job, const char *state)
 {
 	struct js *o = js_object();
 	js_set_uuid(o, "id", &job->info.id);
-	js_set_text(o, "kind", pool_job_kind_name(job->info.kind));
+	js_set_text(o, "kind", node_job_kind_name(job));
 	js_set_text(o, "state", state);
 	js_set_text(o, "subject", job->info.subject);
 	js_set_text(o, "pool", job->pool_name);
@@ -158,7 +158,7 @@ static bool push_engine(void *ctx, const char *name, const struct engine_stats *
 	js_set_u64(o, "in_flight", s->in_flight);
 	js_set_u64(o, "open_count", s->open_count);
 	for (int op = 0; op < ENGINE_OPS; op++)
-		js_set(o, engine_op_name((enum engine_op)op), show_op(s, (enum engine_op)op));
+		js_set(o, node_op_name((enum engine_op)op), show_op(s, (enum engine_op)op));
 	js_push(ctx, o);
 	return true;
 }
@@ -166,7 +166,7 @@ static bool push_engine(void *ctx, const char *name, const struct engine_stats *
 struct js *show_engine_stats(struct node *n)
 {
 	struct js *list = js_array();
-	engines_stats_walk(node_engines(n), push_engine, list);
+	node_exports_walk(n, push_engine, list);
 	return list;
 }
 

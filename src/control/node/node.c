@@ -24,9 +24,25 @@ struct rt *node_rt(const struct node *n)
 	return n->options.rt;
 }
 
-struct engines *node_engines(const struct node *n)
+void node_exports_walk(struct node *n, bool (*fn)(void *ctx, const char *name, const struct engine_stats *s),
+		       void *ctx)
 {
-	return n->options.engines;
+	engines_stats_walk(n->options.engines, fn, ctx);
+}
+
+bool node_name_is_valid(const char *name)
+{
+	return pool_name_check(name) == 0;
+}
+
+const char *node_op_name(enum engine_op op)
+{
+	return engine_op_name(op);
+}
+
+const char *node_job_kind_name(const struct node_job *job)
+{
+	return pool_job_kind_name(job->info.kind);
 }
 
 static void text_copy(char *to, size_t size_bytes, const char *from)

@@ -66,7 +66,6 @@ void node_start(struct node *n);
 void node_stop(struct node *n);
 void node_free(struct node *n);
 struct rt *node_rt(const struct node *n);
-struct engines *node_engines(const struct node *n);
 
 /* ---- readiness ----------------------------------------------------------------------------------------------------- */
 
@@ -236,6 +235,18 @@ int node_job_cancel(struct node *n, const struct uuid *id, struct node_why *why)
 uint64_t node_job_rate(const struct node *n);
 OX_CHECKED
 int node_job_rate_set(struct node *n, uint64_t bytes_per_s, struct node_why *why);
+
+/* ---- what passed through each export ------------------------------------------------------------------------------- */
+
+/* As engines_stats_walk. Does not suspend, nor may fn. */
+void node_exports_walk(struct node *n, bool (*fn)(void *ctx, const char *name, const struct engine_stats *s),
+		       void *ctx);
+
+/* ---- names of things, so that rooms above need not enter data/ ------------------------------------------------------- */
+
+bool node_name_is_valid(const char *name); /* as pool_name_check */
+const char *node_op_name(enum engine_op op);
+const char *node_job_kind_name(const struct node_job *job);
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 

@@ -78,6 +78,9 @@ int node_state_save(struct node *n, struct node_why *why);
 /* ---- node_keeper.c --------------------------------------------------------------------------------------------------- */
 
 void keeper_start(struct node_pool *p);
+/* A disk may be held for a moment by the search of another keeper, or by a process that was just killed: its rings close
+ * their files a little after it is gone. Waits half a second for that. */
+int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk);
 /* Publishes an open pool: engines, background rate, state. */
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns);
 /* Ends the keeper and closes the pool. OXE_BUSY, and nothing happened, if clients hold it. */

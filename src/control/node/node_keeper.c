@@ -10,14 +10,17 @@
 
 #include <stdio.h>
 
-#define WATCH_NS	 NS_PER_S
-#define BUSY_TRIES	 20
-#define BUSY_INTERVAL_NS (25 * NS_PER_MS)
+#define WATCH_NS NS_PER_S
+#define DEVICE_HINT                                                                                          \
+	"look at the kernel's log for the device ('dmesg'), or, for a pool in a file, whether the file "     \
+	"system "                                                                                            \
+	"under it is full ('df')"
+#define BUSY_TRIES	 100
+#define BUSY_INTERVAL_NS (5 * NS_PER_MS)
 
 /* ---- finding the disk ------------------------------------------------------------------------------------------------ */
 
-/* A disk may be held for a moment by a search of another keeper, or by a process that is just being killed. */
-static int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk)
+int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk)
 {
 	int err = rt_disk_open(rt, path, 0, 0, disk);
 	for (unsigned i = 0; err == OXE_BUSY && i < BUSY_TRIES; i++) {
@@ -50,6 +53,10 @@ static const char *reason_for(int err)
 		return "FormatTooNew";
 	case OXE_PERM:
 		return "NotPermitted";
+	case OXE_FAILED:
+	case OXE_IO:
+	case OXE_NOSPC:
+		return "DeviceFailed";
 	default:
 		return "OpenFailed";
 	}
@@ -187,15 +194,6 @@ static int disk_elsewhere(struct node_pool *p, int hint_err, struct rt_disk **di
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
-static void log_opened(const struct node_pool *p)
-{
-	struct pool_stats stats;
-	pool_stats(p->pool, &stats);
-	LOG_INFO("pool.opened", "the pool is open", F_UUID("pool", &p->id), F_STR("pool_name", p->name),
-		 F_STR("path", p->path), F_U64("open_us", p->open_ns / NS_PER_US),
-		 F_U64("recovery_records", stats.recovery_records), F_U64("volumes", stats.volume_count));
-}
-
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns)
 {
 	struct node *n = p->node;
@@ -208,8 +206,15 @@ void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, u
 	pool_set_background_rate(pool, n->background_bytes_per_s);
 	engines_add_pool(n->options.engines, pool);
 	condition_clear(p);
-	log_opened(p);
 	node_ready_check(n);
+}
+
+static int recovery_failed(const struct node_pool *p, int err, struct node_why *why)
+{
+	why_failed(why, err, "cannot recover the pool on %s", p->path);
+	if (strcmp(reason_for(err), "DeviceFailed") == 0)
+		why_hint(why, "%s", DEVICE_HINT);
+	return err;
 }
 
 static int pool_attempt(struct node_pool *p, struct node_why *why)
@@ -226,7 +231,7 @@ static int pool_attempt(struct node_pool *p, struct node_why *why)
 		return err;
 	err = pool_open(disk, &options, &pool);
 	if (err)
-		return why_failed(why, err, "cannot recover the pool on %s", p->path);
+		return recovery_failed(p, err, why);
 	if (p->leaving) {
 		err = pool_close(pool);
 		return why_failed(why, err ? err : OXE_SHUTDOWN, "the pool is being exported");
@@ -275,7 +280,7 @@ static void pool_try_close(struct node_pool *p)
 	struct rt *rt = p->node->options.rt;
 	struct node_platform *platform = &p->node->options.platform;
 	condition_set(p, "DeviceFailed", "a device error stopped the pool; it is closed and opened again",
-		      "look at the kernel's log for the device ('dmesg'); replace the disk if it is failing");
+		      DEVICE_HINT);
 	if (platform->pool_evict)
 		platform->pool_evict(platform->ctx, p->name);
 	int err = pool_shut(p);
@@ -283,9 +288,6 @@ static void pool_try_close(struct node_pool *p)
 		condition_set(p, "DeviceFailedInUse",
 			      "a device error stopped the pool, and clients still hold its volumes",
 			      "disconnect the clients; the pool is then opened again by itself");
-	else
-		LOG_WARN("pool.closed", "the failed pool is closed", F_UUID("pool", &p->id),
-			 F_STR("pool_name", p->name), F_ERR(err));
 	keeper_step(&p->keeper, err == OXE_BUSY ? KEEPER_HELD : KEEPER_CLOSED, rt_now_ns(rt),
 		    rt_random_u64(rt));
 }

@@ -140,6 +140,16 @@ void node_pool_walk(const struct node *n, bool (*fn)(void *ctx, const struct nod
 
 /* ---- making known ---------------------------------------------------------------------------------------------------- */
 
+/* Nothing is begun that could not be remembered. */
+static int list_check(const struct node *n, struct node_why *why)
+{
+	if (n->list_is_known)
+		return 0;
+	why_set(why, OXE_NOTREADY, "the list of known pools has not been read");
+	why_hint(why, "see 'oxbow ready'");
+	return OXE_NOTREADY;
+}
+
 static int path_check(const char *path, struct node_why *why)
 {
 	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
@@ -182,7 +192,9 @@ static int pool_adopt(struct node *n, struct rt_disk *disk, const char *path, st
 static int create_check(struct node *n, const struct node_pool_spec *spec, struct node_why *why)
 {
 	unsigned count;
-	int err = path_check(spec->path, why);
+	int err = list_check(n, why);
+	if (!err)
+		err = path_check(spec->path, why);
 	if (err)
 		return err;
 	if (pool_name_check(spec->name) != 0)
@@ -276,7 +288,7 @@ static int disk_take(struct node *n, const struct node_pool_spec *spec, struct r
 	if (err == OXE_NOENT)
 		return file_make(n, spec, disk, why);
 	if (!err)
-		err = rt_disk_open(rt, spec->path, 0, 0, disk);
+		err = disk_open_patiently(rt, spec->path, disk);
 	if (err)
 		return why_failed(why, err, "cannot open %s", spec->path);
 	err = disk_vet(spec, *disk, foreign, why);
@@ -388,7 +400,7 @@ static int pool_import(struct node *n, const char *path, bool *created, struct n
 		pool_info(p, out);
 		return 0;
 	}
-	int err = rt_disk_open(n->options.rt, path, 0, 0, &disk);
+	int err = disk_open_patiently(n->options.rt, path, &disk);
 	if (err)
 		return why_failed(why, err, "cannot open %s", path);
 	err = pool_identify(disk, &ident);
@@ -403,7 +415,9 @@ static int pool_import(struct node *n, const char *path, bool *created, struct n
 int node_pool_import(struct node *n, const char *path, bool *created, struct node_pool_info *out,
 		     struct node_why *why)
 {
-	int err = path_check(path, why);
+	int err = list_check(n, why);
+	if (!err)
+		err = path_check(path, why);
 	if (err)
 		return err;
 	fmutex_lock(&n->membership);

@@ -64,6 +64,9 @@ int nbd_server_new(struct engines *engines, const struct nbd_options *options, s
 /* Serve on one more address. `bound` (may be NULL) gets the address with its port, valid until the server is closed. */
 OX_CHECKED
 int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound);
+/* End the connections to this pool's exports: the pool failed, and can only be opened again once nobody holds it. Clients
+ * connect anew when it is back. Does not suspend. */
+void nbd_server_evict(struct nbd_server *server, const char *pool_name);
 /* Stops listening, ends every connection (requests under way are carried out, unanswered), and frees. */
 void nbd_server_close(struct nbd_server *server);
 

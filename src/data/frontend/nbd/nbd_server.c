@@ -208,6 +208,17 @@ static void cut_connections(struct nbd_server *server)
 		nbd_link_shutdown(&c->link);
 }
 
+void nbd_server_evict(struct nbd_server *server, const char *pool_name)
+{
+	struct nbd_conn *c;
+	size_t length = strlen(pool_name);
+	list_for_each (c, &server->connections, link_in_server) {
+		const char *name = c->engine ? engine_name(c->engine) : "";
+		if (strncmp(name, pool_name, length) == 0 && name[length] == '/')
+			nbd_link_shutdown(&c->link);
+	}
+}
+
 void nbd_server_close(struct nbd_server *server)
 {
 	struct nbd_listener *l;

@@ -1,0 +1,337 @@
+#!/usr/bin/python3
+"""The command line as people and programs use it, and the daemon's own.
+
+    tests/cli_test.py [NAME ...]      tests whose name contains one of these
+"""
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import harness
+from harness import GIB, MIB, expect, new_id
+
+DIST = os.path.join(harness.ROOT, "dist")
+
+
+def pool_option(directory):
+    return ["--init-pool", f"{directory}/pool,{GIB}"]
+
+
+def oxbow(daemon, *arguments, status=0, env=None):
+    """The finished process; its status must be the one given."""
+    done = subprocess.run([harness.OXBOW, "-s", daemon.socket, *arguments], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=60, env=env)
+    expect(done.returncode == status, f"oxbow {' '.join(arguments)}: status {done.returncode}, wanted {status}\n"
+           f"{done.stdout}{done.stderr}")
+    return done
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False, **options)
+
+
+# ---- nouns and verbs -----------------------------------------------------------------------------------------------------
+
+def every_verb_does_what_its_help_says():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        disk = os.path.join(directory, "disk")
+        expect("created" in oxbow(daemon, "pool", "create", disk, "--name", "fast", "--size", "256M").stdout, "pool create")
+        oxbow(daemon, "volume", "create", "db", "--size", "1.1G", "--block-size", "4096")
+        expect(daemon.api.volume("db")["size_bytes"] % 4096 == 0, "a size is rounded up to 4 KiB")
+        oxbow(daemon, "volume", "grow", "db", "--size", "2G")
+        oxbow(daemon, "volume", "rename", "db", "data")
+        expect("data@monday" in oxbow(daemon, "snapshot", "create", "data", "monday").stdout, "snapshot create")
+        oxbow(daemon, "snapshot", "create", "data@tuesday")
+        oxbow(daemon, "snapshot", "rename", "data@tuesday", "wednesday")
+        oxbow(daemon, "volume", "clone", "data@monday", "copy", "--size", "3G")
+        oxbow(daemon, "volume", "clone", "data@monday", "whole", "--full", "--wait")
+        oxbow(daemon, "volume", "flatten", "copy", "--wait")
+        oxbow(daemon, "volume", "flatten", "copy", "--cancel")
+        oxbow(daemon, "volume", "revert", "data@wednesday", "--yes")
+        expect("hole" in oxbow(daemon, "volume", "extents", "data", "--since", "monday").stdout, "volume extents")
+        expect("Exclusive" in oxbow(daemon, "snapshot", "usage", "data@monday").stdout, "snapshot usage")
+        for command in (["pool", "list"], ["pool", "show", "fast"], ["pool", "check", "fast"], ["volume", "list"],
+                        ["volume", "list", "--pool", "fast"], ["volume", "show", "fast/data"], ["snapshot", "list"],
+                        ["snapshot", "list", "data"], ["snapshot", "show", "data@monday"], ["job", "list"], ["job", "watch"],
+                        ["job", "throttle", "100M"], ["job", "throttle", "none"], ["events"], ["status"], ["ready"], ["version"]):
+            oxbow(daemon, *command)
+            done = oxbow(daemon, "-o", "json", *command)
+            for line in done.stdout.splitlines():
+                json.loads(line)
+        oxbow(daemon, "snapshot", "delete", "data@monday", "--wait")
+        for volume in ("data", "copy", "whole"):
+            oxbow(daemon, "volume", "delete", volume, "--yes", "--wait")
+        oxbow(daemon, "pool", "grow", "fast", "--size", "512M")
+        oxbow(daemon, "pool", "export", "fast")
+        oxbow(daemon, "pool", "import", disk)
+
+
+def tables_have_a_line_an_object_and_quiet_lists_have_names_only():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        for name in ("a", "bbbbbbbbbbbbbbbbbbbb"):
+            daemon.api.volume_create(name, MIB)
+        lines = oxbow(daemon, "volume", "list").stdout.splitlines()
+        expect(len(lines) == 3 and lines[0].startswith("NAME") and "1 MiB" in lines[1], f"{lines}")
+        expect(lines[0].index("POOL") == lines[1].index("default") == lines[2].index("default"), "columns are straight")
+        expect(oxbow(daemon, "-q", "volume", "list").stdout == "a\nbbbbbbbbbbbbbbbbbbbb\n", "names only")
+        expect(oxbow(daemon, "-q", "volume", "create", "c", "--size", "1M").stdout == "", "quiet is quiet")
+
+
+def options_may_stand_anywhere_and_the_environment_names_the_socket():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        env = dict(os.environ, OXBOW_SOCKET=daemon.socket)
+        for command in (["volume", "create", "--size=1M", "one", "-o", "json"], ["-o", "json", "volume", "create", "two", "--size", "1M"]):
+            done = run(harness.OXBOW, *command, env=env)
+            expect(json.loads(done.stdout)["size_bytes"] == MIB, f"{command}: {done}")
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------------
+
+def mistakes_are_told_with_a_hint_and_their_own_status():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        usage = (["nonsense"], ["volume"], ["volume", "nonsense"], ["volume", "show"], ["volume", "show", "a", "b"],
+                 ["volume", "create", "a"], ["volume", "create", "a", "--size"], ["volume", "create", "a", "--size", "1GB"],
+                 ["volume", "create", "a", "--size", "99999P"], ["volume", "create", "a", "--sizes", "1"], ["-o", "xml", "status"],
+                 ["volume", "revert", "a", "--yes"], ["events", "--since", "x"], ["volume", "show", ""], [])
+        for command in usage:
+            done = oxbow(daemon, *command, status=2)
+            expect(done.stderr or "Usage" in done.stdout, f"{command} says nothing")
+            expect("Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 3, f"{command}: {done.stderr}")
+        failed = (["volume", "show", "nobody"], ["volume", "create", "../x", "--size", "1M"], ["pool", "create", "/dev/nothing", "--name", "p"],
+                  ["job", "cancel", new_id()], ["snapshot", "show", "a@"])
+        for command in failed:
+            done = oxbow(daemon, *command, status=1)
+            expect(done.stderr.startswith("oxbow: "), f"{command}: {done.stderr}")
+        done = oxbow(daemon, "volume", "show", "nobody", status=1)
+        expect("\nhint: " in done.stderr, f"no hint: {done.stderr}")
+        expect(json.loads(oxbow(daemon, "-o", "json", "volume", "show", "nobody", status=1).stderr)["error"] == "NOENT", "as JSON")
+        daemon.stop()
+        done = oxbow(daemon, "volume", "list", status=3)
+        expect("hint: start it" in done.stderr, done.stderr)
+
+
+def what_cannot_be_undone_is_asked_on_a_terminal_and_refused_without_one():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        expect("--yes" in oxbow(daemon, "volume", "delete", "v", status=2).stderr, "the hint names --yes")
+        for answer, left in ((b"n\n", ["v"]), (b"y\n", [])):
+            output = on_terminal([harness.OXBOW, "-s", daemon.socket, "volume", "delete", "v"], answer)
+            expect("1 MiB" in output and "[y/N]" in output, output)
+            expect([v["name"] for v in daemon.api.volumes()] == left, f"after {answer}: {left}")
+
+
+def on_terminal(command, answer):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    output, deadline = b"", time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if select.select([fd], [], [], 0.1)[0]:
+            try:
+                chunk = os.read(fd, 4096)
+            except OSError:
+                break
+            if not chunk:
+                break
+            output += chunk
+            if b"[y/N]" in output and answer:
+                os.write(fd, answer)
+                answer = b""
+    os.waitpid(pid, 0)
+    os.close(fd)
+    return output.decode()
+
+
+# ---- lost connections ------------------------------------------------------------------------------------------------------
+
+class Dropper(threading.Thread):
+    """A socket before the daemon's that passes the first request on and drops the answer."""
+
+    def __init__(self, path, target):
+        super().__init__(daemon=True)
+        self.target, self.dropped = target, 0
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(path)
+        self.listener.listen()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            with client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+                server.connect(self.target)
+                server.sendall(client.recv(65536))
+                answer = server.recv(65536)
+                if self.dropped:
+                    client.sendall(answer)
+                self.dropped += 1
+
+
+def a_command_whose_answer_is_lost_is_sent_again_and_works_once():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        dropper = Dropper(f"{directory}/dropper.sock", daemon.socket)
+        dropper.start()
+        done = run(harness.OXBOW, "-s", f"{directory}/dropper.sock", "volume", "create", "v", "--size", "1M")
+        expect(done.returncode == 0 and dropper.dropped == 2, f"{dropper.dropped} calls: {done}")
+        expect(len(daemon.api.volumes()) == 1, "one volume")
+        dropper.listener.close()
+
+
+def ready_waits_for_a_daemon_that_is_yet_to_start():
+    with harness.scratch_dir() as directory:
+        daemon = harness.Daemon(directory, *pool_option(directory))
+        waiting = subprocess.Popen([harness.OXBOW, "-s", daemon.socket, "ready", "--wait", "30"], stdout=subprocess.PIPE)
+        harness.wait_until(lambda: waiting.poll() is None, "the command")
+        daemon.process = daemon.spawn()
+        try:
+            expect(waiting.wait(30) == 0, "ready")
+        finally:
+            daemon.kill()
+
+
+def events_are_followed_over_a_restart():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        follower = subprocess.Popen([harness.OXBOW, "-s", daemon.socket, "events", "-f"], stdout=subprocess.PIPE, text=True)
+        lines = []
+        reader = threading.Thread(target=lambda: lines.extend(iter(follower.stdout.readline, "")), daemon=True)
+        reader.start()
+        daemon.api.volume_create("before", MIB)
+        harness.wait_until(lambda: any("volume_name=before" in l for l in list(lines)), "the first event")
+        daemon.kill()
+        daemon.start()
+        daemon.api.volume_create("after", MIB)
+        harness.wait_until(lambda: any("volume_name=after" in l for l in list(lines)), "the event after the restart")
+        follower.kill()
+        follower.wait()
+        expect(sum("volume_name=before" in l for l in lines) == 1, "an event came twice")
+
+
+# ---- the daemon's own command line -----------------------------------------------------------------------------------------
+
+def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
+    mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--init-pool", "x"],
+                ["--init-pool", "x,1GB"], ["--log-format", "xml"], ["--log-level", "all"], ["--tls", "required"], ["--cache-size", "-1"])
+    for arguments in mistakes:
+        done = run(harness.OXBOWD, *arguments)
+        expect(done.returncode == 2 and "hint:" in done.stderr, f"{arguments}: {done}")
+    for arguments in (["--help"], ["--version"], ["--routes"]):
+        done = run(harness.OXBOWD, *arguments)
+        expect(done.returncode == 0 and done.stdout and not done.stderr, f"{arguments}: {done}")
+
+
+def a_second_daemon_says_who_holds_the_directory():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        done = run(harness.OXBOWD, "--data-dir", daemon.data_dir)
+        expect(done.returncode == 1 and str(daemon.process.pid) in done.stderr and "hint:" in done.stderr, f"{done}")
+
+
+def the_log_is_text_or_json_and_has_priorities_under_systemd():
+    text = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info |warn |error) [a-z_.]+: .+$")
+    journal = re.compile(r"^<[3467]>[a-z_.]+: .+$")
+    with harness.scratch_dir() as directory:
+        for arguments, env, check in (([], {}, text.match), ([], {"JOURNAL_STREAM": "8:1"}, journal.match),
+                                      (["--log-format", "json"], {}, lambda l: json.loads(l)["event"])):
+            daemon = harness.Daemon(directory, *pool_option(directory), *arguments)
+            with open(daemon.log, "wb") as log:
+                command = [harness.OXBOWD, "--data-dir", daemon.data_dir, *daemon.arguments]
+                daemon.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, env=dict(os.environ, **env))
+            daemon.wait_ready()
+            expect(daemon.stop() == 0, "SIGTERM is status 0")
+            with open(daemon.log, encoding="utf-8") as log:
+                for line in log:
+                    expect(check(line.rstrip("\n")), f"{arguments} {env}: {line}")
+
+
+def systemd_is_told_when_it_is_ready_and_not_before():
+    with harness.scratch_dir() as directory:
+        path = os.path.join(directory, "notify.sock")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(path)
+            listener.settimeout(20)
+            daemon = harness.Daemon(directory, *pool_option(directory))
+            daemon.process = subprocess.Popen([harness.OXBOWD, "--data-dir", daemon.data_dir, *daemon.arguments],
+                                              stderr=subprocess.DEVNULL, env=dict(os.environ, NOTIFY_SOCKET=path))
+            try:
+                expect(b"READY=1" in listener.recv(4096), "READY=1")
+                expect(daemon.api.call("GET", "/v1/ready")["ready"], "ready when it said so")
+                daemon.process.send_signal(signal.SIGINT)
+                expect(b"STOPPING=1" in listener.recv(4096), "STOPPING=1")
+                expect(daemon.process.wait(10) == 0, "SIGINT is status 0")
+            finally:
+                daemon.kill()
+
+
+def a_pool_is_checked_without_a_daemon_and_not_beside_one():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        expect(run(harness.OXBOWD, "--check", f"{directory}/pool").returncode == 1, "beside a daemon")
+        daemon.kill()
+        before = os.stat(f"{directory}/pool").st_mtime_ns
+
+        def check():
+            return run(harness.OXBOWD, "--check", f"{directory}/pool")
+        done = harness.wait_until(lambda: (d := check()).returncode == 0 and d, "release of the disk by the killed daemon")
+        expect("0 problems" in done.stdout, f"{done}")
+        expect(os.stat(f"{directory}/pool").st_mtime_ns == before, "the check wrote to the pool")
+        expect(run(harness.OXBOWD, "--check", "/etc/passwd").returncode == 1, "no pool")
+
+
+# ---- what is made from the table of verbs -----------------------------------------------------------------------------------
+
+def the_man_page_and_the_completion_are_those_of_this_program():
+    for kind, name in (("man", "oxbow.1"), ("bash", "oxbow.bash")):
+        with open(os.path.join(DIST, name), encoding="utf-8") as file:
+            made = run(harness.OXBOW, "generate", kind).stdout
+            expect(file.read() == made, f"dist/{name} is old: oxbow generate {kind} >dist/{name}")
+
+
+def the_man_pages_format_without_a_complaint():
+    for page in ("oxbow.1", "oxbowd.8"):
+        done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", os.path.join(DIST, page), env=dict(os.environ, LC_ALL="C.UTF-8"))
+        expect(done.returncode == 0 and not done.stderr, f"{page}: {done.stderr}")
+
+
+def bash_completes_nouns_verbs_options_and_names():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("database", MIB)
+        for words, wanted in ((["oxbow", "vol"], "volume"), (["oxbow", "volume", "cre"], "create"),
+                              (["oxbow", "volume", "create", "x", "--si"], "--size"), (["oxbow", "volume", "show", "dat"], "database"),
+                              (["oxbow", "events", "--fo"], "--follow")):
+            script = (f'. "{DIST}/oxbow.bash"; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _oxbow; '
+                      'echo "${COMPREPLY[@]}"')
+            env = dict(os.environ, OXBOW_SOCKET=daemon.socket, PATH=f"{os.path.dirname(harness.OXBOW)}:{os.environ['PATH']}")
+            done = run("bash", "-c", script, env=env)
+            expect(wanted in done.stdout.split(), f"{words}: {done}")
+
+
+TESTS = [
+    every_verb_does_what_its_help_says,
+    tables_have_a_line_an_object_and_quiet_lists_have_names_only,
+    options_may_stand_anywhere_and_the_environment_names_the_socket,
+    mistakes_are_told_with_a_hint_and_their_own_status,
+    what_cannot_be_undone_is_asked_on_a_terminal_and_refused_without_one,
+    a_command_whose_answer_is_lost_is_sent_again_and_works_once,
+    ready_waits_for_a_daemon_that_is_yet_to_start,
+    events_are_followed_over_a_restart,
+    the_daemon_refuses_mistakes_with_status_2_and_a_hint,
+    a_second_daemon_says_who_holds_the_directory,
+    the_log_is_text_or_json_and_has_priorities_under_systemd,
+    systemd_is_told_when_it_is_ready_and_not_before,
+    a_pool_is_checked_without_a_daemon_and_not_beside_one,
+    the_man_page_and_the_completion_are_those_of_this_program,
+    the_man_pages_format_without_a_complaint,
+    bash_completes_nouns_verbs_options_and_names,
+]
+
+if __name__ == "__main__":
+    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
