@@ -213,7 +213,7 @@ class Daemon:
 
     def is_ready(self):
         if self.process.poll() is not None:
-            raise Broken(f"oxbowd ended by itself with status {self.process.returncode}\n{self.log_tail()}")
+            raise Broken(f"oxbowd {self.fate()} before it was ready")
         try:
             self.api.call("GET", "/v1/ready")
             return True
@@ -238,6 +238,12 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.kill()
             raise Broken(f"oxbowd did not end within {limit_s} s of SIGTERM") from None
+
+    def fate(self):
+        status = self.process.poll() if self.process else None
+        if status is None:
+            return "is running" if self.process else "never ran"
+        return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
     def log_tail(self, lines=30):
         with open(self.log, errors="replace", encoding="utf-8") as log:
@@ -267,7 +273,8 @@ def running_daemon(directory, *arguments):
         daemon.start()
         yield daemon
     except BaseException:
-        print(f"---- the end of {daemon.log}\n{daemon.log_tail() if os.path.exists(daemon.log) else ''}", file=sys.stderr)
+        print(f"---- the end of {daemon.log}\n{daemon.log_tail() if os.path.exists(daemon.log) else ''}---- "
+              f"oxbowd {daemon.fate()}", file=sys.stderr)
         raise
     finally:
         if daemon.process and daemon.process.poll() is None:

@@ -474,6 +474,40 @@ def tls_carries_many_requests_both_ways_at_once():
             expect(bytes(buffer.to_bytearray()) == data, "an answer went to the wrong request")
 
 
+STARTTLS = struct.pack(">QII", 0x49484156454F5054, 5, 0)
+
+
+def at_starttls(port, then):
+    """Everything the server says to a client that sends STARTTLS and `then`, until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
+        s.sendall(struct.pack(">I", 3) + STARTTLS + then)
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := s.recv(65536):
+                said += piece
+        return said
+
+
+def what_is_sent_in_the_clear_after_starttls_is_never_obeyed():
+    greeting, acknowledged = 18, 20
+    list_option = struct.pack(">QII", 0x49484156454F5054, 3, 0)
+    with served_over_tls("required") as (daemon, _, pki, port):
+        expect(len(at_starttls(port, list_option)) <= greeting + acknowledged, "an injected option was answered")
+        for garbage in (b"\0" * 1000, b"\x16\x03\x01\xff\xff" + bytes(70000), b"\x16\x03\x01\0\0" * 5000, os.urandom(4096)):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
+                s.sendall(struct.pack(">I", 3) + STARTTLS)
+                while len(s.recv(100, socket.MSG_PEEK)) < greeting + acknowledged:
+                    pass
+                with contextlib.suppress(OSError):  # it hangs up when it likes
+                    s.sendall(garbage)
+                    s.shutdown(socket.SHUT_WR)
+                    while s.recv(65536):
+                        pass
+        friend = client_directory(pki, "f", "ca", "friend")
+        expect(int(run("nbdinfo", "--size", tls_uri(port, friend))) == SIZE, "it does not serve any more")
+        expect(daemon.process.poll() is None, "it died of it")
+
+
 TESTS = [
     nbdinfo_lists_every_volume_and_snapshot_with_its_contexts,
     the_only_volume_is_the_default_export_and_with_two_there_is_none,
@@ -496,6 +530,7 @@ TESTS = [
     tls_required_lets_in_only_clients_with_a_certificate_of_ours,
     tls_optional_serves_both_and_asks_for_no_certificate_without_a_ca,
     tls_carries_many_requests_both_ways_at_once,
+    what_is_sent_in_the_clear_after_starttls_is_never_obeyed,
 ]
 
 

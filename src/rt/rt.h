@@ -142,7 +142,7 @@ struct rt_io {
 	uint64_t private[4];
 };
 
-#define RT_IO_ALIGN	4096
+#define RT_IO_ALIGN 4096
 /* What direct I/O needs of a payload in memory. Less than a page, so that the middle of a client's buffer can go to disk. */
 #define RT_MEMORY_ALIGN 512
 

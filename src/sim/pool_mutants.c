@@ -1,8 +1,46 @@
-/* pool_mutants.c: see pool_mutants.h. */
+/* pool_mutants.c: see pool_mutants.h. The numbers are those of MUTANT() in data/store. */
 #include "sim/pool_mutants.h"
 
 unsigned mutant_active;
 
 const struct pool_mutant pool_mutants[] = {
+	{1, "a DEFINE leaves the zero mask as it was"},
+	{2, "a zero in a layer with a parent is not said out loud"},
+	{3, "the resolve cache is not told of changes"},
+	{4, "the resolve cache forgets to keep what the root says"},
+	{5, "unsettled blocks are overwritten in place"},
+	{6, "a zeroed block stays in the table of unsettled ones"},
+	{7, "a checkpoint does not wait for the data of its DEFINEs"},
+	{8, "a checkpoint writes its superblock without a flush before"},
+	{9, "the journal is released up to the newest superblock: the fallback has none"},
+	{10, "recovery verifies and then believes everything"},
+	{11, "a merge does not settle the blocks it moves"},
+	{12, "a merge does not flush what it copied before it says so"},
+	{13, "a flattened layer forgets its parent before its copies are durable"},
+	{14, "a merge does not wait until the loss of the name is durable"},
+	{15, "recovery does not make its verdict durable"},
+	{16, "a durable write in place does not wait for the record that moved the cluster"},
+	{17, "a durable write in place is an ordinary one"},
+	{18, "flatten skips the neighbours of a block that a client wrote meanwhile"},
+	{19, "recovery takes every record for settled"},
+	{20, "recovery compares with the newest CRC of a block only"},
+	{21, "recovery applies each record twice"},
+	{22, "the chain of the journal is not checked"},
+	{23, "the CRC of journal blocks is not checked"},
+	{24, "the journal runs over blocks that are still needed"},
+	{25, "a flush vouches for DEFINEs whose data is still on its way"},
+	{26, "blocks count as settled before the mark is durable"},
+	{27, "a flush under way serves those who ask during it"},
+	{28, "an ahead write is let in after a flush"},
+	{29, "a durable first touch does not flush"},
+	{30, "an ahead write does not wait for its record"},
+	{31, "a first touch is not entered among the unsettled blocks"},
+	{32, "a freed cluster is used again before its record is durable"},
+	{33, "a freed cluster is used again while reads hold it"},
+	{34, "a metadata page is used again one checkpoint too early"},
+	{35, "who holds a cluster alone does not wait for writes in place"},
+	{36, "the superblock is written without FUA"},
+	{37, "naming a snapshot is acknowledged before it is durable"},
+	{38, "a merge loses the zero mask of the layer"},
 	{0, NULL},
 };

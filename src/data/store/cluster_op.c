@@ -105,7 +105,7 @@ void cluster_hold(struct cluster_ops *ops, struct cluster_hold *h, struct layer 
 	op->alone = alone;
 	*h = (struct cluster_hold){.op = op, .mask = mask};
 	list_add_tail(&op->holds, &h->link);
-	while (alone && *inplace_slot(ops, layer, index) > 0)
+	while (alone && *inplace_slot(ops, layer, index) > 0 && !MUTANT(35))
 		waitq_wait(&ops->inplace_left);
 }
 

@@ -28,7 +28,7 @@ struct flush {
 	struct waitq done, ahead_left, defined;
 
 	struct list defines; /* in flight, by seq */
-	uint64_t flushed_seq, settled_seq;
+	uint64_t flushed_seq, settled_seq, moved_seq;
 	uint64_t durable_seq; /* records, whether or not they have their data */
 	struct fmutex settle_lock;
 
@@ -152,7 +152,7 @@ void flush_free(struct flush *f)
 static uint64_t complete_seq(const struct flush *f)
 {
 	uint64_t written = journal_written_seq(f->pool->journal);
-	if (list_empty(&f->defines))
+	if (list_empty(&f->defines) || MUTANT(25))
 		return written;
 	return u64_min(written, list_first(&f->defines, struct define_op, link)->seq - 1);
 }
@@ -190,7 +190,7 @@ int flush_throttle(struct flush *f)
 bool flush_ahead_enter(struct flush *f, uint64_t layer, uint32_t index)
 {
 	struct unsettled *u = unsettled_find(f, layer, index);
-	if (f->running || f->closing || !u || u->flushes_seen != f->begun)
+	if (f->running || f->closing || !u || (u->flushes_seen != f->begun && !MUTANT(28)))
 		return false;
 	f->ahead++;
 	return true;
@@ -222,7 +222,7 @@ static void flush_run(struct flush *f)
 	} else {
 		f->finished = number;
 		f->flushed_seq = u64_max(f->flushed_seq, complete);
-		f->settled_seq = u64_max(f->settled_seq, mark);
+		f->settled_seq = u64_max(f->settled_seq, MUTANT(26) ? complete : mark);
 		journal_set_mark(pool->journal, f->flushed_seq);
 		forget_settled(f);
 		f->durable_seq = u64_max(f->durable_seq, written);
@@ -231,9 +231,19 @@ static void flush_run(struct flush *f)
 	waitq_wake_all(&f->done);
 }
 
+void flush_moved(struct flush *f, uint64_t seq)
+{
+	f->moved_seq = u64_max(f->moved_seq, seq);
+}
+
+bool flush_moves_are_durable(const struct flush *f)
+{
+	return f->moved_seq <= f->durable_seq || MUTANT(16);
+}
+
 int flush_wait(struct flush *f)
 {
-	uint64_t wanted = f->begun + 1;
+	uint64_t wanted = f->begun + (MUTANT(27) && f->running ? 0 : 1);
 	while (f->finished < wanted && !f->pool->failed) {
 		if (f->running || f->closing)
 			waitq_wait(&f->done);

@@ -54,6 +54,11 @@ struct define_op {
 void flush_define_begin(struct flush *f, struct define_op *op, uint64_t seq);
 void flush_define_end(struct flush *f, struct define_op *op);
 
+/* Record `seq` says that settled blocks are elsewhere now. Until it is durable, no write in place there is, whatever the
+ * device was asked: a power cut would take the blocks back to where they were. Neither suspends. */
+void flush_moved(struct flush *f, uint64_t seq);
+bool flush_moves_are_durable(const struct flush *f);
+
 /* The table of unsettled blocks. `mask` of blocks of cluster `index` in layer `layer`. None suspends. */
 void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq);
 void unsettled_clear(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask);

@@ -195,7 +195,7 @@ static int plan_one(struct merge *m, uint32_t index, struct record_merge *r)
 				   .child = number_of(m->child->number),
 				   .index = index,
 				   .defined = c->defined | p->defined,
-				   .zero = c->zero | (p->zero & (uint16_t)~c->defined)};
+				   .zero = c->zero | (MUTANT(38) ? 0 : p->zero & (uint16_t)~c->defined)};
 	if (!m->layer->parent) { /* nothing left to hide */
 		r->defined &= (uint16_t)~r->zero;
 		r->zero = 0;
@@ -258,6 +258,7 @@ static int merge_commit(struct merge *m, uint32_t *reserved)
 		cluster_hold_changed(&m->from[i], map_entry_view(m->leaf, m->index + i));
 		cluster_hold_changed(&m->to[i], map_entry_view(m->child_leaf, m->index + i));
 		seq = record_commit(pool, &m->records[i].head);
+		flush_moved(pool->flush, seq);
 		--*reserved;
 	}
 	pins_release(&pins);
@@ -399,24 +400,27 @@ static int flatten_cluster(struct jobs *j, struct layer *l, uint32_t index, uint
 		wanted |= r.masks[i];
 	if (!err && wanted)
 		err = cluster_read(pool, fixed_top, l->parent, index, wanted, buffer);
-	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER; block++) {
+	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER;) {
 		struct page *leaf;
 		uint64_t seq = 0;
-		if (!(wanted >> block & 1))
-			continue;
 		int leaf_err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
 		uint16_t defined = leaf_err ? 0 : map_entry_view(leaf, index)->defined;
 		if (!leaf_err)
 			page_unpin(leaf);
-		if (defined >> block & 1)
+		if (!((wanted & ~defined) >> block & 1)) {
+			block++;
 			continue;
+		}
 		unsigned last = block;
 		while (last + 1 < BLOCKS_PER_CLUSTER && (wanted & ~defined) >> (last + 1) & 1)
 			last++;
 		err = layer_define(pool, l, index, block_mask(block, last), buffer, &seq);
 		*last_seq = u64_max(*last_seq, seq);
 		spend(j, (last - block + 1) * POOL_BLOCK_BYTES);
-		block = last;
+		if (err != OXE_EXISTS ||
+		    MUTANT(18)) /* else a client wrote to one of them meanwhile: look again */
+			block = last + 1;
+		err = err == OXE_EXISTS ? 0 : err;
 	}
 	return err;
 }

@@ -174,6 +174,8 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 		err = record_apply(pool, seq, record);
 		pins_release(&pins);
 		pool->recovery_records++;
+		if (!err && MUTANT(21))
+			err = record_apply(pool, seq, record);
 	}
 	if (err)
 		LOG_ERROR("pool.replay_failed", "a journal record contradicts the checkpoint",
@@ -187,7 +189,8 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 static bool matches(const struct tentative *t, unsigned block, uint32_t crc)
 {
 	for (uint32_t i = 0; i < t->count; i++) {
-		if (t->candidates[i].block == block && t->candidates[i].crc == crc)
+		if (t->candidates[i].block == block && t->candidates[i].crc == crc &&
+		    !(MUTANT(20) && i + 1 < t->count))
 			return true;
 	}
 	return false;
@@ -309,7 +312,7 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 		.last_seq = s->replay_seq - 1, .chain = s->replay_chain, .settled_seq = s->replay_seq - 1};
 	*at = start;
 	int err = journal_scan(pool, s->journal_blocks, at, UINT64_MAX, NULL, NULL);
-	r->mark = at->settled_seq;
+	r->mark = MUTANT(19) ? UINT64_MAX : at->settled_seq;
 	return err ? err : journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
 }
 
@@ -318,6 +321,8 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
  * the fallback superblock does not need them either. */
 static int make_verdict_durable(struct pool *pool, const struct journal_position *at)
 {
+	if (MUTANT(15))
+		return 0;
 	if (pool->recovery_blocks_rejected == 0)
 		return flush_settle(pool->flush, at->last_seq);
 	int err = checkpoint_wait(pool);

@@ -280,7 +280,7 @@ void space_grow(struct space *s, uint64_t old_cluster_count)
 static void release_drained(struct space *s)
 {
 	unsigned old = (s->read_generation + 1) & 1;
-	while (s->readers[old] == 0) {
+	while (s->readers[old] == 0 || MUTANT(33)) {
 		struct u32list *l = &s->draining[old];
 		bool younger_wait = s->draining[old ^ 1].count > 0;
 		for (size_t i = 0; i < l->count; i++)
@@ -388,7 +388,7 @@ int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq)
 {
 	int err = mark(s, cluster, false);
 	if (!err)
-		quarantine_add(s, cluster, seq);
+		quarantine_add(s, cluster, MUTANT(32) ? 0 : seq);
 	return err;
 }
 
@@ -627,7 +627,7 @@ void space_checkpoint_frozen(struct space *s)
 
 void space_checkpoint_durable(struct space *s, uint64_t generation)
 {
-	struct held *h = held_by(s, generation - 1);
+	struct held *h = held_by(s, MUTANT(34) ? generation : generation - 1);
 	for (size_t i = 0; i < h->count; i++) {
 		uint16_t bit;
 		struct usage_entry *e = usage_of(s, h->pages[i], &bit);

@@ -133,7 +133,7 @@ uint64_t checkpoint_count(const struct checkpoint *c);
 
 /* ---- write.c ---- */
 /* For flatten: define blocks of a layer that it does not define yet, from the right places of `cluster_data` (one cluster).
- * `mask` is one run of neighbours. Nothing happens if the layer defines any of them by now. *seq is the record's block, 0 if
+ * `mask` is one run of neighbours. OXE_EXISTS, and nothing has happened, if the layer defines any of them by now. *seq is the record's block, 0 if
  * none. Suspends. */
 OX_CHECKED
 int layer_define(struct pool *pool, struct layer *layer, uint32_t index, uint16_t mask,

@@ -3,6 +3,7 @@
 
 #include "base/crc32c.h"
 #include "data/store/journal_format.h"
+#include "data/store/store.h"
 
 static struct root_disk root_encode(struct root r)
 {
@@ -138,7 +139,8 @@ int super_write(struct rt_disk *disk, const struct super *s)
 	if (!image)
 		return OXE_NOMEM;
 	super_encode(s, image);
-	int err = rt_disk_write(disk, image, SUPER_BYTES, s->generation % 2 * SUPER_SLOT_BYTES, RT_IO_FUA);
+	int err = rt_disk_write(disk, image, SUPER_BYTES, s->generation % 2 * SUPER_SLOT_BYTES,
+				MUTANT(36) ? 0 : RT_IO_FUA);
 	free(image);
 	return err;
 }

@@ -174,7 +174,7 @@ static int volume_set(struct pool *pool, const struct volume *v, const char *nam
 				      .size_bytes = number_of(size_bytes),
 				      .flags = flags};
 	name_put(r.name, name);
-	return record_do(pool, &r.head, true);
+	return record_do(pool, &r.head, !MUTANT(37));
 }
 
 int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)

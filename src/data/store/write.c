@@ -115,18 +115,21 @@ static int try_in_place(struct pool *pool, struct layer *head, const uint8_t *da
 	struct io_batch b;
 	struct cut cuts[BATCH];
 	uint32_t clusters[BATCH], count;
+	bool durable = flags & VOL_FUA, by_device = durable && flush_moves_are_durable(pool->flush);
 	int err = 1;
 	io_batch_init(&b, ios, BATCH);
 	if (in_place_enter_all(pool, head, data, offset_bytes, len_bytes, cuts, clusters, &count)) {
 		for (uint32_t i = 0; i < count; data += cuts[i++].len_bytes)
 			io_batch_add(&b, pool->disk, RT_IO_WRITE, (void *)(uintptr_t)data,
 				     place_bytes(clusters[i], &cuts[i]), cuts[i].len_bytes,
-				     flags & VOL_FUA ? RT_IO_FUA : 0);
+				     by_device && !MUTANT(17) ? RT_IO_FUA : 0);
 		io_batch_submit(&b);
 		err = io_batch_wait(&b);
 	}
 	while (count > 0)
 		inplace_leave(pool->ops, head, cuts[--count].index);
+	if (err == 0 && durable && !by_device)
+		err = flush_wait(pool->flush);
 	return err;
 }
 
@@ -294,7 +297,7 @@ static void piece_commit(struct write *w, struct piece *p)
 	if (p->cluster && p->cluster != cluster)
 		space_untake(pool->space, p->cluster); /* somebody else's piece of this cluster came first */
 	p->cluster = cluster;
-	if (!p->ahead)
+	if (!p->ahead || MUTANT(30))
 		piece_send(w, p, cluster);
 }
 
@@ -329,7 +332,7 @@ static int piece_wait(struct write *w, struct piece *p)
 {
 	struct pool *pool = w->pool;
 	int err = p->define ? journal_wait(pool->journal, p->seq) : 0;
-	if (p->ahead && !err)
+	if (p->ahead && !err && !MUTANT(30))
 		piece_send(w, p, p->cluster);
 	if (!p->ahead || !err) {
 		int io_err = io_batch_wait(&p->batch);
@@ -344,7 +347,7 @@ static void piece_finish(struct write *w, struct piece *p, int err)
 {
 	struct pool *pool = w->pool;
 	if (p->committed && p->define) {
-		if (!err)
+		if (!err && !MUTANT(31))
 			unsettled_add(pool->flush, w->head->number, p->cut.index, p->define, p->seq);
 		flush_define_end(pool->flush, &p->op);
 	}
@@ -436,7 +439,7 @@ int layer_define(struct pool *pool, struct layer *layer, uint32_t index, uint16_
 	int err = write_run(w);
 	*seq = p->seq;
 	free(w);
-	return err == OXE_EXISTS ? 0 : err;
+	return err;
 }
 
 static int write_all(struct vol *vol, const uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes,
@@ -454,7 +457,7 @@ static int write_all(struct vol *vol, const uint8_t *data, uint64_t offset_bytes
 		offset_bytes += done_bytes;
 		len_bytes -= done_bytes;
 	}
-	return flags & VOL_FUA ? flush_wait(vol->pool->flush) : 0;
+	return flags & VOL_FUA && !MUTANT(29) ? flush_wait(vol->pool->flush) : 0;
 }
 
 int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags)

@@ -8,7 +8,7 @@
 #include "base/test.h"
 #include "data/engine/engine_testrt.h"
 #include "data/frontend/nbd/nbd.h"
-#include "data/frontend/nbd/nbd_testclient.h"
+#include "data/frontend/nbd/nbd_client_double.h"
 
 #include <stdio.h>
 

@@ -8,7 +8,7 @@
 #include "data/engine/pool_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
-#include "data/frontend/nbd/nbd_testclient.h"
+#include "data/frontend/nbd/nbd_client_double.h"
 #include "data/engine/engine_testrt.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* nbd_testclient.c: see nbd_testclient.h. */
-#include "data/frontend/nbd/nbd_testclient.h"
+/* nbd_client_double.c: see nbd_client_double.h. */
+#include "data/frontend/nbd/nbd_client_double.h"
 
 #include "base/test.h"
 

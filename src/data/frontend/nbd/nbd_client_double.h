@@ -1,10 +1,10 @@
 /*
- * nbd_testclient.h: a client that says exactly what a test wants said, right or wrong. Not part of any product binary.
+ * nbd_client_double.h: a client that says exactly what a test wants said, right or wrong. Not part of any product binary.
  *
  * Every function CHECKs what it expects; those that may see the connection end say so.
  */
-#ifndef OXBOW_DATA_FRONTEND_NBD_NBD_TESTCLIENT_H
-#define OXBOW_DATA_FRONTEND_NBD_NBD_TESTCLIENT_H
+#ifndef OXBOW_DATA_FRONTEND_NBD_NBD_CLIENT_DOUBLE_H
+#define OXBOW_DATA_FRONTEND_NBD_NBD_CLIENT_DOUBLE_H
 
 #include "data/frontend/nbd/nbd_format.h"
 #include "rt/rt.h"
