@@ -249,7 +249,8 @@ static void pool_try_open(struct node_pool *p)
 	if (!err || p->leaving)
 		return;
 	condition_set(p, err == OXE_EXISTS ? "DuplicateUuid" : reason_for(err), why.message, why.hint);
-	keeper_step(&p->keeper, KEEPER_REFUSED, rt_now_ns(rt), rt_random_u64(rt));
+	keeper_step(&p->keeper, err == OXE_BUSY ? KEEPER_TAKEN : KEEPER_REFUSED, rt_now_ns(rt),
+		    rt_random_u64(rt));
 }
 
 /* ---- closing --------------------------------------------------------------------------------------------------------- */
