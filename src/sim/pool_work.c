@@ -637,19 +637,32 @@ static const struct {
 	void (*fn)(struct client *c);
 } data_steps[] = {{30, step_write}, {6, step_zero}, {7, step_trim}, {20, step_read}, {2, step_extents}};
 
+/* Runs that leave things out go deeper into the rest: each kind of step keeps its weight, has four times as much, or none. */
+static uint32_t swarm_weight(const struct work *w, uint32_t weight, size_t kind)
+{
+	static const uint32_t factors[] = {1, 1, 4, 0};
+	uint64_t draw = hash_u64(w->profile.swarm + kind * 0x9e3779b97f4a7c15ULL);
+	return w->profile.swarm ? weight * factors[draw % ARRAY_COUNT(factors)] : weight;
+}
+
+#define DATA_KINDS 100u /* data steps are told from control steps by this */
+
 static void step_control(struct work *w)
 {
 	uint64_t total = 0, pick;
 	for (size_t i = 0; i < ARRAY_COUNT(control_steps); i++)
-		total += control_steps[i].weight;
+		total += swarm_weight(w, control_steps[i].weight, i);
+	if (total == 0)
+		return;
 	pick = below(w, total);
 	fmutex_lock(&w->control);
 	for (size_t i = 0; i < ARRAY_COUNT(control_steps) && !work_over(w); i++) {
-		if (pick < control_steps[i].weight) {
+		uint32_t weight = swarm_weight(w, control_steps[i].weight, i);
+		if (pick < weight) {
 			control_steps[i].fn(w);
 			break;
 		}
-		pick -= control_steps[i].weight;
+		pick -= weight;
 	}
 	fmutex_unlock(&w->control);
 }
@@ -658,14 +671,17 @@ static void step_data(struct client *c)
 {
 	uint64_t total = 0, pick;
 	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++)
-		total += data_steps[i].weight;
+		total += swarm_weight(c->work, data_steps[i].weight, DATA_KINDS + i);
+	if (total == 0)
+		return;
 	pick = below(c->work, total);
 	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++) {
-		if (pick < data_steps[i].weight) {
+		uint32_t weight = swarm_weight(c->work, data_steps[i].weight, DATA_KINDS + i);
+		if (pick < weight) {
 			data_steps[i].fn(c);
 			return;
 		}
-		pick -= data_steps[i].weight;
+		pick -= weight;
 	}
 }
 

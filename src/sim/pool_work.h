@@ -19,6 +19,7 @@ struct work_profile {
 	uint32_t volumes_max;
 	uint32_t control_one_in; /* a client's step is a control call */
 	uint32_t flush_one_in;	 /* of data steps */
+	uint64_t swarm;		 /* which kinds of steps are left out and which are frequent; 0: as usual */
 	bool errors_expected;	 /* the disk fails requests now and then */
 };
 
