@@ -576,6 +576,30 @@ static void draw_disk(struct run *run, struct prng *rng)
 	};
 }
 
+/* Some runs live on a full pool, some in deep and changing chains. */
+static void draw_theme(struct run *run, struct prng *rng)
+{
+	struct work_profile *p = &run->profile;
+	uint64_t theme = prng_below(rng, 5);
+	if (theme == 0) {
+		p->tight = true;
+		p->swarm = 0;
+		p->volumes_max = 3;
+		p->volume_bytes_max = 8 * MiB;
+		p->write_bytes_max = 256 * KiB;
+		p->control_one_in = 40;
+		p->operations = 800;
+		run->disk_bytes = 16 * MiB;
+	} else if (theme == 1) {
+		p->chains = true;
+		p->swarm = 0;
+		p->volume_bytes_max = ONE_OF(rng, 128 * KiB, 512 * KiB);
+		p->volumes_max = MODEL_VOLUMES;
+		p->control_one_in = 3;
+		run->options.background_bytes_per_s = 0;
+	}
+}
+
 static void draw_work(struct run *run, struct prng *rng)
 {
 	run->profile = (struct work_profile){
@@ -585,12 +609,14 @@ static void draw_work(struct run *run, struct prng *rng)
 		.write_bytes_max = (uint32_t)ONE_OF(rng, 8 * KiB, 64 * KiB, 256 * KiB),
 		.volumes_max = (uint32_t)ONE_OF(rng, 1, 3, MODEL_VOLUMES),
 		.control_one_in = (uint32_t)ONE_OF(rng, 2, 4, 8, 20),
-		.flush_one_in = (uint32_t)ONE_OF(rng, 6, 20, 100),
+		.flush_one_in = (uint32_t)ONE_OF(rng, 6, 20, 100, 400),
+		.durable_one_in = (uint32_t)ONE_OF(rng, 3, 8, 60),
 		.swarm = prng_one_in(rng, 4) ? 0 : prng_u64(rng),
 	};
 	run->format.journal_bytes = ONE_OF(rng, 0, 256 * KiB, 256 * KiB, 1 * MiB);
 	run->options.cache_bytes = ONE_OF(rng, 1 * MiB, 4 * MiB, 0);
 	run->options.background_bytes_per_s = ONE_OF(rng, 0, 0, 4 * MiB);
+	draw_theme(run, rng);
 }
 
 /* A few runs have a disk that fails requests. */

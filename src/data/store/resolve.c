@@ -201,7 +201,7 @@ static int resolve_sealed(struct pool *pool, struct layer *l, uint32_t index, ui
 		int err = walk(pool, l, index, UINT16_MAX, &whole);
 		if (err)
 			return err;
-		if (generation != pool->resolved->generation && !MUTANT(4))
+		if (generation != pool->resolved->generation)
 			return 1;
 		remember(pool->resolved, l, index, &whole);
 		known = &whole;
