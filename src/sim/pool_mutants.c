@@ -7,7 +7,7 @@ const struct pool_mutant pool_mutants[] = {
 	{1, "a DEFINE leaves the zero mask as it was"},
 	{2, "a zero in a layer with a parent is not said out loud"},
 	{3, "the resolve cache is not told of changes"},
-	{4, "the resolve cache forgets to keep what the root says"},
+	{4, "a snapshot does not wait for the writes under way"},
 	{5, "unsettled blocks are overwritten in place"},
 	{6, "a zeroed block leaves the table of unsettled ones before its ZERO is durable"},
 	{7, "a checkpoint does not wait for the data of its DEFINEs"},

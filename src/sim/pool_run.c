@@ -6,7 +6,9 @@
  */
 #include "sim/pool_run.h"
 
+#include "base/crc32c.h"
 #include "base/log.h"
+#include "data/store/super_format.h"
 #include "sim/pool_work.h"
 
 #include <stdarg.h>
@@ -50,7 +52,8 @@ struct life {
 	struct model *model;	    /* what it holds now; NULL until recovered */
 	bool power_cut;		    /* a power cut is among the crashes since `before` */
 	bool formatted, opened, full, done;
-	uint32_t depth; /* crashes since the life began; 0 is the life itself */
+	bool super_lost; /* the newest superblock was damaged besides */
+	uint32_t depth;	 /* crashes since the life began; 0 is the life itself */
 	uint64_t points, state_id;
 	uint32_t nested;
 	struct prng rng; /* of a crash state: what to enumerate inside it */
@@ -101,8 +104,9 @@ static void describe_where(const struct life *l, char *text, size_t size_bytes)
 	}
 	describe_where(l->parent, text, size_bytes);
 	size_t used = strlen(text);
-	snprintf(text + used, size_bytes - used, "; %s at write %llu (%zu unflushed, %zu in flight)", l->how,
-		 (unsigned long long)l->point_of, l->unflushed, l->in_flight);
+	snprintf(text + used, size_bytes - used, "; %s%s at write %llu (%zu unflushed, %zu in flight)",
+		 l->how, l->super_lost ? ", newest superblock damaged," : "", (unsigned long long)l->point_of,
+		 l->unflushed, l->in_flight);
 }
 
 static void events_print(const struct life *l)
@@ -136,6 +140,30 @@ void run_dying(char *where, size_t size_bytes)
 	describe_where(current_life, where, size_bytes);
 	if (!run_is_quiet)
 		events_print(current_life);
+}
+
+/* The generation of the superblock in a slot; 0: there is none, or it is not whole. */
+static uint64_t super_generation(const struct sim_disk *disk, unsigned slot)
+{
+	uint8_t image[SUPER_BYTES];
+	struct super_disk *d = (void *)image;
+	sim_disk_peek(disk, image, sizeof(image), slot * SUPER_SLOT_BYTES);
+	uint32_t crc = le32_get(d->crc);
+	d->crc = le32_of(0);
+	bool whole =
+		memcmp(d->magic, SUPER_MAGIC, sizeof(d->magic)) == 0 && crc == crc32c(0, image, SUPER_BYTES);
+	return whole ? le64_get(d->generation) : 0;
+}
+
+/* The medium takes the newest superblock, too. The older one and the journal must recover the same. */
+static bool newest_super_damage(struct sim_disk *disk)
+{
+	uint64_t generations[2] = {super_generation(disk, 0), super_generation(disk, 1)};
+	unsigned newest = generations[1] > generations[0];
+	if (generations[0] == 0 || generations[1] == 0 || generations[newest ^ 1] + 1 != generations[newest])
+		return false;
+	sim_disk_flip_bit(disk, newest * SUPER_SLOT_BYTES + 40, 3);
+	return true;
 }
 
 /* Formatting and recovery meet a disk that works. */
@@ -217,7 +245,7 @@ static void state_run_sim(struct life *l)
 }
 
 /* Fates for the unflushed writes: `pattern` is a subset by bit, or, with ones beyond, a way to draw them. */
-enum { ALL_LOST, ALL_KEPT, FLIGHT_LOST, ONE_LOST, ONE_KEPT, COINS, TEARS, PATTERNS };
+enum { ALL_LOST, ALL_KEPT, FLIGHT_LOST, ONE_LOST, ONE_KEPT, COINS, TEARS, FLIGHT_TORN, PATTERNS };
 
 static void fates_draw(struct life *l, uint32_t pattern, size_t count, size_t in_flight, uint8_t *fates)
 {
@@ -243,6 +271,9 @@ static void fates_draw(struct life *l, uint32_t pattern, size_t count, size_t in
 		case COINS:
 			fates[i] = (uint8_t)prng_below(&l->rng, 2);
 			break;
+		case FLIGHT_TORN:
+			fates[i] = flies ? SIM_TORN : SIM_KEPT;
+			break;
 		default:
 			fates[i] = (uint8_t)prng_below(&l->rng, 3);
 		}
@@ -250,9 +281,9 @@ static void fates_draw(struct life *l, uint32_t pattern, size_t count, size_t in
 }
 
 static const char *const pattern_names[] = {
-	"power cut, all unflushed lost", "power cut, all kept", "power cut, in flight lost",
-	"power cut, one lost",		 "power cut, one kept", "power cut, some lost",
-	"power cut, some lost or torn",
+	"power cut, all unflushed lost", "power cut, all kept",	      "power cut, in flight lost",
+	"power cut, one lost",		 "power cut, one kept",	      "power cut, some lost",
+	"power cut, some lost or torn",	 "power cut, in flight torn",
 };
 
 struct crash {
@@ -267,7 +298,7 @@ static void fates_exact(uint32_t subset, size_t count, uint8_t *fates)
 		fates[i] = subset & (1u << i) ? SIM_KEPT : SIM_LOST;
 }
 
-static void state_disk(struct life *l, const struct sim_frozen *frozen, const struct crash *crash)
+static void crash_disk(struct life *l, const struct sim_frozen *frozen, const struct crash *crash)
 {
 	uint8_t fates[UNFLUSHED_MAX];
 	size_t count = l->unflushed;
@@ -316,7 +347,8 @@ static void state_try(struct life *parent, const struct sim_frozen *frozen, cons
 	l.sim = sim_new(seed);
 	l.node = sim_node_new(l.sim, "crashed");
 	sim_shuffle(l.sim, prng_one_in(&l.rng, 2));
-	state_disk(&l, frozen, crash);
+	crash_disk(&l, frozen, crash);
+	l.super_lost = l.formatted && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
 	no_errors(l.disk);
 	sim_disk_faults(l.disk)->stall_one_in = 0;
 	if (l.depth < DEPTH_MAX)
@@ -362,6 +394,10 @@ static void life_point(struct life *l, struct sim_disk *disk)
 	uint64_t draw = prng_below(&run->rng, run->expected_points);
 	uint64_t burst = 1 + prng_below(&run->rng, 4);
 	bool all = exhaustive || prng_one_in(&run->rng, 40);
+	bool early =
+		l->power_cut && l->points < 60; /* what recovery left behind matters most just after it */
+	if (early)
+		draw /= 4;
 	if (!exhaustive && draw * 3 >= run->states_aim) /* a burst makes about three, with what is nested */
 		return;
 	if (!exhaustive && run->next_state >= run->life_first_state + 2 * run->states_aim)
@@ -532,7 +568,7 @@ static void draw_disk(struct run *run, struct prng *rng)
 	run->faults = (struct sim_disk_faults){
 		.latency_min_ns = 20 * NS_PER_US,
 		.latency_max_ns = ONE_OF(rng, 30, 100, 1000) * NS_PER_US,
-		.flush_ns = ONE_OF(rng, 50, 500, 3000) * NS_PER_US,
+		.flush_ns = ONE_OF(rng, 50, 500, 3000, 20000) * NS_PER_US,
 		.stall_one_in = (uint32_t)ONE_OF(rng, 0, 0, 200),
 		.stall_ns = 20 * NS_PER_MS,
 		.discard = (enum sim_discard)prng_below(rng, 4),
@@ -540,20 +576,47 @@ static void draw_disk(struct run *run, struct prng *rng)
 	};
 }
 
+/* Some runs live on a full pool, some in deep and changing chains. */
+static void draw_theme(struct run *run, struct prng *rng)
+{
+	struct work_profile *p = &run->profile;
+	uint64_t theme = prng_below(rng, 5);
+	if (theme == 0) {
+		p->tight = true;
+		p->swarm = 0;
+		p->volumes_max = 3;
+		p->volume_bytes_max = 8 * MiB;
+		p->write_bytes_max = 256 * KiB;
+		p->control_one_in = 40;
+		p->operations = 800;
+		run->disk_bytes = 16 * MiB;
+	} else if (theme == 1) {
+		p->chains = true;
+		p->swarm = 0;
+		p->volume_bytes_max = ONE_OF(rng, 128 * KiB, 512 * KiB);
+		p->volumes_max = MODEL_VOLUMES;
+		p->control_one_in = 3;
+		run->options.background_bytes_per_s = 0;
+	}
+}
+
 static void draw_work(struct run *run, struct prng *rng)
 {
 	run->profile = (struct work_profile){
 		.clients = (uint32_t)(1 + prng_below(rng, WORK_CLIENTS)),
-		.operations = (uint32_t)ONE_OF(rng, 40, 100, 200, 400),
+		.operations = (uint32_t)ONE_OF(rng, 40, 100, 200, 400, 800),
 		.volume_bytes_max = ONE_OF(rng, 256 * KiB, 1 * MiB, 2 * MiB, 6 * MiB),
 		.write_bytes_max = (uint32_t)ONE_OF(rng, 8 * KiB, 64 * KiB, 256 * KiB),
 		.volumes_max = (uint32_t)ONE_OF(rng, 1, 3, MODEL_VOLUMES),
-		.control_one_in = (uint32_t)ONE_OF(rng, 4, 8, 20),
-		.flush_one_in = (uint32_t)ONE_OF(rng, 6, 20, 100),
+		.control_one_in = (uint32_t)ONE_OF(rng, 2, 4, 8, 20),
+		.flush_one_in = (uint32_t)ONE_OF(rng, 6, 20, 100, 400),
+		.durable_one_in = (uint32_t)ONE_OF(rng, 3, 8, 60),
+		.swarm = prng_one_in(rng, 4) ? 0 : prng_u64(rng),
 	};
 	run->format.journal_bytes = ONE_OF(rng, 0, 256 * KiB, 256 * KiB, 1 * MiB);
 	run->options.cache_bytes = ONE_OF(rng, 1 * MiB, 4 * MiB, 0);
 	run->options.background_bytes_per_s = ONE_OF(rng, 0, 0, 4 * MiB);
+	draw_theme(run, rng);
 }
 
 /* A few runs have a disk that fails requests. */

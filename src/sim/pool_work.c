@@ -132,9 +132,9 @@ static struct span pick_span(struct work *w, const struct model_volume *v, uint6
 	uint64_t unit = v->lba_bytes / VALUE_BYTES, units = v->content->sector_count / unit;
 	uint64_t max_units = u64_min(units, max_bytes / v->lba_bytes);
 	static const uint32_t sizes[] = {1, 8, 8, 8, 16, 32, 128, 512};
-	uint64_t size = sizes[below(w, ARRAY_COUNT(sizes))] / unit;
+	uint64_t size = (w->profile.tight && one_in(w, 2) ? 512 : sizes[below(w, ARRAY_COUNT(sizes))]) / unit;
 	uint64_t count = u64_max(1, u64_min(max_units, one_in(w, 3) ? 1 + below(w, 2 * size + 1) : size));
-	uint64_t range = one_in(w, 3) ? units : u64_max(1, units / 8);
+	uint64_t range = w->profile.tight || one_in(w, 3) ? units : u64_max(1, units / 8);
 	uint64_t first = below(w, range);
 	if (one_in(w, 2))
 		first = first * unit / BLOCK_SECTORS * BLOCK_SECTORS / unit;
@@ -144,18 +144,18 @@ static struct span pick_span(struct work *w, const struct model_volume *v, uint6
 
 /* ---- data calls ------------------------------------------------------------------------------------------------------------------ */
 
-static enum content_answer answer_for(int err, bool durable)
+static enum content_answer answer_for(int err, bool durable, bool all_or_nothing)
 {
 	if (err == 0)
 		return durable ? ANSWER_DURABLE : ANSWER_DONE;
-	return err == OXE_NOSPC ? ANSWER_UNCHANGED : ANSWER_UNKNOWN;
+	return err == OXE_NOSPC && all_or_nothing ? ANSWER_UNCHANGED : ANSWER_UNKNOWN;
 }
 
 static void data_answered(struct work *w, struct model_volume *v, const char *call, struct span at,
 			  uint64_t submitted, int err, bool durable)
 {
 	content_write_end(v->content, at.first, at.count, submitted, model_tick(w->model),
-			  answer_for(err, durable));
+			  answer_for(err, durable, strcmp(call, "op.write.end") == 0));
 	sim_trace(w->sim, call, v->serial, at.first << 32 | at.count, (uint64_t)(int64_t)err);
 	if (err && err != OXE_NOSPC)
 		error_is_expected(w, call, err);
@@ -168,7 +168,7 @@ static void step_write(struct client *c)
 	if (!v)
 		return;
 	struct span at = pick_span(w, v, w->profile.write_bytes_max);
-	bool durable = one_in(w, 8);
+	bool durable = one_in(w, w->profile.durable_one_in);
 	uint64_t tag = value_tag(v->serial, ++w->model->version), submitted = model_tick(w->model);
 	value_fill(c->buf, at.first, at.count, tag);
 	content_write_begin(v->content, at.first, at.count, tag, submitted);
@@ -368,7 +368,9 @@ static void control_create(struct work *w)
 	bool undone;
 	if (!v || v >= w->model->volumes + w->profile.volumes_max)
 		return;
-	uint64_t blocks = 1 + below(w, w->profile.volume_bytes_max / POOL_BLOCK_BYTES);
+	uint64_t blocks = w->profile.volume_bytes_max / POOL_BLOCK_BYTES;
+	if (!w->profile.tight)
+		blocks = 1 + below(w, blocks);
 	v->presence = APPEARING;
 	v->id = new_id(w);
 	name_draw(w, v->name, sizeof(v->name), "v");
@@ -619,18 +621,34 @@ static void control_check(struct work *w)
 
 /* ---- clients -------------------------------------------------------------------------------------------------------------------------- */
 
+/* Runs that leave things out go deeper into the rest: each kind of step keeps its weight, has four times as much, or none. */
+static uint32_t swarm_weight(const struct work *w, uint32_t weight, size_t kind)
+{
+	static const uint32_t factors[] = {1, 1, 4, 0};
+	uint64_t draw = hash_u64(w->profile.swarm + kind * 0x9e3779b97f4a7c15ULL);
+	return w->profile.swarm ? weight * factors[draw % ARRAY_COUNT(factors)] : weight;
+}
+
+#define DATA_KINDS 100u /* data steps are told from control steps by this */
+
 static const struct {
-	uint32_t weight;
+	uint32_t weight, chains_weight;
 	void (*fn)(struct work *w);
 } control_steps[] = {
-	{6, control_create},	      {4, control_clone},
-	{3, control_delete},	      {2, control_grow},
-	{2, control_rename},	      {14, control_snapshot},
-	{8, control_snapshot_delete}, {1, control_snapshot_rename},
-	{3, control_revert},	      {2, control_flatten},
-	{6, control_checkpoint},      {1, control_jobs_wait},
-	{5, control_snapshot_read},   {2, control_check},
+	{6, 2, control_create},		  {4, 10, control_clone},
+	{3, 2, control_delete},		  {2, 0, control_grow},
+	{2, 0, control_rename},		  {14, 10, control_snapshot},
+	{8, 10, control_snapshot_delete}, {1, 0, control_snapshot_rename},
+	{3, 2, control_revert},		  {2, 10, control_flatten},
+	{6, 1, control_checkpoint},	  {1, 0, control_jobs_wait},
+	{5, 2, control_snapshot_read},	  {2, 0, control_check},
 };
+
+static uint32_t control_weight(const struct work *w, size_t kind)
+{
+	uint32_t weight = w->profile.chains ? control_steps[kind].chains_weight : control_steps[kind].weight;
+	return swarm_weight(w, weight, kind);
+}
 
 static const struct {
 	uint32_t weight;
@@ -641,15 +659,18 @@ static void step_control(struct work *w)
 {
 	uint64_t total = 0, pick;
 	for (size_t i = 0; i < ARRAY_COUNT(control_steps); i++)
-		total += control_steps[i].weight;
+		total += control_weight(w, i);
+	if (total == 0)
+		return;
 	pick = below(w, total);
 	fmutex_lock(&w->control);
 	for (size_t i = 0; i < ARRAY_COUNT(control_steps) && !work_over(w); i++) {
-		if (pick < control_steps[i].weight) {
+		uint32_t weight = control_weight(w, i);
+		if (pick < weight) {
 			control_steps[i].fn(w);
 			break;
 		}
-		pick -= control_steps[i].weight;
+		pick -= weight;
 	}
 	fmutex_unlock(&w->control);
 }
@@ -658,14 +679,17 @@ static void step_data(struct client *c)
 {
 	uint64_t total = 0, pick;
 	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++)
-		total += data_steps[i].weight;
+		total += swarm_weight(c->work, data_steps[i].weight, DATA_KINDS + i);
+	if (total == 0)
+		return;
 	pick = below(c->work, total);
 	for (size_t i = 0; i < ARRAY_COUNT(data_steps); i++) {
-		if (pick < data_steps[i].weight) {
+		uint32_t weight = swarm_weight(c->work, data_steps[i].weight, DATA_KINDS + i);
+		if (pick < weight) {
 			data_steps[i].fn(c);
 			return;
 		}
-		pick -= data_steps[i].weight;
+		pick -= weight;
 	}
 }
 

@@ -10,7 +10,7 @@
 #include "sim/pool_model.h"
 #include "sim/sim.h"
 
-#define WORK_CLIENTS 6u
+#define WORK_CLIENTS 12u
 
 struct work_profile {
 	uint32_t clients, operations;
@@ -19,6 +19,10 @@ struct work_profile {
 	uint32_t volumes_max;
 	uint32_t control_one_in; /* a client's step is a control call */
 	uint32_t flush_one_in;	 /* of data steps */
+	uint32_t durable_one_in; /* of writes */
+	bool tight;		 /* every volume as large as may be, most writes large */
+	bool chains;		 /* snapshots, clones, flattening and merges above all */
+	uint64_t swarm;		 /* which kinds of steps are left out and which are frequent; 0: as usual */
 	bool errors_expected;	 /* the disk fails requests now and then */
 };
 
