@@ -67,14 +67,12 @@ static inline uint64_t u64_div_up(uint64_t x, uint64_t unit)
 }
 
 /* True, with the sum in *out, unless a + b overflows. Sizes from outside are added with this. */
-OX_CHECKED
-static inline bool u64_add_checked(uint64_t a, uint64_t b, uint64_t *out)
+OX_CHECKED static inline bool u64_add_checked(uint64_t a, uint64_t b, uint64_t *out)
 {
 	return !__builtin_add_overflow(a, b, out);
 }
 
-OX_CHECKED
-static inline bool u64_mul_checked(uint64_t a, uint64_t b, uint64_t *out)
+OX_CHECKED static inline bool u64_mul_checked(uint64_t a, uint64_t b, uint64_t *out)
 {
 	return !__builtin_mul_overflow(a, b, out);
 }

@@ -13,8 +13,7 @@
 
 /* Decimal digits, an optional fraction (up to 9 digits, only with a unit above B; what is left of a byte is dropped), an
  * optional space, an optional unit. OXE_INVAL if it is anything else, OXE_RANGE if it passes 2^64 - 1. */
-OX_CHECKED
-int size_parse(const char *text, uint64_t *bytes);
+OX_CHECKED int size_parse(const char *text, uint64_t *bytes);
 /* The shortest text with at most one decimal, rounded: "0 B", "1.5 GiB". Returns `text`. */
 char *size_format(uint64_t bytes, char text[SIZE_TEXT_MAX]);
 

@@ -15,8 +15,7 @@ static_assert(sizeof(struct uuid) == 16, "a uuid is 16 bytes on disk");
 /* Make a version 4 uuid out of 16 random bytes. */
 struct uuid uuid_from_random(const uint8_t random[16]);
 /* OXE_INVAL unless `text` is exactly the 36-character form (either case). */
-OX_CHECKED
-int uuid_parse(const char *text, struct uuid *out);
+OX_CHECKED int uuid_parse(const char *text, struct uuid *out);
 /* Writes 36 characters and a NUL into `text`, and returns it. */
 char *uuid_format(const struct uuid *id, char text[UUID_TEXT_LEN + 1]);
 bool uuid_is_nil(const struct uuid *id);

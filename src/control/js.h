@@ -33,8 +33,8 @@ void js_push(struct js *array, struct js *value);
 void js_push_text(struct js *array, const char *text);
 
 /* OXE_INVAL, with why and where in `why`. `text` need not be terminated. */
-OX_CHECKED
-int js_parse(const char *text, size_t len_bytes, struct js **out, char *why, size_t why_size_bytes);
+OX_CHECKED int js_parse(const char *text, size_t len_bytes, struct js **out, char *why,
+			size_t why_size_bytes);
 /* For what our own daemon wrote: repeated keys pass, and the last counts. NULL if it is not JSON. */
 struct js *js_load(const char *text, size_t len_bytes);
 /* To be free()d. With `indent`, over several lines and ending in a newline. */

@@ -22,8 +22,7 @@ struct host_addr {
 
 /* OXE_INVAL if `text` is no address; OXE_NOENT if a host name is not known. Numbers are parsed in place; a name is asked of
  * the resolver on a worker thread: Suspends. */
-OX_CHECKED
-int addr_parse(const char *text, struct host_addr *out);
+OX_CHECKED int addr_parse(const char *text, struct host_addr *out);
 /* "tcp:127.0.0.1:10809", "tcp:[::1]:10809" or "unix:/path". */
 void addr_format(const struct host_addr *addr, char text[ADDR_TEXT_SIZE]);
 bool addr_is_unix(const struct host_addr *addr);

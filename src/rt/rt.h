@@ -161,33 +161,27 @@ enum {
 /* Open a block device or regular file for direct I/O, held exclusively: OXE_BUSY if any process has it open as a pool.
  * "mem:SIZE_BYTES:NAME" is plain memory that lives as long as the process. `size_bytes` only matters with RT_DISK_CREATE.
  * Suspends. */
-OX_CHECKED
-int rt_disk_open(struct rt *rt, const char *path, unsigned flags, uint64_t size_bytes, struct rt_disk **out);
+OX_CHECKED int rt_disk_open(struct rt *rt, const char *path, unsigned flags, uint64_t size_bytes,
+			    struct rt_disk **out);
 void rt_disk_close(struct rt_disk *disk);
 const struct rt_disk_info *rt_disk_info(const struct rt_disk *disk);
 /* Extend a regular file to size_bytes, or notice that a block device has grown; the new size is in rt_disk_info. Suspends. */
-OX_CHECKED
-int rt_disk_grow(struct rt_disk *disk, uint64_t size_bytes);
+OX_CHECKED int rt_disk_grow(struct rt_disk *disk, uint64_t size_bytes);
 /* What a foreign program would see on this path: writes e.g. "ext4 file system" or "GPT partition table" into `what`
  * (empty: nothing known, and the first and last MiB are zero or the file is new). Never opens for writing. Suspends. */
-OX_CHECKED
-int rt_disk_probe(struct rt *rt, const char *path, char *what, size_t what_size_bytes);
+OX_CHECKED int rt_disk_probe(struct rt *rt, const char *path, char *what, size_t what_size_bytes);
 
 /* Never suspends, never calls done before it returns. */
 void rt_io_submit(struct rt_io *io);
 
 /* Suspends until the one request is done; returns its result. */
-OX_CHECKED
-int rt_disk_read(struct rt_disk *disk, void *data, uint64_t len_bytes, uint64_t offset_bytes);
-OX_CHECKED
-int rt_disk_write(struct rt_disk *disk, const void *data, uint64_t len_bytes, uint64_t offset_bytes,
-		  unsigned flags);
+OX_CHECKED int rt_disk_read(struct rt_disk *disk, void *data, uint64_t len_bytes, uint64_t offset_bytes);
+OX_CHECKED int rt_disk_write(struct rt_disk *disk, const void *data, uint64_t len_bytes,
+			     uint64_t offset_bytes, unsigned flags);
 /* Everything whose `done` ran before this was submitted is on stable storage after. */
-OX_CHECKED
-int rt_disk_flush(struct rt_disk *disk);
+OX_CHECKED int rt_disk_flush(struct rt_disk *disk);
 /* Advice: the content becomes undefined (S1: nothing is assumed about it). */
-OX_CHECKED
-int rt_disk_discard(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes);
+OX_CHECKED int rt_disk_discard(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes);
 
 /* ---- payload buffers ----------------------------------------------------------------------------------------------- */
 
@@ -215,26 +209,21 @@ struct rt_iovec {
 
 /* Addresses are text: "unix:/run/oxbow/nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:10809"; port 0 picks one. A stale unix
  * socket file (nobody listens) is replaced; a live one is OXE_BUSY. Unix sockets are made with mode 0660. Suspends. */
-OX_CHECKED
-int rt_listen(struct rt *rt, const char *address, struct rt_listener **out);
+OX_CHECKED int rt_listen(struct rt *rt, const char *address, struct rt_listener **out);
 /* The address in the same form, with the port that was picked. */
 const char *rt_listener_address(const struct rt_listener *l);
 /* The next connection. OXE_SHUTDOWN after rt_listener_close, OXE_SYS if the process is out of descriptors (wait and ask
  * again). Suspends. */
-OX_CHECKED
-int rt_accept(struct rt_listener *l, struct rt_conn **out);
+OX_CHECKED int rt_accept(struct rt_listener *l, struct rt_conn **out);
 /* Stops accepting; a fiber inside rt_accept returns OXE_SHUTDOWN, and frees nothing: the struct goes when both are done. */
 void rt_listener_close(struct rt_listener *l);
 
-OX_CHECKED
-int rt_connect(struct rt *rt, const char *address, uint64_t deadline_ns, struct rt_conn **out);
+OX_CHECKED int rt_connect(struct rt *rt, const char *address, uint64_t deadline_ns, struct rt_conn **out);
 /* At least one byte into `data`; *got_bytes = 0 is the peer's orderly end. One receiver at a time. Suspends. */
-OX_CHECKED
-int rt_recv(struct rt_conn *c, void *data, size_t len_bytes, size_t *got_bytes);
+OX_CHECKED int rt_recv(struct rt_conn *c, void *data, size_t len_bytes, size_t *got_bytes);
 /* All of it, in order, or an error after which nothing more can be sent. One sender at a time; one receiver may be
  * active besides. Suspends. */
-OX_CHECKED
-int rt_send(struct rt_conn *c, const struct rt_iovec *parts, size_t part_count);
+OX_CHECKED int rt_send(struct rt_conn *c, const struct rt_iovec *parts, size_t part_count);
 /* Both directions end: a fiber inside rt_recv or rt_send returns OXE_CLOSED soon. Callable from a timer. Idempotent. */
 void rt_conn_shutdown(struct rt_conn *c);
 /* Ends and frees. No fiber may be inside rt_recv or rt_send. */

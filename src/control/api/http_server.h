@@ -17,7 +17,6 @@
 struct http_server;
 
 /* Answers as soon as it returns (once the reactor runs). Blocks for a moment; called before the reactor runs. */
-OX_CHECKED
-int http_server_start(struct rt *rt, struct api *api, const char *path, struct http_server **out);
+OX_CHECKED int http_server_start(struct rt *rt, struct api *api, const char *path, struct http_server **out);
 
 #endif

@@ -121,30 +121,25 @@ struct node_pool_spec {
 };
 
 /* A new pool on a disk or file. What holds anything is refused (OXE_OCCUPIED) unless forced by name. */
-OX_CHECKED
-int node_pool_create(struct node *n, const struct node_pool_spec *spec, bool *created,
-		     struct node_pool_info *out, struct node_why *why);
+OX_CHECKED int node_pool_create(struct node *n, const struct node_pool_spec *spec, bool *created,
+				struct node_pool_info *out, struct node_why *why);
 /* Make a pool known that is already on `path`. For one that is known and not open: try there, now. */
-OX_CHECKED
-int node_pool_import(struct node *n, const char *path, bool *created, struct node_pool_info *out,
-		     struct node_why *why);
+OX_CHECKED int node_pool_import(struct node *n, const char *path, bool *created, struct node_pool_info *out,
+				struct node_why *why);
 /* Create, or import what is there: for the pool a daemon is given at start. Holds back readiness until done. */
-OX_CHECKED
-int node_pool_ensure(struct node *n, const char *path, uint64_t size_bytes, const char *name,
-		     struct node_why *why);
+OX_CHECKED int node_pool_ensure(struct node *n, const char *path, uint64_t size_bytes, const char *name,
+				struct node_why *why);
 /* Close it and forget it: the disk can go elsewhere. OXE_BUSY while clients hold its volumes. */
-OX_CHECKED
-int node_pool_export(struct node *n, const char *ref, struct node_why *why);
+OX_CHECKED int node_pool_export(struct node *n, const char *ref, struct node_why *why);
 /* Take over new space. `size_bytes` 0: as much as the disk now has; else a file is first extended to it. */
-OX_CHECKED
-int node_pool_grow(struct node *n, const char *ref, uint64_t size_bytes, struct node_pool_info *out,
-		   struct node_why *why);
-OX_CHECKED
-int node_pool_check(struct node *n, const char *ref, void (*fn)(void *ctx, const struct pool_problem *p),
-		    void *ctx, struct pool_check_result *out, struct node_why *why);
+OX_CHECKED int node_pool_grow(struct node *n, const char *ref, uint64_t size_bytes,
+			      struct node_pool_info *out, struct node_why *why);
+OX_CHECKED int node_pool_check(struct node *n, const char *ref,
+			       void (*fn)(void *ctx, const struct pool_problem *p), void *ctx,
+			       struct pool_check_result *out, struct node_why *why);
 /* Do not suspend. */
-OX_CHECKED
-int node_pool_get(const struct node *n, const char *ref, struct node_pool_info *out, struct node_why *why);
+OX_CHECKED int node_pool_get(const struct node *n, const char *ref, struct node_pool_info *out,
+			     struct node_why *why);
 void node_pool_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_pool_info *p), void *ctx);
 
 /* ---- volumes ------------------------------------------------------------------------------------------------------- */
@@ -156,38 +151,32 @@ struct node_volume {
 };
 
 /* `pool_ref` "": the only known pool. */
-OX_CHECKED
-int node_volume_create(struct node *n, const char *pool_ref, const struct volume_spec *spec, bool *created,
-		       struct node_volume *out, struct node_why *why);
-OX_CHECKED
-int node_volume_clone(struct node *n, const char *snapshot_ref, const struct volume_spec *spec,
-		      bool full_copy, bool *created, struct node_volume *out, struct node_why *why);
-OX_CHECKED
-int node_volume_get(struct node *n, const char *ref, struct node_volume *out, struct node_why *why);
+OX_CHECKED int node_volume_create(struct node *n, const char *pool_ref, const struct volume_spec *spec,
+				  bool *created, struct node_volume *out, struct node_why *why);
+OX_CHECKED int node_volume_clone(struct node *n, const char *snapshot_ref, const struct volume_spec *spec,
+				 bool full_copy, bool *created, struct node_volume *out,
+				 struct node_why *why);
+OX_CHECKED int node_volume_get(struct node *n, const char *ref, struct node_volume *out,
+			       struct node_why *why);
 /* Rename (unless `name` is NULL) and grow (unless size_bytes is 0), in this order. */
-OX_CHECKED
-int node_volume_change(struct node *n, const char *ref, const char *name, uint64_t size_bytes,
-		       struct node_volume *out, struct node_why *why);
+OX_CHECKED int node_volume_change(struct node *n, const char *ref, const char *name, uint64_t size_bytes,
+				  struct node_volume *out, struct node_why *why);
 /* By uuid, a volume that is not there is deleted already: 0. By name it is OXE_NOENT. */
-OX_CHECKED
-int node_volume_delete(struct node *n, const char *ref, struct node_why *why);
-OX_CHECKED
-int node_volume_flatten(struct node *n, const char *ref, bool start, struct node_volume *out,
-			struct node_why *why);
+OX_CHECKED int node_volume_delete(struct node *n, const char *ref, struct node_why *why);
+OX_CHECKED int node_volume_flatten(struct node *n, const char *ref, bool start, struct node_volume *out,
+				   struct node_why *why);
 /* `snapshot` is a name, a uuid or a full reference. */
-OX_CHECKED
-int node_volume_revert(struct node *n, const char *ref, const char *snapshot, const struct uuid *head_id,
-		       struct node_volume *out, struct node_why *why);
+OX_CHECKED int node_volume_revert(struct node *n, const char *ref, const char *snapshot,
+				  const struct uuid *head_id, struct node_volume *out, struct node_why *why);
 /* `pool_ref` "": of every pool. Does not suspend, nor may fn. */
-OX_CHECKED
-int node_volume_walk(struct node *n, const char *pool_ref, bool (*fn)(void *ctx, const struct node_volume *v),
-		     void *ctx, struct node_why *why);
+OX_CHECKED int node_volume_walk(struct node *n, const char *pool_ref,
+				bool (*fn)(void *ctx, const struct node_volume *v), void *ctx,
+				struct node_why *why);
 /* As vol_extents, of a volume or snapshot. `since` "": none; else a snapshot's name, uuid or reference. A len_bytes of
  * UINT64_MAX means to the end; *end_bytes is where the description ends. */
-OX_CHECKED
-int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
-		 uint64_t len_bytes, struct vol_extent *extents, size_t max_extents, size_t *extent_count,
-		 uint64_t *end_bytes, struct node_why *why);
+OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
+			    uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
+			    size_t *extent_count, uint64_t *end_bytes, struct node_why *why);
 
 /* ---- snapshots ----------------------------------------------------------------------------------------------------- */
 
@@ -197,24 +186,21 @@ struct node_snapshot {
 	char pool_name[POOL_NAME_MAX + 1], volume_name[POOL_NAME_MAX + 1];
 };
 
-OX_CHECKED
-int node_snapshot_create(struct node *n, const char *volume_ref, const struct uuid *id, const char *name,
-			 bool *created, uint64_t *pause_ns, struct node_snapshot *out, struct node_why *why);
-OX_CHECKED
-int node_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out, struct node_why *why);
-OX_CHECKED
-int node_snapshot_rename(struct node *n, const char *ref, const char *name, struct node_snapshot *out,
-			 struct node_why *why);
+OX_CHECKED int node_snapshot_create(struct node *n, const char *volume_ref, const struct uuid *id,
+				    const char *name, bool *created, uint64_t *pause_ns,
+				    struct node_snapshot *out, struct node_why *why);
+OX_CHECKED int node_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out,
+				 struct node_why *why);
+OX_CHECKED int node_snapshot_rename(struct node *n, const char *ref, const char *name,
+				    struct node_snapshot *out, struct node_why *why);
 /* As node_volume_delete. */
-OX_CHECKED
-int node_snapshot_delete(struct node *n, const char *ref, struct node_why *why);
-OX_CHECKED
-int node_snapshot_usage(struct node *n, const char *ref, struct node_snapshot *out,
-			struct snapshot_usage *usage, struct node_why *why);
+OX_CHECKED int node_snapshot_delete(struct node *n, const char *ref, struct node_why *why);
+OX_CHECKED int node_snapshot_usage(struct node *n, const char *ref, struct node_snapshot *out,
+				   struct snapshot_usage *usage, struct node_why *why);
 /* `volume_ref` "": of every volume of every pool. Does not suspend, nor may fn. */
-OX_CHECKED
-int node_snapshot_walk(struct node *n, const char *volume_ref,
-		       bool (*fn)(void *ctx, const struct node_snapshot *s), void *ctx, struct node_why *why);
+OX_CHECKED int node_snapshot_walk(struct node *n, const char *volume_ref,
+				  bool (*fn)(void *ctx, const struct node_snapshot *s), void *ctx,
+				  struct node_why *why);
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------------- */
 
@@ -227,14 +213,12 @@ struct node_job {
 /* Does not suspend, nor may fn. */
 void node_job_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_job *j), void *ctx);
 /* Does not suspend. OXE_NOENT: there is none (any more). */
-OX_CHECKED
-int node_job_get(const struct node *n, const struct uuid *id, struct node_job *out, struct node_why *why);
-OX_CHECKED
-int node_job_cancel(struct node *n, const struct uuid *id, struct node_why *why);
+OX_CHECKED int node_job_get(const struct node *n, const struct uuid *id, struct node_job *out,
+			    struct node_why *why);
+OX_CHECKED int node_job_cancel(struct node *n, const struct uuid *id, struct node_why *why);
 /* The limit on background copying in every pool, remembered over restarts; 0: none. */
 uint64_t node_job_rate(const struct node *n);
-OX_CHECKED
-int node_job_rate_set(struct node *n, uint64_t bytes_per_s, struct node_why *why);
+OX_CHECKED int node_job_rate_set(struct node *n, uint64_t bytes_per_s, struct node_why *why);
 
 /* ---- what passed through each export ------------------------------------------------------------------------------- */
 

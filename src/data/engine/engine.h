@@ -23,8 +23,7 @@ struct engines *engines_new(struct rt *rt);
 void engines_free(struct engines *set); /* no engine may be open */
 /* Do not suspend. A pool is removed before it is closed: OXE_BUSY while an engine of it is open. */
 void engines_add_pool(struct engines *set, struct pool *pool);
-OX_CHECKED
-int engines_remove_pool(struct engines *set, struct pool *pool);
+OX_CHECKED int engines_remove_pool(struct engines *set, struct pool *pool);
 
 struct engine_export {
 	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* the shortest name that is unique */
@@ -36,8 +35,7 @@ struct engine_export {
 void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx);
 
 /* Counted: every open of one name shares one engine. OXE_NOENT; OXE_INVAL with two pools holding the bare name. */
-OX_CHECKED
-int engine_open(struct engines *set, const char *export_name, struct engine **out);
+OX_CHECKED int engine_open(struct engines *set, const char *export_name, struct engine **out);
 void engine_close(struct engine *e);
 
 /* Do not suspend; valid until engine_close. */
@@ -47,21 +45,16 @@ const char *engine_name(const struct engine *e); /* "POOL/VOLUME[@SNAPSHOT]" */
  * engine_extents says. Does not suspend, nor may `fn`; it returns false to stop. */
 void engine_snapshot_walk(const struct engine *e, bool (*fn)(void *ctx, const char *snapshot), void *ctx);
 
-OX_CHECKED
-int engine_read(struct engine *e, void *data, uint64_t offset_bytes, uint64_t len_bytes);
-OX_CHECKED
-int engine_write(struct engine *e, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
-		 unsigned vol_flags);
-OX_CHECKED
-int engine_zero(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags);
-OX_CHECKED
-int engine_trim(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes);
-OX_CHECKED
-int engine_flush(struct engine *e);
+OX_CHECKED int engine_read(struct engine *e, void *data, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int engine_write(struct engine *e, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+			    unsigned vol_flags);
+OX_CHECKED int engine_zero(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags);
+OX_CHECKED int engine_trim(struct engine *e, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int engine_flush(struct engine *e);
 /* As vol_extents, with `since` by snapshot name (NULL: none). */
-OX_CHECKED
-int engine_extents(struct engine *e, const char *since_snapshot, uint64_t offset_bytes, uint64_t len_bytes,
-		   struct vol_extent *extents, size_t max_extents, size_t *extent_count);
+OX_CHECKED int engine_extents(struct engine *e, const char *since_snapshot, uint64_t offset_bytes,
+			      uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
+			      size_t *extent_count);
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
 const char *engine_op_name(enum engine_op op); /* "read" ... */

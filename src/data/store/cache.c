@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/prng.h"
 #include "data/store/space.h"
+#include "data/store/metapage.h"
 #include "data/store/store.h"
 
 #define CACHE_PAGES_MIN 256
@@ -267,6 +268,12 @@ static struct inner_entry *inner_of(struct page *parent, uint64_t child_index)
 static int page_load(struct page *p)
 {
 	struct pool *pool = p->tree->pool;
+	if (!metapage_is_used(pool->metapages, p->address)) {
+		LOG_ERROR("pool.page_corrupt", "a metadata page lies where none should",
+			  F_UUID("pool", &pool->ident.id), F_U64("page", p->address),
+			  F_U64("owner", p->tree->owner), F_U64("index", p->index));
+		return OXE_CORRUPT;
+	}
 	int err = rt_disk_read(pool->disk, p->data, PAGE_BYTES, p->address * PAGE_BYTES);
 	if (!err)
 		err = page_believe(pool, p->data, p->tree->kind, p->tree->owner, p->level, p->index,
@@ -520,7 +527,7 @@ void tree_discard(struct tree *t)
 				continue;
 			assert(p->pins == 0 && !p->loading);
 			if (p->address)
-				space_page_free(t->pool->space, p->address);
+				metapage_free(t->pool->metapages, p->address);
 			page_destroy(c, p);
 		}
 	}
@@ -540,7 +547,7 @@ static void point_parent(struct page *p, uint32_t generation)
 	e->page = p->address;
 	e->generation = generation;
 	e->aux = p->tree->kind == PAGE_BITMAP && p->level == 0
-			 ? space_page_free_bits(p->tree->pool->space, p->index)
+			 ? space_leaf_free(p->tree->pool->space, p->index)
 			 : 0;
 }
 
@@ -564,7 +571,7 @@ void frozen_add(struct frozen *f, struct frozen **images[], size_t *count, size_
 static struct frozen *freeze_page(struct page *p, uint32_t generation)
 {
 	struct frozen *f = mem_zalloc(sizeof(*f));
-	p->address = space_page_alloc(p->tree->pool->space);
+	p->address = metapage_alloc(p->tree->pool->metapages);
 	p->generation = generation;
 	*f = (struct frozen){.page = p,
 			     .data = p->data,
@@ -583,7 +590,7 @@ static void freeze_one(struct cache *c, struct page *p, uint32_t generation, str
 	bool vanishes = p->tree->kind == PAGE_MAP && bytes_are_zero(page_view(p), PAGE_PAYLOAD_BYTES);
 	assert(!p->frozen);
 	if (p->address)
-		space_page_free(p->tree->pool->space, p->address);
+		metapage_free(p->tree->pool->metapages, p->address);
 	p->address = 0;
 	if (!vanishes)
 		frozen_add(freeze_page(p, generation), images, count, capacity);

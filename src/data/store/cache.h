@@ -79,15 +79,12 @@ uint64_t tree_leaf_capacity(uint32_t height);
 /* Levels needed for `leaf_count` leaves. */
 uint32_t tree_height_for(uint64_t leaf_count);
 /* Raise the tree so that it can hold leaf_count leaves. Suspends (the old root must be resident to hang below the new one). */
-OX_CHECKED
-int tree_raise(struct tree *t, uint64_t leaf_count);
+OX_CHECKED int tree_raise(struct tree *t, uint64_t leaf_count);
 
 /* A pinned page. OXE_NOENT if there is none and `create` is false, OXE_CORRUPT, OXE_IO. Suspends if it is not resident. */
-OX_CHECKED
-int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct page **out);
+OX_CHECKED int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct page **out);
 /* The pinned leaf with the least index >= *index that exists, and its index; OXE_NOENT after the last. Suspends. */
-OX_CHECKED
-int page_next_leaf(struct tree *t, uint64_t *index, struct page **out);
+OX_CHECKED int page_next_leaf(struct tree *t, uint64_t *index, struct page **out);
 /* The page if it is resident and loaded, without a pin; else NULL. *absent (may be NULL) tells "known not to exist". */
 struct page *page_peek(struct tree *t, unsigned level, uint64_t index, bool *absent);
 void page_unpin(struct page *p);
@@ -114,8 +111,7 @@ void frozen_release(struct frozen *f);
 /* Write the header of `f` into `image` (PAGE_BYTES, payload already there) and seal it with its CRC. */
 void page_seal(struct pool *pool, const struct frozen *f, uint64_t generation, uint8_t *image);
 /* Check a page read from `address`. 0 or OXE_CORRUPT, logged with the reason. */
-OX_CHECKED
-int page_believe(struct pool *pool, const uint8_t *image, enum page_kind kind, uint64_t owner, unsigned level,
-		 uint64_t index, uint64_t address, uint32_t generation);
+OX_CHECKED int page_believe(struct pool *pool, const uint8_t *image, enum page_kind kind, uint64_t owner,
+			    unsigned level, uint64_t index, uint64_t address, uint32_t generation);
 
 #endif

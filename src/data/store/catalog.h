@@ -53,8 +53,7 @@ struct volume {
 struct catalog *catalog_new(struct pool *pool);
 void catalog_free(struct catalog *c);
 /* Read every page of the tree. Suspends. */
-OX_CHECKED
-int catalog_load(struct catalog *c, struct root root, uint64_t next_number);
+OX_CHECKED int catalog_load(struct catalog *c, struct root root, uint64_t next_number);
 struct root catalog_root(const struct catalog *c);
 struct tree *catalog_tree(struct catalog *c);
 uint64_t catalog_next_number(const struct catalog *c);
@@ -74,12 +73,10 @@ uint32_t catalog_volume_count(const struct catalog *c);
 uint32_t catalog_layer_count(const struct catalog *c);
 
 /* A free slot, set aside until an object takes it or it is given back; its page is resident from then on. Suspends. */
-OX_CHECKED
-int catalog_slot_take(struct catalog *c, uint32_t *slot);
+OX_CHECKED int catalog_slot_take(struct catalog *c, uint32_t *slot);
 void catalog_slot_give(struct catalog *c, uint32_t slot);
 /* The same for a slot a record names, during recovery. */
-OX_CHECKED
-int catalog_slot_prepare(struct catalog *c, uint32_t slot);
+OX_CHECKED int catalog_slot_prepare(struct catalog *c, uint32_t slot);
 
 /* The fold's verbs. None suspends; none fails: the caller has checked. */
 struct layer *catalog_layer_add(struct catalog *c, uint64_t number, uint32_t slot, const struct uuid *id,

@@ -10,6 +10,7 @@
  */
 #include "base/log.h"
 #include "base/u32map.h"
+#include "data/store/metapage.h"
 #include "data/store/vol.h"
 
 #include <stdarg.h>
@@ -211,8 +212,8 @@ static void check_everything(struct check *c)
 		check_layer(c, l);
 	walk_tree(c, catalog_tree(c->pool->catalog), NULL);
 	walk_tree(c, space_bitmap(c->pool->space), NULL);
-	space_walk_usage_pages(c->pool->space, usage_page_found, c);
-	space_walk_usage(c->pool->space, check_usage, c);
+	metapages_walk_table_pages(c->pool->metapages, usage_page_found, c);
+	metapages_walk(c->pool->metapages, check_usage, c);
 	if (c->pages.count)
 		problem(c, POOL_PROBLEM_UNMARKED,
 			"%u clusters hold metadata pages and are not in the usage table", c->pages.count);

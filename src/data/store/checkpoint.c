@@ -14,6 +14,7 @@
 #include "data/store/flush.h"
 #include "data/store/journal.h"
 #include "data/store/super.h"
+#include "data/store/metapage.h"
 #include "data/store/store.h"
 
 #define WRITE_PAGES 16u /* images side by side in one write: a cluster */
@@ -107,14 +108,14 @@ static int images_write(struct pool *pool, struct frozen **images, size_t count,
 static uint64_t pages_needed(const struct pool *pool)
 {
 	return cache_dirty_count(pool->cache) + 2 * catalog_touched_slots(pool->catalog) + 8 +
-	       2 * (uint64_t)space_usage_pages(pool->space);
+	       2 * (uint64_t)metapages_table_pages(pool->metapages);
 }
 
 static int reserve_pages(struct pool *pool)
 {
-	int err = space_page_trim(pool->space);
-	while (!err && space_page_ready(pool->space) < pages_needed(pool))
-		err = space_page_reserve(pool->space, pages_needed(pool));
+	int err = metapages_trim(pool->metapages);
+	while (!err && metapages_ready(pool->metapages) < pages_needed(pool))
+		err = metapages_reserve(pool->metapages, pages_needed(pool));
 	return err;
 }
 
@@ -136,9 +137,9 @@ static void freeze(struct pool *pool, struct freeze *f)
 	catalog_write_slots(pool->catalog);
 	cache_freeze(pool->cache, PAGE_CATALOG, low, &f->images, &f->count, &f->capacity);
 	cache_freeze(pool->cache, PAGE_BITMAP, low, &f->images, &f->count, &f->capacity);
-	f->super.usage_pages = space_usage_pages(pool->space);
-	f->super.usage_page = space_usage_freeze(pool->space, &f->images, &f->count, &f->capacity);
-	space_checkpoint_frozen(pool->space);
+	f->super.usage_pages = metapages_table_pages(pool->metapages);
+	f->super.usage_page = metapages_table_freeze(pool->metapages, &f->images, &f->count, &f->capacity);
+	metapages_frozen(pool->metapages);
 	space_numbers(pool->space, &numbers);
 	f->super.pool_id = pool->ident.id;
 	memcpy(f->super.name, pool->ident.name, sizeof(f->super.name));
@@ -173,7 +174,7 @@ static void release(struct checkpoint *c, const struct freeze *f)
 	uint64_t previous_replay_seq = c->replay_seq;
 	pool->ident.generation = f->super.generation;
 	c->replay_seq = f->super.replay_seq;
-	space_checkpoint_durable(pool->space, f->super.generation);
+	metapages_durable(pool->metapages, f->super.generation);
 	journal_release(pool->journal, MUTANT(9) ? c->replay_seq : previous_replay_seq);
 }
 

@@ -29,23 +29,18 @@ void flush_stop(struct flush *f);
 void flush_fail(struct flush *f); /* the pool has failed: wake everybody who waits */
 
 /* Everything that had completed when this was called is on stable storage when it returns 0. Suspends. */
-OX_CHECKED
-int flush_wait(struct flush *f);
+OX_CHECKED int flush_wait(struct flush *f);
 /* Every record up to `seq` is on stable storage when it returns 0; no flush if one has covered it already. Suspends. */
-OX_CHECKED
-int flush_records(struct flush *f, uint64_t seq);
+OX_CHECKED int flush_records(struct flush *f, uint64_t seq);
 /* Have the background do a flush soon (quarantine is filling up). Does not suspend. */
 void flush_ask(struct flush *f);
 /* Every record up to `seq`, with its data, is durable and a durable mark says so. Suspends. */
-OX_CHECKED
-int flush_settle(struct flush *f, uint64_t seq);
+OX_CHECKED int flush_settle(struct flush *f, uint64_t seq);
 /* Wait until every DEFINE up to `seq` has its data written (or rejected). Suspends. */
-OX_CHECKED
-int flush_defines_wait(struct flush *f, uint64_t seq);
+OX_CHECKED int flush_defines_wait(struct flush *f, uint64_t seq);
 
 /* Wait while so many blocks are unsettled that a recovery would take long to verify them (S5). Suspends. */
-OX_CHECKED
-int flush_throttle(struct flush *f);
+OX_CHECKED int flush_throttle(struct flush *f);
 
 /* A DEFINE whose data is on its way. begin: right after the append, so that they are in order of seq. */
 struct define_op {

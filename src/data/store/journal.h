@@ -32,14 +32,12 @@ void journal_stop(struct journal *j);
 
 /* Room for `count` records, all at once (waiting with half of them would be a deadlock). 0 or OXE_FAILED. Each is used by one
  * append or given back. */
-OX_CHECKED
-int journal_reserve(struct journal *j, uint32_t count);
+OX_CHECKED int journal_reserve(struct journal *j, uint32_t count);
 void journal_unreserve(struct journal *j, uint32_t count);
 /* Returns the block's seq. */
 uint64_t journal_append(struct journal *j, const struct record_head *record);
 /* 0 or OXE_FAILED. */
-OX_CHECKED
-int journal_wait(struct journal *j, uint64_t seq);
+OX_CHECKED int journal_wait(struct journal *j, uint64_t seq);
 
 /* Everything appended so far ends with the returned block: later records go to later ones. `chain` receives the value the
  * next block will carry. Does not suspend. */
@@ -49,8 +47,7 @@ void journal_set_mark(struct journal *j, uint64_t settled_seq);
 /* The mark carried by block journal_written_seq: once that block is durable, the mark is. */
 uint64_t journal_written_mark(const struct journal *j);
 /* Close a block now, if need be an empty one, so that the mark gets on its way; *seq is that block. Suspends for room. */
-OX_CHECKED
-int journal_force(struct journal *j, uint64_t *seq);
+OX_CHECKED int journal_force(struct journal *j, uint64_t *seq);
 /* Blocks before tail_seq are not needed any more. */
 void journal_release(struct journal *j, uint64_t tail_seq);
 
@@ -70,11 +67,9 @@ typedef int journal_record_fn(void *ctx, uint64_t seq, const struct record_head 
 /* First pass (`fn` NULL): find the end and the newest mark. Second pass: call `fn` up to the end found. Starts after
  * at->last_seq with at->chain and moves `at` along. OXE_CORRUPT: a block that was durable is damaged; a torn tail is no
  * error. Suspends. */
-OX_CHECKED
-int journal_scan(struct pool *pool, uint64_t block_count, struct journal_position *at, uint64_t end_seq,
-		 journal_record_fn *fn, void *ctx);
+OX_CHECKED int journal_scan(struct pool *pool, uint64_t block_count, struct journal_position *at,
+			    uint64_t end_seq, journal_record_fn *fn, void *ctx);
 /* Check and walk the records of one block image. For scan, and for the fuzzer. 0 or OXE_CORRUPT. */
-OX_CHECKED
-int journal_block_walk(const uint8_t *image, uint64_t seq, journal_record_fn *fn, void *ctx);
+OX_CHECKED int journal_block_walk(const uint8_t *image, uint64_t seq, journal_record_fn *fn, void *ctx);
 
 #endif

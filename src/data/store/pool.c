@@ -5,6 +5,7 @@
 #include "data/store/journal.h"
 #include "data/store/resolve.h"
 #include "data/store/super.h"
+#include "data/store/metapage.h"
 #include "data/store/store.h"
 
 #define CACHE_BYTES_DEFAULT (64 * MiB)
@@ -169,6 +170,7 @@ static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *op
 	fmutex_init(&pool->control);
 	pool->cache = cache_new(pool, pool->options.cache_bytes);
 	pool->space = space_new(pool);
+	pool->metapages = metapages_new(pool);
 	pool->flush = flush_new(pool);
 	pool->catalog = catalog_new(pool);
 	pool->checkpoint = checkpoint_new(pool);
@@ -193,6 +195,7 @@ static void pool_end(struct pool *pool)
 	resolve_cache_free(pool->resolved);
 	cache_free(pool->cache);
 	space_free(pool->space);
+	metapages_free(pool->metapages);
 	flush_free(pool->flush);
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);

@@ -34,8 +34,7 @@ struct vol;
 
 /* Names are 1 to POOL_NAME_MAX bytes of [A-Za-z0-9._-], not starting with '.' or '-': safe in paths, NQNs and URLs.
  * Returns 0 or OXE_INVAL. Does not suspend. */
-OX_CHECKED
-int pool_name_check(const char *name);
+OX_CHECKED int pool_name_check(const char *name);
 
 /* ---- the pool ------------------------------------------------------------------------------------------------------ */
 
@@ -47,8 +46,7 @@ struct pool_format_spec {
 
 /* Write an empty pool onto `disk`. Idempotent by id: a disk that already holds the pool `id` is left as it is, 0. Another
  * pool on it is OXE_OCCUPIED unless `overwrite`. What foreign things the disk holds is asked before (rt_disk_probe). */
-OX_CHECKED
-int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool overwrite);
+OX_CHECKED int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool overwrite);
 
 struct pool_ident {
 	struct uuid id;
@@ -58,8 +56,7 @@ struct pool_ident {
 };
 
 /* Read a disk's superblock without opening it. OXE_NOTPOOL, OXE_CORRUPT (ours, but no superblock is whole), OXE_VERSION. */
-OX_CHECKED
-int pool_identify(struct rt_disk *disk, struct pool_ident *out);
+OX_CHECKED int pool_identify(struct rt_disk *disk, struct pool_ident *out);
 
 struct pool_options {
 	uint64_t cache_bytes;		 /* metadata kept in memory; 0: 64 MiB */
@@ -69,18 +66,14 @@ struct pool_options {
 
 /* Recover and open: newest valid superblock, replay, verify, one flush (S5). `options` may be NULL. The pool takes the disk
  * and closes it in the end (also when this fails). */
-OX_CHECKED
-int pool_open(struct rt_disk *disk, const struct pool_options *options, struct pool **out);
+OX_CHECKED int pool_open(struct rt_disk *disk, const struct pool_options *options, struct pool **out);
 /* Waits for what is under way, checkpoints so that the next start replays nothing, and frees. OXE_BUSY while handles are
  * open (then nothing has happened). Not needed for safety: kill -9 is as good (design idea 2). */
-OX_CHECKED
-int pool_close(struct pool *pool);
+OX_CHECKED int pool_close(struct pool *pool);
 /* Take over new space at the end of the disk, after the disk or file has grown. */
-OX_CHECKED
-int pool_grow(struct pool *pool);
+OX_CHECKED int pool_grow(struct pool *pool);
 /* Write a checkpoint now, and wait for it. */
-OX_CHECKED
-int pool_checkpoint(struct pool *pool);
+OX_CHECKED int pool_checkpoint(struct pool *pool);
 /* Do not suspend. */
 const struct pool_ident *pool_ident(const struct pool *pool);
 void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s);
@@ -127,54 +120,40 @@ struct snapshot_info {
 	uint32_t child_count, open_count;
 };
 
-OX_CHECKED
-int volume_create(struct pool *pool, const struct volume_spec *spec);
+OX_CHECKED int volume_create(struct pool *pool, const struct volume_spec *spec);
 /* A new volume whose chain continues in the snapshot: O(1), copies nothing. `full_copy` also starts copying what it shares
  * in the background (a job), until it depends on nothing. */
-OX_CHECKED
-int volume_clone(struct pool *pool, const struct volume_spec *spec, const struct uuid *snapshot_id,
-		 bool full_copy);
+OX_CHECKED int volume_clone(struct pool *pool, const struct volume_spec *spec, const struct uuid *snapshot_id,
+			    bool full_copy);
 /* Start, or cancel, copying what a clone shares. Cancelling keeps what was copied. */
-OX_CHECKED
-int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start);
+OX_CHECKED int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start);
 /* Removes the volume and its snapshots; layers that clones need stay, nameless. Space returns in the background. 0 if there
  * is no such volume (it is done). OXE_BUSY while it or a snapshot of it is open. */
-OX_CHECKED
-int volume_delete(struct pool *pool, const struct uuid *volume_id);
+OX_CHECKED int volume_delete(struct pool *pool, const struct uuid *volume_id);
 /* Larger only; a smaller size is OXE_INVAL, the same size 0. */
-OX_CHECKED
-int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes);
-OX_CHECKED
-int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name);
+OX_CHECKED int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes);
+OX_CHECKED int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name);
 
 /* Seal the head under a name and go on in a new one (S6). Every write acknowledged before the call is in it; writes pause
  * for as long as those in flight take. `pause_ns` (may be NULL) is how long that was. */
-OX_CHECKED
-int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
-		    const char *name, uint64_t *pause_ns);
+OX_CHECKED int snapshot_create(struct pool *pool, const struct uuid *volume_id,
+			       const struct uuid *snapshot_id, const char *name, uint64_t *pause_ns);
 /* The name is gone when this returns; the layer is merged into its child in the background (a job). 0 if it does not exist.
  * OXE_BUSY while open. Clones of it are no obstacle: the layer then stays, nameless, for as long as they need it. */
-OX_CHECKED
-int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id);
-OX_CHECKED
-int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name);
+OX_CHECKED int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id);
+OX_CHECKED int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name);
 /* Throw the head away and continue from the snapshot, which must be the volume's own (OXE_INVAL). Other snapshots stay. The
  * new head is called head_id: a call whose head_id is already the head is done, 0. OXE_BUSY while the volume is open. The
  * volume takes the snapshot's size. */
-OX_CHECKED
-int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
-		  const struct uuid *head_id);
+OX_CHECKED int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
+			     const struct uuid *head_id);
 
 /* Lookups and walks. None suspends; `fn` must not suspend or change the pool; it returns false to stop. In order of age. */
-OX_CHECKED
-int volume_find(const struct pool *pool, const char *name, struct volume_info *out);
-OX_CHECKED
-int volume_get(const struct pool *pool, const struct uuid *id, struct volume_info *out);
-OX_CHECKED
-int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const char *name,
-		  struct snapshot_info *out);
-OX_CHECKED
-int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out);
+OX_CHECKED int volume_find(const struct pool *pool, const char *name, struct volume_info *out);
+OX_CHECKED int volume_get(const struct pool *pool, const struct uuid *id, struct volume_info *out);
+OX_CHECKED int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const char *name,
+			     struct snapshot_info *out);
+OX_CHECKED int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out);
 void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx);
 void snapshot_walk(const struct pool *pool, const struct uuid *volume_id,
 		   bool (*fn)(void *ctx, const struct snapshot_info *s), void *ctx);
@@ -186,8 +165,7 @@ struct snapshot_usage {
 	uint64_t shared_bytes; /* referenced - exclusive */
 };
 /* Counted from the maps, not remembered: takes time in proportion to what is allocated. */
-OX_CHECKED
-int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
+OX_CHECKED int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
 
 /* ---- background jobs: derived from the pool's state, so they survive a restart by themselves -------------------------- */
 
@@ -205,8 +183,7 @@ const char *pool_job_kind_name(enum pool_job_kind kind); /* "merge", "drop", "fl
 /* Does not suspend. */
 void pool_job_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct pool_job *j), void *ctx);
 /* Suspends until there is no job left that can make progress. */
-OX_CHECKED
-int pool_jobs_wait(struct pool *pool);
+OX_CHECKED int pool_jobs_wait(struct pool *pool);
 
 /* ---- reading and writing ---------------------------------------------------------------------------------------------- */
 
@@ -224,8 +201,7 @@ enum {
 
 /* Open a volume for reading and writing, or a snapshot for reading. Many handles of one volume may be open; they see each
  * other's writes. A pool opened read-only gives read-only handles. OXE_NOENT. */
-OX_CHECKED
-int vol_open(struct pool *pool, const struct uuid *id, struct vol **out);
+OX_CHECKED int vol_open(struct pool *pool, const struct uuid *id, struct vol **out);
 /* Waits for calls under way on this handle. */
 void vol_close(struct vol *vol);
 const struct vol_info *vol_info(const struct vol *vol); /* Does not suspend; valid until vol_close. */
@@ -238,18 +214,14 @@ const struct vol_info *vol_info(const struct vol *vol); /* Does not suspend; val
  * Overlapping calls in flight at once take effect in some order, block by block of lba_bytes.
  * OXE_NOSPC changes nothing in the blocks that a vol_write of up to 256 KiB names; a longer one, or a vol_zero, may have got
  * part of the way: each logical block is old or new. OXE_IO leaves them old, new or mixed per logical block. */
-OX_CHECKED
-int vol_read(struct vol *vol, void *data, uint64_t offset_bytes, uint64_t len_bytes);
-OX_CHECKED
-int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags);
+OX_CHECKED int vol_read(struct vol *vol, void *data, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+			 unsigned flags);
 /* Reads as zeroes afterwards. Whole 4 KiB blocks are marked and their space released; edges are written. */
-OX_CHECKED
-int vol_zero(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags);
+OX_CHECKED int vol_zero(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags);
 /* As vol_zero for the whole blocks inside the range; the edges are left alone. */
-OX_CHECKED
-int vol_trim(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes);
-OX_CHECKED
-int vol_flush(struct vol *vol);
+OX_CHECKED int vol_trim(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int vol_flush(struct vol *vol);
 
 enum {
 	VOL_EXTENT_HOLE = 1, /* nothing stored: reads as zeroes */
@@ -265,9 +237,9 @@ struct vol_extent {
 
 /* Describe [offset, offset + len) as consecutive extents, at most max_extents of them (the last may end early; neighbours
  * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT. */
-OX_CHECKED
-int vol_extents(struct vol *vol, const struct uuid *since, uint64_t offset_bytes, uint64_t len_bytes,
-		struct vol_extent *extents, size_t max_extents, size_t *extent_count);
+OX_CHECKED int vol_extents(struct vol *vol, const struct uuid *since, uint64_t offset_bytes,
+			   uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
+			   size_t *extent_count);
 
 /* ---- check ------------------------------------------------------------------------------------------------------------ */
 
@@ -291,8 +263,7 @@ struct pool_check_result {
 
 /* S9: walk everything reachable and compare with what is marked. On an open pool, between background jobs and with writes
  * held for the duration; reports each problem to `fn` (may be NULL). 0 even with problems: look at problem_count. */
-OX_CHECKED
-int pool_check(struct pool *pool, void (*fn)(void *ctx, const struct pool_problem *p), void *ctx,
-	       struct pool_check_result *out);
+OX_CHECKED int pool_check(struct pool *pool, void (*fn)(void *ctx, const struct pool_problem *p), void *ctx,
+			  struct pool_check_result *out);
 
 #endif

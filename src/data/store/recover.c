@@ -19,6 +19,7 @@
 #include "data/store/journal.h"
 #include "data/store/resolve.h"
 #include "data/store/super.h"
+#include "data/store/metapage.h"
 #include "data/store/store.h"
 
 #define VERIFY_FIBERS 32u
@@ -301,7 +302,9 @@ static void adopt(struct pool *pool, const struct super *s)
 
 static int load_checkpoint(struct pool *pool, const struct super *s)
 {
-	int err = space_load(pool->space, s->bitmap, s->usage_page, s->usage_pages);
+	int err = metapages_load(pool->metapages, s->usage_page, s->usage_pages);
+	if (!err)
+		err = space_load(pool->space, s->bitmap);
 	return err ? err : catalog_load(pool->catalog, s->catalog, s->next_number);
 }
 

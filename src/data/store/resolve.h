@@ -29,14 +29,12 @@ void resolve_cache_free(struct resolve_cache *c);
 typedef struct layer *resolve_top_fn(void *ctx);
 
 /* OXE_CORRUPT or OXE_IO if a map page in the way cannot be read. Suspends if a page is not resident. */
-OX_CHECKED
-int resolve_blocks(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index, uint16_t mask,
-		   struct resolved *out);
+OX_CHECKED int resolve_blocks(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index,
+			      uint16_t mask, struct resolved *out);
 /* The first cluster index >= index for which some layer of the chain, from the top down to but without `stop` (NULL: to the
  * root), has a leaf page; OXE_NOENT if none. Suspends. */
-OX_CHECKED
-int resolve_next(struct pool *pool, resolve_top_fn *top, void *ctx, const struct layer *stop, uint32_t index,
-		 uint32_t *found);
+OX_CHECKED int resolve_next(struct pool *pool, resolve_top_fn *top, void *ctx, const struct layer *stop,
+			    uint32_t index, uint32_t *found);
 
 /* The fold changed cluster `index` of a layer / the shape of a chain. Neither suspends. */
 void resolve_forget(struct pool *pool, const struct layer *layer, uint32_t index);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/u32map.h"
 #include "data/store/flush.h"
+#include "data/store/metapage.h"
 #include "data/store/store.h"
 
 #define WINDOW_MAX     64u
@@ -30,16 +31,6 @@ struct u32list {
 	size_t count, capacity;
 };
 
-/* What checkpoint g gives up stays as it is until checkpoint g + 1 is durable: until then g - 1 is the fallback. Three
- * generations are in the air at once: g - 1 waiting, g being written, g + 1 collecting. */
-#define GENERATIONS 3u
-
-struct held {
-	uint64_t *pages;
-	size_t count, capacity;
-	struct u32list cooling; /* whole metadata clusters that went back to the bitmap */
-};
-
 struct space {
 	struct pool *pool;
 	struct tree bitmap;
@@ -55,15 +46,6 @@ struct space {
 	uint32_t readers[2];
 	uint32_t read_generation;
 	struct waitq drained;
-
-	struct usage_entry *meta;
-	size_t meta_count, meta_capacity, meta_cursor;
-	uint64_t meta_ready;
-	struct u32map meta_index;      /* cluster -> index in meta */
-	struct held held[GENERATIONS]; /* by generation % GENERATIONS of the checkpoint that frees them */
-	uint64_t next_generation;      /* of the checkpoint being prepared */
-	uint64_t *usage_pages;	       /* where the newest usage table lies */
-	uint32_t usage_page_count;
 };
 
 static void u32list_add(struct u32list *l, uint32_t value)
@@ -114,18 +96,11 @@ struct space *space_new(struct pool *pool)
 
 void space_free(struct space *s)
 {
-	for (unsigned i = 0; i < GENERATIONS; i++) {
-		free(s->held[i].pages);
-		free(s->held[i].cooling.items);
-	}
 	free(s->draining[0].items);
 	free(s->draining[1].items);
-	free(s->usage_pages);
 	free(s->quarantine.items);
 	free(s->free_in_leaf);
-	free(s->meta);
 	u32map_free(&s->blocked);
-	u32map_free(&s->meta_index);
 	free(s);
 }
 
@@ -170,81 +145,8 @@ static int load_leaf_counts(struct space *s)
 	return 0;
 }
 
-static void meta_add(struct space *s, struct usage_entry entry)
+int space_load(struct space *s, struct root bitmap)
 {
-	if (s->meta_count == s->meta_capacity) {
-		s->meta_capacity = s->meta_capacity ? s->meta_capacity * 2 : 64;
-		s->meta = mem_realloc(s->meta, s->meta_capacity * sizeof(*s->meta));
-	}
-	u32map_put(&s->meta_index, entry.cluster, (uint32_t)s->meta_count);
-	s->meta[s->meta_count++] = entry;
-	s->meta_ready += (unsigned)__builtin_popcount((uint16_t) ~(entry.used | entry.held));
-}
-
-static struct held *held_by(struct space *s, uint64_t generation)
-{
-	return &s->held[generation % GENERATIONS];
-}
-
-static void hold_page(struct space *s, uint64_t generation, uint64_t page)
-{
-	struct held *h = held_by(s, generation);
-	if (h->count == h->capacity) {
-		h->capacity = h->capacity ? h->capacity * 2 : 64;
-		h->pages = mem_realloc(h->pages, h->capacity * sizeof(*h->pages));
-	}
-	h->pages[h->count++] = page;
-}
-
-static int usage_entry_load(struct space *s, const struct usage_entry *e)
-{
-	if (e->cluster == 0)
-		return 0;
-	if (e->cluster < s->pool->first_cluster || e->cluster >= s->pool->cluster_count ||
-	    (e->used & e->held) || u32map_get(&s->meta_index, e->cluster, NULL))
-		return OXE_CORRUPT;
-	meta_add(s, *e);
-	for (unsigned i = 0; i < PAGES_PER_CLUSTER; i++) {
-		if (e->held >> i & 1)
-			hold_page(s, s->next_generation - 1, (uint64_t)e->cluster * PAGES_PER_CLUSTER + i);
-	}
-	return 0;
-}
-
-static int usage_page_load(struct space *s, uint32_t index, uint64_t *page, uint8_t *image)
-{
-	struct pool *pool = s->pool;
-	if (*page == 0 || *page >= pool->cluster_count * PAGES_PER_CLUSTER)
-		return OXE_CORRUPT;
-	int err = rt_disk_read(pool->disk, image, PAGE_BYTES, *page * PAGE_BYTES);
-	if (!err)
-		err = page_believe(pool, image, PAGE_USAGE, 0, 0, index, *page,
-				   (uint32_t)pool->ident.generation);
-	const struct usage_entry *entries = (void *)(image + PAGE_HEADER_BYTES);
-	for (uint32_t k = 0; !err && k < USAGE_PER_PAGE; k++)
-		err = usage_entry_load(s, &entries[k]);
-	s->usage_pages[index] = *page;
-	*page = le64_get(((struct page_header_disk *)image)->next);
-	return err;
-}
-
-static int usage_load(struct space *s, uint64_t page, uint32_t page_count)
-{
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
-	int err = image ? 0 : OXE_NOMEM;
-	if (page_count > s->pool->cluster_count / USAGE_PER_PAGE + 1)
-		err = OXE_CORRUPT;
-	else
-		s->usage_pages = mem_realloc(s->usage_pages, page_count * sizeof(*s->usage_pages));
-	for (uint32_t i = 0; !err && i < page_count; i++, s->usage_page_count++)
-		err = usage_page_load(s, i, &page, image);
-	free(image);
-	return err;
-}
-
-int space_load(struct space *s, struct root bitmap, uint64_t usage_page, uint32_t usage_pages)
-{
-	s->next_generation = s->pool->ident.generation + 1;
 	size_to_pool(s);
 	tree_init(&s->bitmap, s->pool, PAGE_BITMAP, 0, bitmap);
 	int err = tree_raise(&s->bitmap, s->leaf_count);
@@ -252,7 +154,7 @@ int space_load(struct space *s, struct root bitmap, uint64_t usage_page, uint32_
 		err = s->leaf_count == 1 ? load_single_leaf(s) : load_leaf_counts(s);
 	for (uint64_t i = 0; !err && i < s->leaf_count; i++)
 		s->free_bits += s->free_in_leaf[i];
-	return err ? err : usage_load(s, usage_page, usage_pages);
+	return err;
 }
 
 struct root space_bitmap_root(const struct space *s)
@@ -544,19 +446,8 @@ void space_untake(struct space *s, uint32_t cluster)
 	u32map_remove(&s->blocked, cluster);
 }
 
-int space_admit_metadata(const struct space *s)
-{
-	return usable(s, s->reserve_clusters / 2) > 0 ? 0 : OXE_NOSPC;
-}
-
-/* ---- metadata pages -------------------------------------------------------------------------------------------------- */
-
-uint64_t space_page_ready(const struct space *s)
-{
-	return s->meta_ready;
-}
-
-static int meta_take_cluster(struct space *s)
+/* The next best place; nobody's window, no reserve. Quarantine is hurried along before giving up. */
+int space_cluster_take(struct space *s, uint32_t *cluster)
 {
 	struct page *page;
 	uint64_t start;
@@ -572,151 +463,30 @@ static int meta_take_cluster(struct space *s)
 	err = mark(s, (uint32_t)start, true);
 	assert(!err);
 	page_unpin(page);
-	meta_add(s, (struct usage_entry){.cluster = (uint32_t)start});
+	*cluster = (uint32_t)start;
 	return 0;
 }
 
-int space_page_reserve(struct space *s, uint64_t pages)
+void space_cluster_cool(struct space *s, uint32_t cluster)
 {
-	int err = 0;
-	while (!err && s->meta_ready < pages)
-		err = meta_take_cluster(s);
-	return err;
+	int err = mark(s, cluster, false);
+	assert(!err);
+	u32map_put(&s->blocked, cluster, 0);
 }
 
-uint64_t space_page_alloc(struct space *s)
+void space_cluster_usable(struct space *s, uint32_t cluster)
 {
-	assert(s->meta_ready > 0);
-	for (;; s->meta_cursor++) {
-		if (s->meta_cursor >= s->meta_count)
-			s->meta_cursor = 0;
-		struct usage_entry *e = &s->meta[s->meta_cursor];
-		uint16_t ready = (uint16_t) ~(e->used | e->held);
-		if (!ready)
-			continue;
-		unsigned i = (unsigned)__builtin_ctz(ready);
-		e->used |= (uint16_t)(1u << i);
-		s->meta_ready--;
-		return (uint64_t)e->cluster * PAGES_PER_CLUSTER + i;
-	}
+	u32map_remove(&s->blocked, cluster);
 }
 
-static struct usage_entry *usage_of(struct space *s, uint64_t page, uint16_t *bit)
+int space_admit_metadata(const struct space *s)
 {
-	uint32_t index;
-	bool known = u32map_get(&s->meta_index, (uint32_t)(page / PAGES_PER_CLUSTER), &index);
-	assert(known);
-	*bit = (uint16_t)(1u << page % PAGES_PER_CLUSTER);
-	return &s->meta[index];
+	return usable(s, s->reserve_clusters / 2) > 0 ? 0 : OXE_NOSPC;
 }
 
-void space_page_free(struct space *s, uint64_t page)
-{
-	uint16_t bit;
-	struct usage_entry *e = usage_of(s, page, &bit);
-	assert(e->used & bit);
-	e->used &= (uint16_t)~bit;
-	e->held |= bit;
-	hold_page(s, s->next_generation, page);
-}
-
-void space_checkpoint_frozen(struct space *s)
-{
-	s->next_generation++;
-}
-
-void space_checkpoint_durable(struct space *s, uint64_t generation)
-{
-	struct held *h = held_by(s, MUTANT(34) ? generation : generation - 1);
-	for (size_t i = 0; i < h->count; i++) {
-		uint16_t bit;
-		struct usage_entry *e = usage_of(s, h->pages[i], &bit);
-		assert(e->held & bit);
-		e->held &= (uint16_t)~bit;
-		s->meta_ready++;
-	}
-	h->count = 0;
-	for (size_t i = 0; i < h->cooling.count; i++)
-		u32map_remove(&s->blocked, h->cooling.items[i]);
-	h->cooling.count = 0;
-}
-
-static void meta_remove(struct space *s, size_t index)
-{
-	u32map_remove(&s->meta_index, s->meta[index].cluster);
-	s->meta_ready -= PAGES_PER_CLUSTER;
-	s->meta[index] = s->meta[--s->meta_count];
-	if (index < s->meta_count)
-		u32map_put(&s->meta_index, s->meta[index].cluster, (uint32_t)index);
-}
-
-static int meta_give_back(struct space *s, size_t index)
-{
-	struct page *page;
-	uint32_t cluster = s->meta[index].cluster;
-	int err = space_bitmap_pin(s, cluster, &page);
-	if (err)
-		return err;
-	if (index < s->meta_count && s->meta[index].cluster == cluster && !s->meta[index].used &&
-	    !s->meta[index].held) {
-		err = mark(s, cluster, false);
-		assert(!err);
-		u32map_put(&s->blocked, cluster, 0);
-		u32list_add(&held_by(s, s->next_generation)->cooling, cluster);
-		meta_remove(s, index);
-	}
-	page_unpin(page);
-	return 0;
-}
-
-/* Keep a quarter as many ready pages as are used, and a few: what a checkpoint gives back, the next one takes again. */
-int space_page_trim(struct space *s)
-{
-	uint64_t keep = s->pool->dirty_limit / 4 + s->meta_count * PAGES_PER_CLUSTER / 4 + 64;
-	int err = 0;
-	for (size_t i = s->meta_count; !err && i-- > 0 && s->meta_ready > keep;) {
-		if (i < s->meta_count && !s->meta[i].used && !s->meta[i].held)
-			err = meta_give_back(s, i);
-	}
-	return err;
-}
-
-uint32_t space_page_free_bits(const struct space *s, uint64_t leaf)
+uint32_t space_leaf_free(const struct space *s, uint64_t leaf)
 {
 	return s->free_in_leaf[leaf];
-}
-
-uint32_t space_usage_pages(const struct space *s)
-{
-	return (uint32_t)u64_div_up(s->meta_count, USAGE_PER_PAGE);
-}
-
-static struct frozen *usage_image(const struct space *s, uint32_t index)
-{
-	struct frozen *f = mem_zalloc(sizeof(*f));
-	size_t first = (size_t)index * USAGE_PER_PAGE;
-	size_t entries = u64_min(s->meta_count - first, USAGE_PER_PAGE);
-	*f = (struct frozen){.address = s->usage_pages[index], .index = index, .kind = PAGE_USAGE};
-	f->next = index + 1 < s->usage_page_count ? s->usage_pages[index + 1] : 0;
-	f->data = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
-	if (!f->data)
-		abort(); /* as mem_alloc */
-	memset(f->data, 0, PAGE_BYTES);
-	memcpy(f->data + PAGE_HEADER_BYTES, s->meta + first, entries * sizeof(*s->meta));
-	return f;
-}
-
-uint64_t space_usage_freeze(struct space *s, struct frozen **images[], size_t *count, size_t *capacity)
-{
-	for (uint32_t i = 0; i < s->usage_page_count; i++)
-		space_page_free(s, s->usage_pages[i]);
-	s->usage_page_count = space_usage_pages(s);
-	s->usage_pages = mem_realloc(s->usage_pages, s->usage_page_count * sizeof(*s->usage_pages));
-	for (uint32_t i = 0; i < s->usage_page_count; i++)
-		s->usage_pages[i] = space_page_alloc(s);
-	for (uint32_t i = 0; i < s->usage_page_count; i++)
-		frozen_add(usage_image(s, i), images, count, capacity);
-	return s->usage_page_count ? s->usage_pages[0] : 0;
 }
 
 struct tree *space_bitmap(struct space *s)
@@ -724,24 +494,12 @@ struct tree *space_bitmap(struct space *s)
 	return &s->bitmap;
 }
 
-void space_walk_usage_pages(const struct space *s, void (*fn)(void *ctx, uint64_t page), void *ctx)
-{
-	for (uint32_t i = 0; i < s->usage_page_count; i++)
-		fn(ctx, s->usage_pages[i]);
-}
-
-void space_walk_usage(const struct space *s, void (*fn)(void *ctx, const struct usage_entry *e), void *ctx)
-{
-	for (size_t i = 0; i < s->meta_count; i++)
-		fn(ctx, &s->meta[i]);
-}
-
 void space_numbers(const struct space *s, struct space_numbers *out)
 {
 	*out = (struct space_numbers){
 		.free_clusters = s->free_bits,
 		.usable_clusters = usable(s, s->reserve_clusters),
-		.metadata_clusters = s->meta_count,
+		.metadata_clusters = metapages_clusters(s->pool->metapages),
 		.reserve_clusters = s->reserve_clusters,
 		.quarantined_clusters = s->quarantine.count + s->draining[0].count + s->draining[1].count,
 	};

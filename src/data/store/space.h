@@ -1,15 +1,11 @@
 /*
- * space.h: who owns which cluster and which metadata page.
+ * space.h: which clusters are free, and when a freed one may be used again.
  *
- * Clusters. The truth is the BITMAP tree: one bit a cluster, 1 is in use. A free bit is not yet a usable cluster:
+ * The truth is the BITMAP tree: one bit a cluster, 1 is in use. A free bit is not yet a usable cluster:
  *
  *     free bit ---- window (reserved for one head, in memory) ---- record applied ----> in use
  *         ^                                                                              |
  *         '-- released: the record is durable and no read that began before it is left --'-- record applied: quarantine (S4)
- *
- * Metadata pages. They live 16 to a cluster; the whole table of them is small, kept in memory and written with every
- * checkpoint. A page freed by checkpoint g is held until superblock g + 1 is durable, because until then the superblock
- * before g is the fallback and still points to it.
  *
  * The reserve (S8): ordinary writes stop at `reserve` free clusters, new metadata pages at half of it; checkpoints and
  * deletes use what is left.
@@ -23,9 +19,8 @@ struct space;
 
 struct space *space_new(struct pool *pool);
 void space_free(struct space *s);
-/* Load the bitmap's upper pages and the usage table. Suspends. */
-OX_CHECKED
-int space_load(struct space *s, struct root bitmap, uint64_t usage_page, uint32_t usage_pages);
+/* Load the bitmap's upper pages. Suspends. */
+OX_CHECKED int space_load(struct space *s, struct root bitmap);
 struct root space_bitmap_root(const struct space *s);
 uint64_t space_bitmap_leaves(uint64_t cluster_count);
 
@@ -40,8 +35,7 @@ struct space_window {
 };
 
 /* Make the window non-empty, and keep the bitmap page of its clusters resident. OXE_NOSPC at the reserve. Suspends. */
-OX_CHECKED
-int space_window_fill(struct space *s, struct space_window *w);
+OX_CHECKED int space_window_fill(struct space *s, struct space_window *w);
 /* The next cluster of a non-empty window. Does not suspend. */
 uint32_t space_window_take(struct space *s, struct space_window *w);
 /* Give back what was not taken. */
@@ -51,47 +45,30 @@ void space_window_release(struct space *s, struct space_window *w);
 void space_untake(struct space *s, uint32_t cluster);
 
 /* Bring the bitmap page of `cluster` in and pin it into *out, so that the next two cannot wait. Suspends. */
-OX_CHECKED
-int space_bitmap_pin(struct space *s, uint32_t cluster, struct page **out);
+OX_CHECKED int space_bitmap_pin(struct space *s, uint32_t cluster, struct page **out);
 /* The fold: set or clear the bit of a resident page; a cleared one goes into quarantine until block `seq` of the journal is
  * durable. OXE_CORRUPT if the bit is so already or the cluster can be nobody's: two records disagree about an owner. */
-OX_CHECKED
-int space_mark_used(struct space *s, uint32_t cluster);
-OX_CHECKED
-int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq);
+OX_CHECKED int space_mark_used(struct space *s, uint32_t cluster);
+OX_CHECKED int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq);
 /* OXE_NOSPC unless there is room for new metadata (control operations, new map pages). */
-OX_CHECKED
-int space_admit_metadata(const struct space *s);
+OX_CHECKED int space_admit_metadata(const struct space *s);
 /* Every record up to `seq` is durable: quarantined clusters up to there become usable once their readers are gone. */
 void space_durable(struct space *s, uint64_t seq);
 /* New clusters at the end are free. Suspends. */
-OX_CHECKED
-int space_grow_prepare(struct space *s, uint64_t cluster_count);
+OX_CHECKED int space_grow_prepare(struct space *s, uint64_t cluster_count);
 void space_grow(struct space *s, uint64_t old_cluster_count);
 
 /* Readers: what a read finds may be freed while it waits for the device; it is not reused until the read has left. */
 uint32_t space_read_enter(struct space *s);
 void space_read_leave(struct space *s, uint32_t ticket);
 
-/* ---- metadata pages ---- */
+/* ---- for metadata (metapage.h) ---- */
 
-/* Have at least `pages` pages ready to allocate without waiting. Suspends. */
-OX_CHECKED
-int space_page_reserve(struct space *s, uint64_t pages);
-uint64_t space_page_ready(const struct space *s);
-uint64_t space_page_alloc(struct space *s);
-void space_page_free(struct space *s, uint64_t page);
-uint32_t space_page_free_bits(const struct space *s, uint64_t bitmap_leaf);
-/* The usage table: how many pages it takes; and, at the freeze, its new images appended to *images (as cache_freeze). Returns
- * the address of the first, 0 if there is no metadata. */
-uint32_t space_usage_pages(const struct space *s);
-uint64_t space_usage_freeze(struct space *s, struct frozen **images[], size_t *count, size_t *capacity);
-/* The freeze of one checkpoint is over / the superblock of `generation` is durable. */
-void space_checkpoint_frozen(struct space *s);
-void space_checkpoint_durable(struct space *s, uint64_t generation);
-/* Give empty metadata clusters back to the bitmap. Suspends. */
-OX_CHECKED
-int space_page_trim(struct space *s);
+/* Take one, marked used without a record: a checkpoint makes it so. Suspends. */
+OX_CHECKED int space_cluster_take(struct space *s, uint32_t *cluster);
+/* Marked free, its bitmap page resident, but not usable until space_cluster_usable. Do not suspend. */
+void space_cluster_cool(struct space *s, uint32_t cluster);
+void space_cluster_usable(struct space *s, uint32_t cluster);
 
 /* ---- numbers ---- */
 struct space_numbers {
@@ -101,9 +78,8 @@ struct space_numbers {
 };
 void space_numbers(const struct space *s, struct space_numbers *out);
 
-/* For the checker: the bitmap, the usage table's own pages, and every metadata cluster with its masks. */
+/* For the checker, and for freezing: the bitmap, and how many clusters under one of its leaves are free. */
 struct tree *space_bitmap(struct space *s);
-void space_walk_usage_pages(const struct space *s, void (*fn)(void *ctx, uint64_t page), void *ctx);
-void space_walk_usage(const struct space *s, void (*fn)(void *ctx, const struct usage_entry *e), void *ctx);
+uint32_t space_leaf_free(const struct space *s, uint64_t leaf);
 
 #endif

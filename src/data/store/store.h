@@ -8,7 +8,7 @@
  *     catalog.c     volumes and layers in memory and in pages          job.c       merge, drop, flatten in the background
  *     journal.c     the ring                                           check.c     everything reachable against what is marked
  *     flush.c       shared flushes, the flush mark, unsettled blocks
- *     space.c       clusters and metadata pages
+ *     space.c       clusters            metapage.c   metadata pages on disk
  *     cache.c       metadata pages in memory
  *
  * The state of a pool is the fold of its records over its last checkpoint. A live operation does:
@@ -43,6 +43,7 @@ struct checkpoint;
 struct jobs;
 struct cluster_ops;
 struct resolve_cache;
+struct metapages;
 
 struct pool {
 	struct rt *rt;
@@ -56,6 +57,7 @@ struct pool {
 
 	struct cache *cache;
 	struct space *space;
+	struct metapages *metapages;
 	struct journal *journal;
 	struct flush *flush;
 	struct catalog *catalog;
@@ -83,19 +85,15 @@ struct pins {
 };
 void pins_release(struct pins *pins);
 /* Load and pin what applying `record` to the state as it is now will touch. Suspends. */
-OX_CHECKED
-int record_prepare(struct pool *pool, const struct record_head *record, struct pins *pins);
+OX_CHECKED int record_prepare(struct pool *pool, const struct record_head *record, struct pins *pins);
 /* Make it true in memory. OXE_CORRUPT if it contradicts the state: only recovery may see that. Does not suspend. */
-OX_CHECKED
-int record_apply(struct pool *pool, uint64_t seq, const struct record_head *record);
+OX_CHECKED int record_apply(struct pool *pool, uint64_t seq, const struct record_head *record);
 /* Is the record long enough for its type, and its numbers sane? For bytes from disk. */
-OX_CHECKED
-int record_check(const struct record_head *record);
+OX_CHECKED int record_check(const struct record_head *record);
 /* Append and apply: the commit of a live operation. Needs a journal reservation; returns the journal block. */
 uint64_t record_commit(struct pool *pool, const struct record_head *record);
 /* reserve, prepare, commit, and wait until it is written; with `durable` also flushed. For control operations. Suspends. */
-OX_CHECKED
-int record_do(struct pool *pool, const struct record_head *record, bool durable);
+OX_CHECKED int record_do(struct pool *pool, const struct record_head *record, bool durable);
 
 static inline uint64_t number_get(struct number_disk n)
 {
@@ -124,10 +122,8 @@ void checkpoint_ask(struct pool *pool);
 /* Called after each commit: asks when the journal or the dirty pages call for it. Does not suspend. */
 void checkpoint_poll(struct pool *pool);
 /* Wait while too many pages are dirty. Suspends. */
-OX_CHECKED
-int checkpoint_throttle(struct pool *pool);
-OX_CHECKED
-int checkpoint_wait(struct pool *pool); /* one that starts from now on. Suspends. */
+OX_CHECKED int checkpoint_throttle(struct pool *pool);
+OX_CHECKED int checkpoint_wait(struct pool *pool); /* one that starts from now on. Suspends. */
 void checkpoint_fail(struct checkpoint *c);
 uint64_t checkpoint_count(const struct checkpoint *c);
 
@@ -135,13 +131,11 @@ uint64_t checkpoint_count(const struct checkpoint *c);
 /* For flatten: define blocks of a layer that it does not define yet, from the right places of `cluster_data` (one cluster).
  * `mask` is one run of neighbours. OXE_EXISTS, and nothing has happened, if the layer defines any of them by now. *seq is the record's block, 0 if
  * none. Suspends. */
-OX_CHECKED
-int layer_define(struct pool *pool, struct layer *layer, uint32_t index, uint16_t mask,
-		 const uint8_t *cluster_data, uint64_t *seq);
+OX_CHECKED int layer_define(struct pool *pool, struct layer *layer, uint32_t index, uint16_t mask,
+			    const uint8_t *cluster_data, uint64_t *seq);
 
 /* ---- recover.c ---- */
-OX_CHECKED
-int pool_recover(struct pool *pool);
+OX_CHECKED int pool_recover(struct pool *pool);
 
 /* ---- job.c ---- */
 struct jobs *jobs_new(struct pool *pool);

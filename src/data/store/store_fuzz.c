@@ -30,7 +30,8 @@ static void fuzz_super(void)
 	if (super_decode(image, POOL_CLUSTERS * (uint64_t)POOL_CLUSTER_BYTES, &s))
 		return;
 	super_encode(&s, back);
-	if (super_decode(back, POOL_CLUSTERS * (uint64_t)POOL_CLUSTER_BYTES, &again) || again.generation != s.generation)
+	if (super_decode(back, POOL_CLUSTERS * (uint64_t)POOL_CLUSTER_BYTES, &again) ||
+	    again.generation != s.generation)
 		abort(); /* what is believed can be written and believed again */
 }
 

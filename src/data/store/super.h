@@ -19,15 +19,12 @@ struct super {
 /* Fill a SUPER_BYTES image. */
 void super_encode(const struct super *s, uint8_t *image);
 /* OXE_NOTPOOL (not ours), OXE_CORRUPT (ours, damaged or senseless), OXE_VERSION. */
-OX_CHECKED
-int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s);
+OX_CHECKED int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s);
 
 /* The newest whole one in *newest, and in *older the other if it is whole and exactly one generation behind (else its
  * generation is 0). One bad slot is no error; two are. */
-OX_CHECKED
-int super_read(struct rt_disk *disk, struct super *newest, struct super *older);
+OX_CHECKED int super_read(struct rt_disk *disk, struct super *newest, struct super *older);
 /* Into its slot, durably. */
-OX_CHECKED
-int super_write(struct rt_disk *disk, const struct super *s);
+OX_CHECKED int super_write(struct rt_disk *disk, const struct super *s);
 
 #endif

@@ -15,8 +15,7 @@ struct vol {
 };
 
 /* Checks every door: range, alignment, failed pool. 0 or OXE_RANGE, OXE_ALIGN, OXE_FAILED, OXE_ROFS. */
-OX_CHECKED
-int vol_check(const struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes, bool write);
+OX_CHECKED int vol_check(const struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes, bool write);
 struct layer *vol_top(void *vol);
 
 /* Writers of one volume pass a gate; sealing the head closes it and waits for those inside. Suspend. */
@@ -60,8 +59,7 @@ int io_batch_wait(struct io_batch *b); /* Suspends. Each io's own result is in i
 
 /* Read blocks of one cluster as readers of the chain see them, into cluster-relative places of `data` (a whole cluster).
  * Suspends. */
-OX_CHECKED
-int cluster_read(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index, uint16_t mask,
-		 uint8_t *data);
+OX_CHECKED int cluster_read(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index, uint16_t mask,
+			    uint8_t *data);
 
 #endif

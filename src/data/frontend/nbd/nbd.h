@@ -59,11 +59,10 @@ struct nbd_options { /* 0 means the default in brackets */
 
 /* `options` may be NULL. OXE_INVAL if a certificate, key or CA cannot be used (logged which, and why); OXE_UNSUPPORTED if
  * TLS was asked of a build without it. */
-OX_CHECKED
-int nbd_server_new(struct engines *engines, const struct nbd_options *options, struct nbd_server **out);
+OX_CHECKED int nbd_server_new(struct engines *engines, const struct nbd_options *options,
+			      struct nbd_server **out);
 /* Serve on one more address. `bound` (may be NULL) gets the address with its port, valid until the server is closed. */
-OX_CHECKED
-int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound);
+OX_CHECKED int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound);
 /* End the connections to this pool's exports: the pool failed, and can only be opened again once nobody holds it. Clients
  * connect anew when it is back. Does not suspend. */
 void nbd_server_evict(struct nbd_server *server, const char *pool_name);

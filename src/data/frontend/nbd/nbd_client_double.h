@@ -37,11 +37,9 @@ struct client client_connect(const char *address);
 void client_close(struct client *c);
 void client_send(struct client *c, const void *data, size_t len_bytes);
 /* False at the end of the stream. */
-OX_CHECKED
-bool client_recv(struct client *c, void *data, size_t len_bytes);
+OX_CHECKED bool client_recv(struct client *c, void *data, size_t len_bytes);
 /* True if nothing but the end comes. */
-OX_CHECKED
-bool client_is_cut(struct client *c);
+OX_CHECKED bool client_is_cut(struct client *c);
 
 /* Takes the greeting and answers with flags. */
 void client_greet(struct client *c, uint32_t flags);

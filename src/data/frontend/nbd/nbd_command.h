@@ -30,13 +30,11 @@ static inline size_t nbd_header_bytes(bool extended)
 }
 
 /* False if the magic is wrong: the stream has lost its place and nothing after it means anything. */
-OX_CHECKED
-bool nbd_command_decode(const void *header, bool extended, struct nbd_command *out);
+OX_CHECKED bool nbd_command_decode(const void *header, bool extended, struct nbd_command *out);
 /* How many bytes follow the header: all of them belong to it, whatever is thought of it. */
 uint64_t nbd_command_payload_bytes(const struct nbd_command *c, bool extended);
 /* 0, or the error (NBD_E...) to refuse it with. DISC is not asked about. */
-OX_CHECKED
-uint32_t nbd_command_check(const struct nbd_command *c, const struct nbd_bounds *b);
+OX_CHECKED uint32_t nbd_command_check(const struct nbd_command *c, const struct nbd_bounds *b);
 
 /* The wire's error for an OXE_ code. */
 uint32_t nbd_error_of(int err);

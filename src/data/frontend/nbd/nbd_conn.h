@@ -91,38 +91,30 @@ int nbd_drop(struct nbd_conn *c, const char *because);
 /* ---- nbd_handshake.c --------------------------------------------------------------------------------------------------- */
 
 /* Suspends until c->engine is open and transmission begins: 0; or the connection is to end. */
-OX_CHECKED
-int nbd_handshake(struct nbd_conn *c);
+OX_CHECKED int nbd_handshake(struct nbd_conn *c);
 /* Reply to an option, for nbd_meta.c. Suspend. */
-OX_CHECKED
-int nbd_option_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data, size_t len_bytes);
-OX_CHECKED
-int nbd_option_refuse(struct nbd_conn *c, uint32_t option, uint32_t type, const char *sentence);
+OX_CHECKED int nbd_option_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data,
+				size_t len_bytes);
+OX_CHECKED int nbd_option_refuse(struct nbd_conn *c, uint32_t option, uint32_t type, const char *sentence);
 /* Open the export of that name, "" being the only volume there is. */
-OX_CHECKED
-int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out);
+OX_CHECKED int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out);
 
 /* A cursor over an option's data; every read is checked. */
 struct nbd_cursor {
 	const uint8_t *at, *end;
 };
-OX_CHECKED
-bool nbd_cursor_u16(struct nbd_cursor *in, uint16_t *out);
-OX_CHECKED
-bool nbd_cursor_u32(struct nbd_cursor *in, uint32_t *out);
+OX_CHECKED bool nbd_cursor_u16(struct nbd_cursor *in, uint16_t *out);
+OX_CHECKED bool nbd_cursor_u32(struct nbd_cursor *in, uint32_t *out);
 /* A 32-bit length and that many bytes; `*text` points into the data. */
-OX_CHECKED
-bool nbd_cursor_string(struct nbd_cursor *in, const char **text, size_t *len_bytes);
+OX_CHECKED bool nbd_cursor_string(struct nbd_cursor *in, const char **text, size_t *len_bytes);
 /* Such a string as an export's name. A name that cannot be one of ours (too long, NUL bytes) becomes "?", which names
  * nothing; false only if the data ends too soon. */
-OX_CHECKED
-bool nbd_cursor_name(struct nbd_cursor *in, char name[ENGINE_EXPORT_NAME_MAX + 1]);
+OX_CHECKED bool nbd_cursor_name(struct nbd_cursor *in, char name[ENGINE_EXPORT_NAME_MAX + 1]);
 
 /* ---- nbd_meta.c ------------------------------------------------------------------------------------------------------ */
 
 /* LIST_META_CONTEXT and SET_META_CONTEXT with their data. */
-OX_CHECKED
-int nbd_option_meta(struct nbd_conn *c, uint32_t option, struct nbd_cursor in);
+OX_CHECKED int nbd_option_meta(struct nbd_conn *c, uint32_t option, struct nbd_cursor in);
 /* How large a payload buffer BLOCK_STATUS wants, and its answer. */
 size_t nbd_status_payload_bytes(const struct nbd_conn *c);
 void nbd_status_answer(struct nbd_request *r);

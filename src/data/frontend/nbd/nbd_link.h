@@ -56,15 +56,11 @@ static inline void nbd_link_take(struct nbd_link *l, size_t n)
 /* Suspends until `need` bytes (at most the capacity) are at hand. With `exactly`, no byte past them is received: a large
  * payload follows and is wanted elsewhere. OXE_CLOSED at an end of stream, between messages or inside one; OXE_TIMEOUT if
  * the peer stalled inside one. */
-OX_CHECKED
-int nbd_link_fill(struct nbd_link *l, size_t need, bool exactly);
+OX_CHECKED int nbd_link_fill(struct nbd_link *l, size_t need, bool exactly);
 /* Suspends until n bytes are in `data`, or thrown away. Errors as above. */
-OX_CHECKED
-int nbd_link_read(struct nbd_link *l, void *data, size_t n);
-OX_CHECKED
-int nbd_link_skip(struct nbd_link *l, uint64_t n);
+OX_CHECKED int nbd_link_read(struct nbd_link *l, void *data, size_t n);
+OX_CHECKED int nbd_link_skip(struct nbd_link *l, uint64_t n);
 /* Suspends until all is sent. */
-OX_CHECKED
-int nbd_link_send(struct nbd_link *l, const struct rt_iovec *parts, size_t part_count);
+OX_CHECKED int nbd_link_send(struct nbd_link *l, const struct rt_iovec *parts, size_t part_count);
 
 #endif
