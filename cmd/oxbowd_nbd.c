@@ -11,7 +11,7 @@
 
 #define LOOK_NS	      NS_PER_S
 #define RETRY_MIN_NS  (5 * NS_PER_MS)
-#define RETRY_MAX_NS  (30 * NS_PER_S)
+#define RETRY_MAX_NS  (2 * NS_PER_S)
 #define HOLD_NAME_MAX 32
 
 struct listener {

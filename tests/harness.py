@@ -196,6 +196,7 @@ class Daemon:
         self.log = os.path.join(directory, "oxbowd.log")
         self.arguments, self.program = list(arguments), program
         self.process = None
+        self.why_not_ready = None
         self.api = Api(self.socket)
         os.makedirs(self.data_dir, exist_ok=True)
 
@@ -217,11 +218,15 @@ class Daemon:
         try:
             self.api.call("GET", "/v1/ready")
             return True
-        except (Gone, Refused):
+        except (Gone, Refused) as why:
+            self.why_not_ready = why
             return False
 
     def wait_ready(self, limit_s=30.0):
-        wait_until(self.is_ready, "readiness of oxbowd", limit_s, every_s=0.002)
+        try:
+            wait_until(self.is_ready, "readiness of oxbowd", limit_s, every_s=0.002)
+        except Broken as late:
+            raise Broken(f"{late}: {self.why_not_ready}\n{self.log_tail()}") from None
 
     def kill(self):
         """kill -9, and wait until it is gone."""

@@ -29,7 +29,12 @@ static enum keeper_action step_opening(struct keeper *k, enum keeper_event event
 	if (event == KEEPER_OPENED) {
 		k->state = KEEPER_IS_OPEN;
 		k->opened_ns = now_ns;
-	} else if (event == KEEPER_REFUSED) {
+		k->taken = 0;
+	} else if (event == KEEPER_TAKEN && k->taken < KEEPER_TAKEN_MAX) {
+		k->taken++;
+		k->state = KEEPER_WAITING;
+		k->due_ns = now_ns + KEEPER_TAKEN_NS;
+	} else if (event == KEEPER_REFUSED || event == KEEPER_TAKEN) {
 		k->failures++;
 		rest_and_retry(k, now_ns, chance);
 	}

@@ -10,6 +10,8 @@
  *     WAITING    POKE             OPENING   KEEPER_OPEN     (a person asked: import)
  *     OPENING    OPENED           OPEN
  *     OPENING    REFUSED          WAITING                   (backoff)
+ *     OPENING    TAKEN            WAITING                   (a process that was just killed may hold the disk until the kernel
+ *                                                            has wound up its I/O: look again soon, for a minute)
  *     OPEN       FAILED           CLOSING   KEEPER_CLOSE    (a device error stopped the pool)
  *     CLOSING    CLOSED           WAITING                   (backoff)
  *     CLOSING    HELD             CLOSING                   (clients still hold volumes: look again in a second)
@@ -24,6 +26,8 @@
 
 #define KEEPER_BACKOFF_MIN_NS (1 * NS_PER_S)
 #define KEEPER_BACKOFF_MAX_NS (60 * NS_PER_S)
+#define KEEPER_TAKEN_NS	      (250 * NS_PER_MS)
+#define KEEPER_TAKEN_MAX      240
 #define KEEPER_HELD_NS	      (1 * NS_PER_S)
 #define KEEPER_STEADY_NS      (60 * NS_PER_S)
 
@@ -33,6 +37,7 @@ enum keeper_event {
 	KEEPER_POKE,
 	KEEPER_OPENED,
 	KEEPER_REFUSED,
+	KEEPER_TAKEN,
 	KEEPER_FAILED,
 	KEEPER_CLOSED,
 	KEEPER_HELD
@@ -42,6 +47,7 @@ enum keeper_action { KEEPER_REST, KEEPER_OPEN, KEEPER_CLOSE };
 struct keeper {
 	enum keeper_state state;
 	unsigned failures;
+	unsigned taken;	    /* TAKEN in a row */
 	uint64_t due_ns;    /* WAITING and CLOSING: when the next attempt is due; 0: at once */
 	uint64_t opened_ns; /* IS_OPEN: since when */
 };

@@ -83,3 +83,19 @@ TEST(no_sequence_of_events_makes_more_than_one_attempt_in_its_wait)
 	}
 	CHECK(attempts > 5 && attempts < now_ns / (KEEPER_BACKOFF_MIN_NS * 3 / 4) + 2);
 }
+
+TEST(a_disk_that_is_taken_is_looked_at_again_soon_but_not_for_ever)
+{
+	struct keeper k = {0};
+	uint64_t now_ns = 0;
+	for (unsigned i = 0; i < KEEPER_TAKEN_MAX; i++) {
+		CHECK_EQ(keeper_step(&k, KEEPER_TICK, now_ns, 0), KEEPER_OPEN);
+		keeper_step(&k, KEEPER_TAKEN, now_ns, 0);
+		CHECK_EQ(k.due_ns - now_ns, KEEPER_TAKEN_NS);
+		now_ns = k.due_ns;
+	}
+	CHECK_EQ(keeper_step(&k, KEEPER_TICK, now_ns, 0), KEEPER_OPEN);
+	keeper_step(&k, KEEPER_TAKEN, now_ns, 0);
+	CHECK(k.due_ns - now_ns >= KEEPER_BACKOFF_MIN_NS * 3 / 4);
+	CHECK_EQ(k.failures, 1);
+}

@@ -100,6 +100,8 @@ void node_free(struct node *n)
 	assert(list_empty(&n->pools));
 	while ((h = list_pop(&n->holds, struct node_hold, link)))
 		free(h);
+	for (size_t i = 0; i < n->place_count; i++)
+		free(n->places[i]);
 	free(n);
 }
 

@@ -39,8 +39,14 @@ struct node_hold {
 	struct node_condition condition;
 };
 
+/* Where pools were before they moved: when disks change places, the hint of one is the place of another, and is forgotten as
+ * soon as that one is found. At the bound the oldest goes. */
+#define NODE_PLACES_MAX 64
+
 struct node {
 	struct node_options options;
+	char *places[NODE_PLACES_MAX];
+	size_t place_count;
 	struct list pools;	  /* of node_pool, in the order of the list file */
 	struct list holds;	  /* of node_hold */
 	struct fmutex membership; /* create, import, export, and writing the list */
@@ -74,13 +80,13 @@ void condition_clear(struct node_pool *p);
 /* Fills n->pools (not started) and the settings. */
 int node_state_load(struct node *n, struct node_why *why);
 int node_state_save(struct node *n, struct node_why *why);
+void place_remember(struct node *n, const char *path);
+/* The pool is somewhere else than its hint says. Not saved yet. */
+void pool_path_set(struct node_pool *p, const char *path);
 
 /* ---- node_keeper.c --------------------------------------------------------------------------------------------------- */
 
 void keeper_start(struct node_pool *p);
-/* A disk may be held for a moment by the search of another keeper, or by a process that was just killed: its rings close
- * their files a little after it is gone. Waits half a second for that. */
-int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk);
 /* Publishes an open pool: engines, background rate, state. */
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns);
 /* Ends the keeper and closes the pool. OXE_BUSY, and nothing happened, if clients hold it. */

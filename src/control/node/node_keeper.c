@@ -12,23 +12,10 @@
 
 #define WATCH_NS NS_PER_S
 #define DEVICE_HINT                                                                                          \
-	"look at the kernel's log for the device ('dmesg'), or, for a pool in a file, whether the file "     \
-	"system "                                                                                            \
-	"under it is full ('df')"
-#define BUSY_TRIES	 100
-#define BUSY_INTERVAL_NS (5 * NS_PER_MS)
+	"look at the kernel's log for the device ('dmesg'); under a pool in a file, the file system may be " \
+	"full ('df')"
 
 /* ---- finding the disk ------------------------------------------------------------------------------------------------ */
-
-int disk_open_patiently(struct rt *rt, const char *path, struct rt_disk **disk)
-{
-	int err = rt_disk_open(rt, path, 0, 0, disk);
-	for (unsigned i = 0; err == OXE_BUSY && i < BUSY_TRIES; i++) {
-		fiber_sleep(BUSY_INTERVAL_NS);
-		err = rt_disk_open(rt, path, 0, 0, disk);
-	}
-	return err;
-}
 
 static int disk_identify(struct rt_disk *disk, struct pool_ident *ident)
 {
@@ -36,6 +23,17 @@ static int disk_identify(struct rt_disk *disk, struct pool_ident *ident)
 	if (err)
 		rt_disk_close(disk);
 	return err;
+}
+
+/* The pool of ours that is open from this path, if any. */
+static const struct node_pool *open_from(const struct node *n, const char *path)
+{
+	const struct node_pool *p;
+	list_for_each (p, &n->pools, link) {
+		if (p->pool && strcmp(p->path, path) == 0)
+			return p;
+	}
+	return NULL;
 }
 
 static const char *reason_for(int err)
@@ -80,11 +78,16 @@ static void absent_explain(const struct node_pool *p, int err, const struct pool
 		why_hint(why, "find out who holds it: fuser -v %s", p->path);
 }
 
-/* The hint alone. OXE_NOENT or OXE_NOTPOOL: look elsewhere. */
+/* The hint alone. OXE_NOENT, OXE_NOTPOOL or OXE_BUSY: look elsewhere. */
 static int disk_by_hint(struct node_pool *p, struct rt_disk **disk, struct node_why *why)
 {
 	struct pool_ident ident;
-	int err = disk_open_patiently(p->node->options.rt, p->path, disk);
+	const struct node_pool *other = open_from(p->node, p->path);
+	if (other) {
+		absent_explain(p, OXE_NOTPOOL, pool_ident(other->pool), why);
+		return OXE_NOTPOOL;
+	}
+	int err = rt_disk_open(p->node->options.rt, p->path, 0, 0, disk);
 	if (!err)
 		err = disk_identify(*disk, &ident);
 	if (!err && uuid_equal(&ident.id, &p->id))
@@ -108,7 +111,7 @@ static void search_at(struct search *s, const char *path)
 	struct rt_disk *disk;
 	if (*s->second_path || strlen(path) >= NODE_PATH_MAX || strcmp(path, s->p->path) == 0)
 		return;
-	if (disk_open_patiently(s->p->node->options.rt, path, &disk) != 0 || disk_identify(disk, &ident) != 0)
+	if (rt_disk_open(s->p->node->options.rt, path, 0, 0, &disk) != 0 || disk_identify(disk, &ident) != 0)
 		return;
 	bool matches = uuid_equal(&ident.id, &s->p->id);
 	if (matches && !s->disk) {
@@ -130,27 +133,23 @@ static bool list_has(char **paths, size_t count, const char *path)
 	return false;
 }
 
-static bool is_open_from(const struct node *n, const char *path)
+static void list_add_path(char ***paths, size_t *count, const char *path)
 {
-	struct node_pool *p;
-	list_for_each (p, &n->pools, link) {
-		if (p->pool && strcmp(p->path, path) == 0)
-			return true;
-	}
-	return false;
+	if (list_has(*paths, *count, path))
+		return;
+	*paths = mem_realloc(*paths, (*count + 1) * sizeof(**paths));
+	(*paths)[(*count)++] = mem_strdup(path);
 }
 
-/* Candidates: what the platform sees, then the other pools' hints (copied: the list may change while we wait). */
+/* Candidates: what the platform sees, then where any pool is or was (copied: these may change while we wait). */
 static size_t candidates(struct node *n, char ***paths)
 {
 	struct node_pool *p;
 	size_t count = n->options.platform.paths_scan(n->options.platform.ctx, paths);
-	list_for_each (p, &n->pools, link) {
-		if (list_has(*paths, count, p->path))
-			continue;
-		*paths = mem_realloc(*paths, (count + 1) * sizeof(**paths));
-		(*paths)[count++] = mem_strdup(p->path);
-	}
+	list_for_each (p, &n->pools, link)
+		list_add_path(paths, &count, p->path);
+	for (size_t i = 0; i < n->place_count; i++)
+		list_add_path(paths, &count, n->places[i]);
 	return count;
 }
 
@@ -161,7 +160,7 @@ static void search_everywhere(struct search *s)
 	fmutex_lock(&n->search);
 	size_t count = candidates(n, &paths);
 	for (size_t i = 0; i < count; i++) {
-		if (!is_open_from(n, paths[i]))
+		if (!open_from(n, paths[i]))
 			search_at(s, paths[i]);
 		free(paths[i]);
 	}
@@ -184,7 +183,7 @@ static int disk_elsewhere(struct node_pool *p, int hint_err, struct rt_disk **di
 	}
 	LOG_INFO("pool.moved", "the pool is on another path than before", F_UUID("pool", &p->id),
 		 F_STR("old_path", p->path), F_STR("path", s.path));
-	memcpy(p->path, s.path, sizeof(p->path));
+	pool_path_set(p, s.path);
 	*disk = s.disk;
 	struct node_why save_why;
 	if (node_state_save(p->node, &save_why) != 0)
@@ -225,7 +224,7 @@ static int pool_attempt(struct node_pool *p, struct node_why *why)
 	struct pool *pool;
 	uint64_t start_ns = rt_now_exact_ns(rt);
 	int err = disk_by_hint(p, &disk, why);
-	if (err == OXE_NOENT || err == OXE_NOTPOOL)
+	if (err == OXE_NOENT || err == OXE_NOTPOOL || err == OXE_BUSY)
 		err = disk_elsewhere(p, err, &disk, why);
 	if (err)
 		return err;
@@ -250,7 +249,8 @@ static void pool_try_open(struct node_pool *p)
 	if (!err || p->leaving)
 		return;
 	condition_set(p, err == OXE_EXISTS ? "DuplicateUuid" : reason_for(err), why.message, why.hint);
-	keeper_step(&p->keeper, KEEPER_REFUSED, rt_now_ns(rt), rt_random_u64(rt));
+	keeper_step(&p->keeper, err == OXE_BUSY ? KEEPER_TAKEN : KEEPER_REFUSED, rt_now_ns(rt),
+		    rt_random_u64(rt));
 }
 
 /* ---- closing --------------------------------------------------------------------------------------------------------- */

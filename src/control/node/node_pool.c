@@ -288,7 +288,7 @@ static int disk_take(struct node *n, const struct node_pool_spec *spec, struct r
 	if (err == OXE_NOENT)
 		return file_make(n, spec, disk, why);
 	if (!err)
-		err = disk_open_patiently(rt, spec->path, disk);
+		err = rt_disk_open(rt, spec->path, 0, 0, disk);
 	if (err)
 		return why_failed(why, err, "cannot open %s", spec->path);
 	err = disk_vet(spec, *disk, foreign, why);
@@ -360,7 +360,7 @@ static int duplicate(const struct node_pool *p, const char *path, struct node_wh
 static int pool_retry_at(struct node_pool *p, const char *path, struct node_pool_info *out,
 			 struct node_why *why)
 {
-	snprintf(p->path, sizeof(p->path), "%s", path);
+	pool_path_set(p, path);
 	int err = node_state_save(p->node, why);
 	if (err)
 		return err;
@@ -400,7 +400,7 @@ static int pool_import(struct node *n, const char *path, bool *created, struct n
 		pool_info(p, out);
 		return 0;
 	}
-	int err = disk_open_patiently(n->options.rt, path, &disk);
+	int err = rt_disk_open(n->options.rt, path, 0, 0, &disk);
 	if (err)
 		return why_failed(why, err, "cannot open %s", path);
 	err = pool_identify(disk, &ident);

@@ -1,7 +1,8 @@
 /*
  * node_state.c: the list of known pools as text, in and out.
  *
- *     {"format": 1, "background_bytes_per_s": 0, "pools": [{"id": "...", "name": "fast", "path": "/dev/sdb"}]}
+ *     {"format": 1, "background_bytes_per_s": 0, "pools": [{"id": "...", "name": "fast", "path": "/dev/sdb"}],
+ *      "places": ["/dev/sdc"]}
  *
  * It holds hints only; losing it loses no data ('oxbow pool import' brings each pool back). All the same a list that cannot
  * be read is never written over: a person looks at it first.
@@ -10,7 +11,40 @@
 
 #include "control/js.h"
 
+#include <stdio.h>
+
 #define STATE_FORMAT 1
+
+void place_remember(struct node *n, const char *path)
+{
+	for (size_t i = 0; i < n->place_count; i++) {
+		if (strcmp(n->places[i], path) == 0)
+			return;
+	}
+	if (n->place_count == NODE_PLACES_MAX) {
+		free(n->places[0]);
+		memmove(n->places, n->places + 1, (NODE_PLACES_MAX - 1) * sizeof(n->places[0]));
+		n->place_count--;
+	}
+	n->places[n->place_count++] = mem_strdup(path);
+}
+
+void pool_path_set(struct node_pool *p, const char *path)
+{
+	if (strcmp(p->path, path) == 0)
+		return;
+	place_remember(p->node, p->path);
+	snprintf(p->path, sizeof(p->path), "%s", path);
+}
+
+static void places_load(struct node *n, const struct js *places)
+{
+	for (size_t i = 0; i < js_length(places); i++) {
+		const char *path = js_text(js_at(places, i));
+		if (path && strlen(path) < NODE_PATH_MAX)
+			place_remember(n, path);
+	}
+}
 
 static int pool_entry_load(struct node *n, const struct js *entry)
 {
@@ -34,6 +68,7 @@ static int state_decode(struct node *n, const struct js *root)
 	if (format != STATE_FORMAT)
 		return OXE_VERSION;
 	js_u64(js_get(root, "background_bytes_per_s"), &n->background_bytes_per_s);
+	places_load(n, js_get(root, "places"));
 	for (size_t i = 0; i < js_length(pools); i++) {
 		int err = pool_entry_load(n, js_at(pools, i));
 		if (err)
@@ -92,23 +127,27 @@ static bool is_remembered(const struct node_pool *p)
 
 int node_state_save(struct node *n, struct node_why *why)
 {
-	struct js *root = js_object(), *pools = js_array();
+	struct js *root, *pools, *places;
 	struct node_pool *p;
 	if (!n->list_is_known) {
-		js_free(root);
-		js_free(pools);
 		why_set(why, OXE_NOTREADY,
 			"the list of known pools could not be read, and is not written over");
 		why_hint(why, "see 'oxbow ready' for what is wrong with it");
 		return OXE_NOTREADY;
 	}
+	root = js_object();
+	pools = js_array();
+	places = js_array();
 	js_set_u64(root, "format", STATE_FORMAT);
 	js_set_u64(root, "background_bytes_per_s", n->background_bytes_per_s);
 	list_for_each (p, &n->pools, link) {
 		if (is_remembered(p))
 			js_push(pools, pool_entry(p));
 	}
+	for (size_t i = 0; i < n->place_count; i++)
+		js_push_text(places, n->places[i]);
 	js_set(root, "pools", pools);
+	js_set(root, "places", places);
 	char *text = js_print(root, true);
 	js_free(root);
 	int err = n->options.platform.state_save(n->options.platform.ctx, text);

@@ -32,7 +32,8 @@ void flush_fail(struct flush *f); /* the pool has failed: wake everybody who wai
 OX_CHECKED
 int flush_wait(struct flush *f);
 /* Every record up to `seq` is on stable storage when it returns 0; no flush if one has covered it already. Suspends. */
-OX_CHECKED int flush_records(struct flush *f, uint64_t seq);
+OX_CHECKED
+int flush_records(struct flush *f, uint64_t seq);
 /* Have the background do a flush soon (quarantine is filling up). Does not suspend. */
 void flush_ask(struct flush *f);
 /* Every record up to `seq`, with its data, is durable and a durable mark says so. Suspends. */

@@ -9,6 +9,7 @@
 
 #define CACHE_BYTES_DEFAULT (64 * MiB)
 #define CACHE_BYTES_MIN	    (4 * MiB)
+#define ZERO_BYTES	    (256 * KiB)
 #define DIRTY_PAGES_MAX	    8192u      /* so that a replay has few pages to read (S5) */
 #define JOURNAL_SHARE	    64u	       /* by default the journal is this part of the disk ... */
 #define JOURNAL_BYTES_USUAL (64 * MiB) /* ... and at most this */
@@ -99,13 +100,19 @@ static int write_first_super(struct rt_disk *disk, const struct pool_format_spec
 	return super_write(disk, &s);
 }
 
-static int wipe_other_slot(struct rt_disk *disk)
+/* Zeroes over the other slot, and in a file over the journal: a sparse file must not run out of its file system's space in the
+ * one place where that would stop the pool. */
+static int write_zeroes(struct rt_disk *disk, uint64_t journal_bytes)
 {
-	uint8_t *zeroes = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
+	uint8_t *zeroes = aligned_alloc(RT_IO_ALIGN, ZERO_BYTES);
 	if (!zeroes)
 		return OXE_NOMEM;
-	memset(zeroes, 0, SUPER_BYTES);
+	memset(zeroes, 0, ZERO_BYTES);
 	int err = rt_disk_write(disk, zeroes, SUPER_BYTES, 0, RT_IO_FUA);
+	const struct rt_disk_info *info = rt_disk_info(disk);
+	uint64_t at = JOURNAL_FIRST_CLUSTER * (uint64_t)POOL_CLUSTER_BYTES, end = at + journal_bytes;
+	for (; !err && at < end && !info->is_block_device && !info->is_memory; at += ZERO_BYTES)
+		err = rt_disk_write(disk, zeroes, u64_min(ZERO_BYTES, end - at), at, 0);
 	free(zeroes);
 	return err;
 }
@@ -121,7 +128,7 @@ int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool 
 	int there = what_is_there(disk, &spec->id, overwrite);
 	if (there)
 		return there > 0 ? 0 : there;
-	err = wipe_other_slot(disk);
+	err = write_zeroes(disk, journal_bytes);
 	return err ? err : write_first_super(disk, spec, journal_bytes);
 }
 

@@ -19,6 +19,10 @@ void client_close(struct client *c)
 
 void client_send(struct client *c, const void *data, size_t len_bytes)
 {
+	if (c->send) {
+		c->send(c, data, len_bytes);
+		return;
+	}
 	/* The server may have hung up: the test looks at what it says, not at this. */
 	int err = rt_send(c->conn, &(struct rt_iovec){(void *)data, len_bytes}, 1);
 	(void)err;
@@ -27,6 +31,8 @@ void client_send(struct client *c, const void *data, size_t len_bytes)
 bool client_recv(struct client *c, void *data, size_t len_bytes)
 {
 	size_t got;
+	if (c->recv)
+		return c->recv(c, data, len_bytes);
 	for (size_t done = 0; done < len_bytes; done += got)
 		if (rt_recv(c->conn, (uint8_t *)data + done, len_bytes - done, &got) || got == 0)
 			return false;

@@ -12,6 +12,10 @@
 struct client {
 	struct rt_conn *conn;
 	bool structured, extended;
+	/* Instead of the connection, for a client that speaks TLS; NULL: plain. */
+	void (*send)(struct client *c, const void *data, size_t len_bytes);
+	bool (*recv)(struct client *c, void *data, size_t len_bytes);
+	void *tls;
 };
 
 /* One reply to an option. */
