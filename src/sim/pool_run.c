@@ -569,7 +569,7 @@ static void draw_disk(struct run *run, struct prng *rng)
 		.latency_min_ns = 20 * NS_PER_US,
 		.latency_max_ns = ONE_OF(rng, 30, 100, 1000) * NS_PER_US,
 		.flush_ns = ONE_OF(rng, 50, 500, 3000, 20000) * NS_PER_US,
-		.stall_one_in = (uint32_t)ONE_OF(rng, 0, 0, 200),
+		.stall_one_in = (uint32_t)ONE_OF(rng, 0, 0, 200, 20),
 		.stall_ns = 20 * NS_PER_MS,
 		.discard = (enum sim_discard)prng_below(rng, 4),
 		.torn_bytes = (uint32_t)(run->lba_bytes == 4096 ? 4096 : ONE_OF(rng, 512, 4096)),

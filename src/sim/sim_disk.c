@@ -133,24 +133,27 @@ void sim_disk_peek(const struct sim_disk *disk, void *data, uint64_t len_bytes, 
 	image_read(&disk->medium.current, data, len_bytes, offset_bytes);
 }
 
+/* As a write that is durable at once: so it comes after everything in the cache, and no crash undoes it. */
 void sim_disk_poke(struct sim_disk *disk, const void *data, uint64_t len_bytes, uint64_t offset_bytes)
 {
-	image_write(&disk->medium.current, data, len_bytes, offset_bytes);
-	image_write(&disk->medium.durable, data, len_bytes, offset_bytes);
-}
-
-static void image_flip(struct sim_image *image, uint64_t offset_bytes, unsigned bit)
-{
-	uint8_t byte;
-	image_read(image, &byte, 1, offset_bytes);
-	byte = (uint8_t)(byte ^ (1u << (bit & 7)));
-	image_write(image, &byte, 1, offset_bytes);
+	uint64_t start = u64_align_down(offset_bytes, SIM_SECTOR_BYTES);
+	uint64_t end = u64_align_up(offset_bytes + len_bytes, SIM_SECTOR_BYTES);
+	uint8_t *sectors = mem_alloc(end - start);
+	sim_disk_peek(disk, sectors, end - start, start);
+	memcpy(sectors + (offset_bytes - start), data, len_bytes);
+	struct sim_write *w = write_new(sectors, NULL, start, end - start);
+	medium_fly(&disk->medium, w);
+	medium_land(&disk->medium, w, true);
+	write_unref(w);
+	free(sectors);
 }
 
 void sim_disk_flip_bit(struct sim_disk *disk, uint64_t offset_bytes, unsigned bit)
 {
-	image_flip(&disk->medium.current, offset_bytes, bit);
-	image_flip(&disk->medium.durable, offset_bytes, bit);
+	uint8_t byte;
+	sim_disk_peek(disk, &byte, 1, offset_bytes);
+	byte = (uint8_t)(byte ^ (1u << (bit & 7)));
+	sim_disk_poke(disk, &byte, 1, offset_bytes);
 }
 
 void sim_disk_make_unreadable(struct sim_disk *disk, uint64_t offset_bytes, uint64_t len_bytes)

@@ -205,16 +205,3 @@ void image_put(struct sim_image *image, uint64_t page_index, struct sim_page *pa
 	sim_page_unref(*slot);
 	*slot = sim_page_ref(page);
 }
-
-void image_write(struct sim_image *image, const void *data, uint64_t len_bytes, uint64_t offset_bytes)
-{
-	const uint8_t *in = data;
-	while (len_bytes > 0) {
-		uint64_t at = offset_bytes % SIM_PAGE_BYTES;
-		uint64_t step = u64_min(len_bytes, SIM_PAGE_BYTES - at);
-		memcpy(page_own(image, offset_bytes / SIM_PAGE_BYTES)->data + at, in, step);
-		in += step;
-		offset_bytes += step;
-		len_bytes -= step;
-	}
-}

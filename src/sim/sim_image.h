@@ -45,7 +45,4 @@ bool image_has_page(const struct sim_image *image, uint64_t page_index);
 void image_read(const struct sim_image *image, void *data, uint64_t len_bytes, uint64_t offset_bytes);
 /* Put those sectors of `page` that are in `sectors` at page_index. A whole page is shared, not copied. */
 void image_put(struct sim_image *image, uint64_t page_index, struct sim_page *page, uint8_t sectors);
-/* Change bytes in place, for planting damage. */
-void image_write(struct sim_image *image, const void *data, uint64_t len_bytes, uint64_t offset_bytes);
-
 #endif

@@ -289,8 +289,8 @@ int space_mark_used(struct space *s, uint32_t cluster)
 int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq)
 {
 	int err = mark(s, cluster, false);
-	if (!err)
-		quarantine_add(s, cluster, MUTANT(32) ? 0 : seq);
+	if (!err && !MUTANT(32))
+		quarantine_add(s, cluster, seq);
 	return err;
 }
 
