@@ -19,12 +19,10 @@ struct metapages;
 struct metapages *metapages_new(struct pool *pool);
 void metapages_free(struct metapages *m);
 /* Read the table of the superblock's generation. Suspends. */
-OX_CHECKED
-int metapages_load(struct metapages *m, uint64_t page, uint32_t page_count);
+OX_CHECKED int metapages_load(struct metapages *m, uint64_t page, uint32_t page_count);
 
 /* Have at least `pages` pages ready to allocate without waiting. Suspends. */
-OX_CHECKED
-int metapages_reserve(struct metapages *m, uint64_t pages);
+OX_CHECKED int metapages_reserve(struct metapages *m, uint64_t pages);
 uint64_t metapages_ready(const struct metapages *m);
 uint64_t metapages_clusters(const struct metapages *m);
 uint64_t metapage_alloc(struct metapages *m);
@@ -41,8 +39,7 @@ uint64_t metapages_table_freeze(struct metapages *m, struct frozen **images[], s
 void metapages_frozen(struct metapages *m);
 void metapages_durable(struct metapages *m, uint64_t generation);
 /* Give clusters that are not needed back to the bitmap. Suspends. */
-OX_CHECKED
-int metapages_trim(struct metapages *m);
+OX_CHECKED int metapages_trim(struct metapages *m);
 
 /* For the checker: the table's own pages, and every metadata cluster with its masks. */
 void metapages_walk_table_pages(const struct metapages *m, void (*fn)(void *ctx, uint64_t page), void *ctx);
