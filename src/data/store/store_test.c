@@ -477,6 +477,93 @@ STORE_TEST(a_pool_grows_and_uses_the_new_space)
 	CHECK_OK(pool_close(pool));
 }
 
+/* ---- damage ---- */
+
+static bool is_metadata(struct rt_disk *disk, uint64_t page, uint8_t *image)
+{
+	struct uuid id = an_id(1);
+	CHECK_OK(rt_disk_read(disk, image, 4096, page * 4096));
+	return memcmp(image + 40, &id, 16) == 0 || memcmp(image + 8, &id, 16) == 0 ||
+	       memcmp(image, "OXBOWSB1", 8) == 0;
+}
+
+static void flip(struct rt_disk *disk, uint64_t page, uint64_t bit, uint8_t *image)
+{
+	CHECK_OK(rt_disk_read(disk, image, 4096, page * 4096));
+	image[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	CHECK_OK(rt_disk_write(disk, image, 4096, page * 4096, 0));
+}
+
+/* Everything must read as written, or not at all. Returns how many reads failed. */
+static unsigned read_damaged(struct pool *pool, const struct uuid *id, uint64_t version)
+{
+	static _Alignas(4096) uint8_t data[65536], wanted[65536];
+	struct vol *v;
+	unsigned failed = 0;
+	if (vol_open(pool, id, &v))
+		return 1;
+	for (uint64_t at = 0; at < 2 * MiB; at += sizeof(data)) {
+		int err = vol_read(v, data, at, sizeof(data));
+		pattern(wanted, at, sizeof(wanted), version);
+		if (err)
+			CHECK_ERR(err, OXE_CORRUPT);
+		else
+			CHECK(memcmp(data, wanted, sizeof(data)) == 0);
+		failed += err != 0;
+	}
+	vol_close(v);
+	return failed;
+}
+
+/* Returns whether anything noticed. */
+static bool open_damaged(const struct uuid *volume, const struct uuid *snapshot)
+{
+	struct pool_options options = {.read_only = true};
+	struct pool *pool;
+	int err = pool_open(disk_again(), &options, &pool);
+	if (err)
+		return true;
+	unsigned failed = read_damaged(pool, volume, 2) + read_damaged(pool, snapshot, 1);
+	CHECK_OK(pool_close(pool));
+	return failed > 0;
+}
+
+STORE_TEST(a_flipped_bit_of_metadata_is_an_error_or_harmless_and_never_other_bytes)
+{
+	struct pool *pool = pool_on(disk_new(16 * MiB));
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s = an_id(10);
+	uint8_t *image = aligned_alloc(4096, 4096);
+	struct prng rng;
+	unsigned pages = 0, noticed = 0;
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 2 * MiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	CHECK_OK(pool_checkpoint(pool));
+	write_pattern(v, 0, 2 * MiB, 2);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+	prng_seed(&rng, 5);
+	for (uint64_t page = 0; page < 16 * MiB / 4096; page++) {
+		struct rt_disk *disk = disk_again();
+		uint64_t bit = prng_below(&rng, 4096 * 8);
+		bool metadata = is_metadata(disk, page, image);
+		if (metadata)
+			flip(disk, page, bit, image);
+		rt_disk_close(disk);
+		if (!metadata)
+			continue;
+		pages++;
+		noticed += open_damaged(&id, &s);
+		disk = disk_again();
+		flip(disk, page, bit, image);
+		rt_disk_close(disk);
+	}
+	printf("   %u metadata pages damaged, one at a time; %u noticed\n", pages, noticed);
+	CHECK(pages > 12 && noticed >= 3 && noticed < pages);
+	CHECK(!open_damaged(&id, &s));
+	free(image);
+}
+
 /* ---- many things at once ---- */
 
 struct hammer {
