@@ -5,7 +5,7 @@
  *     recover.c     superblock -> replay -> verify -> ready            write.c     writes, zeroes: first touch and in place
  *     checkpoint.c  freeze, write, superblock                          resolve.c   which layer says what a block is
  *     record.c      the fold: what each record makes true              volume.c    create, clone, snapshot, revert, delete ...
- *     catalog.c     volumes and layers in memory and in pages          job.c       merge, drop, flatten in the background
+ *     catalog.c     volumes and layers in memory and in pages          job.c       background work: merge.c, flatten.c, and drop
  *     journal.c     the ring                                           check.c     everything reachable against what is marked
  *     flush.c       shared flushes, the flush mark, unsettled blocks
  *     space.c       clusters            metapage.c   metadata pages on disk
