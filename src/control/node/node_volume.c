@@ -258,7 +258,7 @@ static int size_check(uint64_t size_bytes, struct node_why *why)
 	if (size_bytes >= VOLUME_SIZE_MIN && size_bytes <= VOLUME_SIZE_MAX &&
 	    u64_is_aligned(size_bytes, POOL_BLOCK_BYTES))
 		return 0;
-	return why_set(why, OXE_INVAL, "%llu is no volume size: a multiple of 4096, up to 256 TiB",
+	return why_set(why, OXE_INVAL, "%llu is no volume size: a multiple of 4096, up to 128 TiB",
 		       (unsigned long long)size_bytes);
 }
 

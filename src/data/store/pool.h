@@ -27,7 +27,7 @@
 
 #define POOL_SIZE_MIN	(16 * MiB)
 #define VOLUME_SIZE_MIN (4 * KiB)
-#define VOLUME_SIZE_MAX (256 * TiB)
+#define VOLUME_SIZE_MAX (128 * TiB)
 
 struct pool;
 struct vol;

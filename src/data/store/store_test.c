@@ -477,6 +477,116 @@ STORE_TEST(a_pool_grows_and_uses_the_new_space)
 	CHECK_OK(pool_close(pool));
 }
 
+/* ---- large things ---- */
+
+static const uint64_t far_places[] = {0,       15 * MiB, 4 * GiB - 64 * KiB,
+				      5 * GiB, 1 * TiB,	 10 * TiB - 128 * KiB};
+
+static void write_far(struct vol *v, uint64_t version)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(far_places); i++)
+		write_pattern(v, far_places[i], 128 * KiB, version);
+}
+
+static void expect_far(struct vol *v, uint64_t version)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(far_places); i++)
+		expect(v, far_places[i], 128 * KiB, version);
+}
+
+STORE_TEST(a_volume_of_ten_tebibytes_in_a_pool_of_eight_gibibytes_is_as_good_as_a_small_one)
+{
+	struct pool *pool = pool_on(disk_new(8 * GiB)); /* several bitmap leaves, maps three levels high */
+	struct uuid id = make_volume(pool, 2, "v", 10 * TiB), s = an_id(10);
+	struct vol_extent extents[16];
+	size_t count;
+	struct vol *v = open_id(pool, id);
+	write_far(v, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	write_far(v, 2);
+	CHECK_OK(vol_extents(v, NULL, 0, 10 * TiB, extents, 16, &count));
+	CHECK_EQ(count, 2 * ARRAY_COUNT(far_places) - 1);
+	check_clean(pool);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	check_clean(pool);
+	v = open_id(pool, id);
+	expect_far(v, 2);
+	CHECK_OK(vol_trim(v, 0, 10 * TiB));
+	expect_far(v, 0);
+	vol_close(v);
+	v = open_id(pool, s);
+	expect_far(v, 1);
+	vol_close(v);
+	CHECK_OK(snapshot_delete(pool, &s));
+	CHECK_OK(pool_jobs_wait(pool));
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.data_bytes, 0);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_volume_that_grows_keeps_its_data_while_its_map_grows_higher)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 64 * KiB);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 64 * KiB, 1);
+	for (uint64_t size_bytes = 16 * MiB; size_bytes <= VOLUME_SIZE_MAX; size_bytes *= 16) {
+		CHECK_OK(volume_grow(pool, &id, size_bytes));
+		CHECK_EQ(vol_info(v)->size_bytes, size_bytes);
+		write_pattern(v, size_bytes - 4096, 4096, 2);
+		expect(v, 0, 64 * KiB, 1);
+		expect(v, size_bytes - 4096, 4096, 2);
+		CHECK_OK(pool_checkpoint(pool));
+	}
+	CHECK_ERR(volume_grow(pool, &id, VOLUME_SIZE_MAX + 4096), OXE_INVAL);
+	CHECK_ERR(volume_grow(pool, &id, 64 * KiB), OXE_INVAL);
+	check_clean(pool);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	v = open_id(pool, id);
+	expect(v, 0, 64 * KiB, 1);
+	expect(v, 16 * MiB - 4096, 4096, 2);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_thousand_snapshots_of_a_thousand_volumes_open_again)
+{
+	struct pool *pool = pool_on(disk_new(1 * GiB));
+	struct uuid chain = make_volume(pool, 2, "chain", 4 * MiB);
+	struct vol *v = open_id(pool, chain);
+	for (unsigned i = 0; i < 1000; i++) {
+		struct uuid s = an_id(3), id = an_id(4);
+		char name[32];
+		memcpy(s.b + 2, &i, sizeof(i));
+		memcpy(id.b + 2, &i, sizeof(i));
+		snprintf(name, sizeof(name), "s%u", i);
+		write_pattern(v, i % 512 * 8192, 4096, i + 1);
+		CHECK_OK(snapshot_create(pool, &chain, &s, name, NULL));
+		struct volume_spec spec = {.id = id, .size_bytes = MiB};
+		snprintf(spec.name, sizeof(spec.name), "v%u", i);
+		CHECK_OK(volume_create(pool, &spec));
+	}
+	vol_close(v);
+	pool = pool_reopen(pool);
+	v = open_id(pool, chain);
+	for (unsigned i = 488; i < 1000; i++)
+		expect(v, i % 512 * 8192, 4096, i + 1);
+	vol_close(v);
+	check_clean(pool);
+	CHECK_OK(volume_delete(pool, &chain));
+	CHECK_OK(pool_jobs_wait(pool));
+	check_clean(pool);
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.volume_count, 1000);
+	CHECK_EQ(stats.data_bytes, 0);
+	CHECK_OK(pool_close(pool));
+}
+
 /* ---- damage ---- */
 
 static bool is_metadata(struct rt_disk *disk, uint64_t page, uint8_t *image)
