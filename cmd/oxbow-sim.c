@@ -277,8 +277,6 @@ static int run_mutants(void)
 {
 	uint32_t caught = 0, total = 0;
 	run_is_quiet = true;
-	options.states =
-		options.states < 400 ? 400 : options.states; /* some need a moment that is rarely looked at */
 	for (const struct pool_mutant *m = pool_mutants; m->number; m++, total++)
 		caught += mutant_try(m) ? 1 : 0;
 	printf("%u of %u mutants caught\n", caught, total);
