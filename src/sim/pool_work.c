@@ -126,9 +126,19 @@ struct span {
 	uint64_t first, count; /* sectors */
 };
 
+/* On a tight pool all clients meet at one cluster for a while: it is read, freed and written by several at once. */
+static struct span hot_span(const struct work *w, const struct model_volume *v)
+{
+	uint64_t cluster = w->steps_left / 16 % content_cluster_count(v->content);
+	uint64_t first = cluster * CONTENT_CLUSTER_SECTORS;
+	return (struct span){first, u64_min(CONTENT_CLUSTER_SECTORS, v->content->sector_count - first)};
+}
+
 /* Few places are written often, so that overwrites, overlaps and neighbours meet. */
 static struct span pick_span(struct work *w, const struct model_volume *v, uint64_t max_bytes)
 {
+	if (w->profile.tight && one_in(w, 2))
+		return hot_span(w, v);
 	uint64_t unit = v->lba_bytes / VALUE_BYTES, units = v->content->sector_count / unit;
 	uint64_t max_units = u64_min(units, max_bytes / v->lba_bytes);
 	static const uint32_t sizes[] = {1, 8, 8, 8, 16, 32, 128, 512};
