@@ -576,7 +576,7 @@ static void draw_disk(struct run *run, struct prng *rng)
 	};
 }
 
-/* Some runs live on a full pool, some in deep and changing chains. */
+/* Some runs live on a full pool, some in deep and changing chains, some in one place. */
 static void draw_theme(struct run *run, struct prng *rng)
 {
 	struct work_profile *p = &run->profile;
@@ -597,6 +597,13 @@ static void draw_theme(struct run *run, struct prng *rng)
 		p->volumes_max = MODEL_VOLUMES;
 		p->control_one_in = 3;
 		run->options.background_bytes_per_s = 0;
+	} else if (theme == 2) { /* the same few clusters again and again */
+		p->swarm = 0;
+		p->volume_bytes_max = ONE_OF(rng, 64 * KiB, 192 * KiB);
+		p->volumes_max = 2;
+		p->write_bytes_max = 64 * KiB;
+		p->control_one_in = 40;
+		p->flush_one_in = 8;
 	}
 }
 
