@@ -27,7 +27,7 @@ enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
 struct options {
 	uint64_t first_seed, last_seed, only_state, for_s;
 	uint32_t states, workers, mutant;
-	bool mutants, keep_going, print_hash;
+	bool mutants, rare, keep_going, print_hash;
 };
 
 struct worker {
@@ -272,14 +272,23 @@ static bool mutant_try(const struct pool_mutant *m)
 	return caught;
 }
 
-/* Each planted bug must be caught by some seed. */
-static int run_mutants(void)
+/* Each planted bug must be caught by some seed. Those that take long to find have a run of their own. */
+static int run_mutants(bool rare)
 {
-	uint32_t caught = 0, total = 0;
+	uint32_t caught = 0, total = 0, left = 0;
 	run_is_quiet = true;
-	for (const struct pool_mutant *m = pool_mutants; m->number; m++, total++)
+	for (const struct pool_mutant *m = pool_mutants; m->number; m++) {
+		if (m->rare != rare) {
+			left++;
+			continue;
+		}
+		total++;
 		caught += mutant_try(m) ? 1 : 0;
+	}
 	printf("%u of %u mutants caught\n", caught, total);
+	if (!rare)
+		printf("SKIP %u rare mutants: they take minutes each; oxbow-sim-mutants --mutants --rare\n",
+		       left);
 	return caught == total ? EXIT_FINE : EXIT_FAILED;
 }
 
@@ -298,6 +307,7 @@ static void usage(FILE *out)
 		     "  --keep-going    go on after a seed has failed\n"
 		     "  --hash          print each seed's hash of everything that happened\n"
 		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
+		     "  --rare          with --mutants: those that take minutes to find\n"
 		     "  --mutant N      plant this one\n"
 		     "  --list-faults   what can go wrong in the simulator\n"
 		     "  --list-mutants  what can be planted\n"
@@ -335,6 +345,7 @@ enum {
 	OPT_HASH,
 	OPT_EVENTS,
 	OPT_MUTANTS,
+	OPT_RARE,
 	OPT_MUTANT,
 	OPT_LIST_FAULTS,
 	OPT_LIST_MUTANTS
@@ -350,6 +361,7 @@ static const struct option long_options[] = {
 	{"events", required_argument, NULL, OPT_EVENTS},
 	{"hash", no_argument, NULL, OPT_HASH},
 	{"mutants", no_argument, NULL, OPT_MUTANTS},
+	{"rare", no_argument, NULL, OPT_RARE},
 	{"mutant", required_argument, NULL, OPT_MUTANT},
 	{"list-faults", no_argument, NULL, OPT_LIST_FAULTS},
 	{"list-mutants", no_argument, NULL, OPT_LIST_MUTANTS},
@@ -402,6 +414,9 @@ static void option_take(int opt, const char *text)
 	case OPT_MUTANTS:
 		options.mutants = true;
 		break;
+	case OPT_RARE:
+		options.rare = true;
+		break;
 	case OPT_MUTANT:
 		mutant_active = options.mutant = (uint32_t)strtoul(text, NULL, 10);
 		break;
@@ -436,6 +451,6 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (options.mutants)
-		return run_mutants();
+		return run_mutants(options.rare);
 	return run_seeds(true) ? EXIT_FINE : EXIT_FAILED;
 }

@@ -12,6 +12,7 @@
 struct pool_mutant {
 	unsigned number;
 	const char *text;
+	bool rare; /* caught only after a long search: left to --rare */
 };
 extern const struct pool_mutant pool_mutants[]; /* ends with number 0 */
 extern unsigned mutant_active;			/* 0: none */

@@ -89,6 +89,7 @@ struct sim_disk_faults {
 	uint64_t stall_ns;
 	uint32_t read_error_one_in, write_error_one_in, flush_error_one_in; /* OXE_IO; a write in part */
 	uint64_t fail_read_nth, fail_write_nth;				    /* the nth from now on, once */
+	uint64_t fail_nth;	   /* the same, of reads, writes and flushes counted together */
 	uint32_t misdirect_one_in; /* a write that lands somewhere else, and says it is done */
 	uint32_t rot_one_in;	   /* a write during which one bit flips somewhere on the disk */
 	uint32_t latent_one_in; /* a write during which a page somewhere becomes unreadable until rewritten */

@@ -50,7 +50,7 @@ const struct sim_fault_text sim_fault_texts[] = {
 	{"lost-writes", "a power cut takes any subset of the unflushed writes, in any order"},
 	{"killed-writes", "a kill leaves any subset of the 4 KiB pieces of what was in flight"},
 	{"io-errors", "a read, write or flush fails; a failed write may be there in part"},
-	{"nth-io-error", "the nth read or write fails, once"},
+	{"nth-io-error", "the nth read, write or flush fails, once"},
 	{"bit-rot", "a bit flips somewhere on the medium"},
 	{"misdirected-writes", "a write lands somewhere else and reports success"},
 	{"latent-errors", "a page cannot be read until it is written again"},
@@ -283,6 +283,14 @@ static bool nth_is_due(uint64_t *nth)
 	return *nth && --*nth == 0;
 }
 
+/* `kind_nth` may be NULL. Both counters see every request. */
+static bool request_fails(struct sim_disk *disk, uint64_t *kind_nth, uint32_t one_in)
+{
+	bool due = kind_nth && nth_is_due(kind_nth);
+	due |= nth_is_due(&disk->faults.fail_nth);
+	return due || sim_chance(disk->node->sim, one_in);
+}
+
 /* Keep a part of a write that fails. */
 static void write_cripple(struct sim *sim, struct sim_write *w)
 {
@@ -356,7 +364,7 @@ static void prepare_write(struct sim_disk *disk, struct request *r)
 	r->firm = (io->flags & RT_IO_FUA) || f->write_through;
 	if (!file_has_room(disk, r->write))
 		r->result = OXE_NOSPC;
-	else if (nth_is_due(&f->fail_write_nth) || sim_chance(sim, f->write_error_one_in))
+	else if (request_fails(disk, &f->fail_write_nth, f->write_error_one_in))
 		r->result = OXE_IO;
 	else if (sim_chance(sim, f->misdirect_one_in))
 		r->write = write_misdirect(disk, r->write, io);
@@ -395,7 +403,7 @@ static void prepare_read(struct sim_disk *disk, struct request *r)
 	const struct rt_io *io = r->io;
 	disk->counts.reads++;
 	disk->counts.read_bytes += io->len_bytes;
-	if (nth_is_due(&f->fail_read_nth) || sim_chance(disk->node->sim, f->read_error_one_in))
+	if (request_fails(disk, &f->fail_read_nth, f->read_error_one_in))
 		r->result = OXE_IO;
 	r->read_early = prng_one_in(&disk->node->sim->rng, 4);
 	if (r->read_early)
@@ -406,7 +414,7 @@ static void prepare_flush(struct sim_disk *disk, struct request *r)
 {
 	disk->counts.flushes++;
 	r->flush_order = disk->medium.last_order;
-	if (sim_chance(disk->node->sim, disk->faults.flush_error_one_in))
+	if (request_fails(disk, NULL, disk->faults.flush_error_one_in))
 		r->result = OXE_IO;
 }
 

@@ -362,6 +362,24 @@ static void random_errors(struct world *w, struct rt_disk *disk)
 		w->err += write_byte(w, disk, 1, 0, 4096, 0) == OXE_IO;
 }
 
+static void nth_of_all_fails(struct world *w, struct rt_disk *disk)
+{
+	for (uint64_t nth = 1; nth <= 4; nth++) {
+		sim_disk_faults(w->disk)->fail_nth = nth;
+		CHECK_ERR(write_byte(w, disk, 1, 0, 4096, 0), nth == 1 ? OXE_IO : 0);
+		CHECK_ERR(rt_disk_flush(disk), nth == 2 ? OXE_IO : 0);
+		CHECK_ERR(rt_disk_read(disk, w->buf, 4096, 0), nth == 3 ? OXE_IO : 0);
+		CHECK_EQ(sim_disk_faults(w->disk)->fail_nth, nth == 4 ? 1 : 0);
+	}
+}
+
+TEST(the_nth_request_of_any_kind_fails_once)
+{
+	struct world w = world_new(1);
+	world_run(&w, nth_of_all_fails);
+	world_free(&w);
+}
+
 TEST(one_in_four_requests_fails)
 {
 	struct world w = world_new(1);

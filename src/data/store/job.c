@@ -184,11 +184,11 @@ static void todo_add(struct todo *t, uint64_t number)
 static bool job_ended(struct jobs *j, uint64_t number, int err)
 {
 	j->number = 0;
-	if (err && err != OXE_SHUTDOWN && err != OXE_FAILED && err != j->stuck_err)
+	if (err && err != OXE_SHUTDOWN && err != OXE_FAILED && err != j->logged_err)
 		LOG_WARN("pool.job_stuck", "a background job cannot go on; it will be tried again",
 			 F_UUID("pool", &j->pool->ident.id), F_U64("number", number), F_ERR(err));
 	if (err)
-		j->stuck_err = err;
+		j->stuck_err = j->logged_err = err;
 	return !err;
 }
 
@@ -199,6 +199,7 @@ static bool pass(struct jobs *j)
 	struct layer *l;
 	struct volume *v;
 	bool progress = false;
+	j->stuck_err = 0;
 	list_for_each (l, catalog_layers(j->pool->catalog), age) {
 		if (may_reap(l))
 			todo_add(&layers, l->number);
@@ -236,7 +237,7 @@ static void worker(void *arg)
 	struct jobs *j = arg;
 	while (!j->stopping && !j->pool->failed) {
 		j->kicked = false;
-		j->stuck_err = 0;
+		j->logged_err = 0;
 		while (!j->stopping && !j->pool->failed && pass(j))
 			;
 		wait_for_work(j);

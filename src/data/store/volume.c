@@ -238,8 +238,8 @@ int volume_delete(struct pool *pool, const struct uuid *volume_id)
 			.head = {.type = RECORD_VOLUME_DELETE, .len_bytes = sizeof(r)},
 			.number = number_of(v->number)};
 		err = record_do(pool, &r.head, true);
-		jobs_kick(pool->jobs);
 	}
+	jobs_kick(pool->jobs); /* also when it was done before: asked again, a stuck job is tried again */
 	return control_leave(pool, err);
 }
 
@@ -333,8 +333,8 @@ int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
 		err = OXE_BUSY;
 	} else if (l && l->named) {
 		err = layer_set(pool, l, "", 0);
-		jobs_kick(pool->jobs);
 	}
+	jobs_kick(pool->jobs);
 	return control_leave(pool, err);
 }
 
