@@ -62,7 +62,7 @@ format:             ## let clang-format-14 lay out every C file
 
 install: build      ## install daemon, command line, man pages, completion and systemd unit (DESTDIR, PREFIX)
 	@meson configure build/release $(if $(PREFIX),--prefix $(PREFIX)) >/dev/null
-	@meson install -C build/release --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR))) --strip
+	@meson install -C build/release $(if $(DESTDIR),--destdir $(abspath $(DESTDIR))) --strip
 
 uninstall:          ## undo `make install`
 	@ninja -C build/release uninstall

@@ -199,7 +199,8 @@ def start_line(size, pool_bytes, name):
         recovery = daemon.api.pools()[0]["recovery"]
     return [f"start after kill -9, {size.volumes:,} volumes, journal in use, pool of {name}",
             f"ready in {statistics.median(ready):.0f} ms", f"first I/O of a new fio after {statistics.median(first):.0f} ms; "
-            f"{recovery['records']:,} records replayed, {recovery['blocks_verified']:,} blocks verified", "1 s"]
+            f"recovery {recovery['recovery_us'] / 1000:.0f} ms of it: {recovery['records']:,} records replayed, "
+            f"{recovery['blocks_verified']:,} blocks verified", "1 s"]
 
 
 def fill_journal(daemon, size):
