@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LOOK_NS	      NS_PER_S
 #define RETRY_MIN_NS  (5 * NS_PER_MS)
@@ -106,8 +107,26 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 	return NULL;
 }
 
+/* We hold the data directory, so a socket file in it can only be a dead daemon's. It goes unasked: asking means connecting, and
+ * a connection to a socket that a killed process's ring still holds keeps that ring, and with it the lock on the pool, alive
+ * for many seconds (8 to 28 s were measured on Linux 6.18; 40 ms without). */
+static void remove_dead_socket(const char *data_dir, const char *address)
+{
+	struct stat st;
+	size_t len_bytes = strlen(data_dir);
+	const char *path = address + strlen("unix:");
+	if (strncmp(address, "unix:", 5) != 0 || strncmp(path, data_dir, len_bytes) != 0 ||
+	    path[len_bytes] != '/')
+		return;
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) != 0)
+		LOG_WARN("nbd.socket_stays", "a dead daemon's socket could not be removed",
+			 F_STR("path", path), F_ERR(err_from_errno(errno)));
+}
+
 void nbd_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
+	for (size_t i = 0; i < o->nbd_count; i++)
+		remove_dead_socket(o->data_dir, o->nbd[i]);
 	server = server_make(o, node, engines);
 	for (size_t i = 0; server && i < o->nbd_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
