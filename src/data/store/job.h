@@ -10,7 +10,7 @@ struct jobs {
 	struct pool *pool;
 	bool started, stopping, stopped, kicked, idle, stepping;
 	uint32_t paused;
-	int logged_err; /* said already, since the jobs were last started on */
+	int logged_err;	 /* said already, since the jobs were last started on */
 	int stuck_err;	 /* of a job that could not go on in the last pass */
 	uint64_t number; /* of the layer or volume being worked on; 0: none */
 	uint64_t done_clusters, total_clusters;
