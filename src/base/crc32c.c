@@ -103,3 +103,12 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t len_bytes)
 }
 
 #endif
+
+uint32_t crc32c_around(const void *data, size_t len_bytes, size_t field_offset)
+{
+	static const uint8_t no_crc[4];
+	const uint8_t *p = data;
+	size_t after = field_offset + sizeof(no_crc);
+	uint32_t crc = crc32c(crc32c(0, p, field_offset), no_crc, sizeof(no_crc));
+	return crc32c(crc, p + after, len_bytes - after);
+}

@@ -6,7 +6,9 @@
 
 /* CRC of `len_bytes` bytes, continuing from `crc` (0 to start). Uses the CPU's instruction where there is one. */
 uint32_t crc32c(uint32_t crc, const void *data, size_t len_bytes);
-/* The same by table, for the test that compares the two. */
+/* CRC of a block that carries its own CRC: the 4 bytes at field_offset count as zero. */
+uint32_t crc32c_around(const void *data, size_t len_bytes, size_t field_offset);
+/* crc32c by table, for the test that compares the two. */
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t len_bytes);
 
 #endif

@@ -212,8 +212,7 @@ static const char *header_fault(struct pool *pool, const uint8_t *image, enum pa
 				unsigned level, uint64_t index, uint64_t address, uint32_t generation)
 {
 	const struct page_header_disk *h = (const void *)image;
-	static const le32 no_crc;
-	uint32_t crc = crc32c(crc32c(0, &no_crc, 4), image + 4, PAGE_BYTES - 4);
+	uint32_t crc = crc32c_around(image, PAGE_BYTES, offsetof(struct page_header_disk, crc));
 	if (le32_get(h->crc) != crc)
 		return "its checksum does not match";
 	if (memcmp(h->pool_id, &pool->ident.id, sizeof(h->pool_id)) != 0)

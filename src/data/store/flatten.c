@@ -17,11 +17,6 @@ static struct layer *lowest_own(const struct volume *v)
 	return l;
 }
 
-static struct layer *fixed_top(void *ctx)
-{
-	return ctx;
-}
-
 /* Copy the blocks of one cluster that the layer sees only below itself. */
 static int flatten_cluster(struct jobs *j, struct layer *l, uint32_t index, uint8_t *buffer,
 			   uint64_t *last_seq)
@@ -29,11 +24,11 @@ static int flatten_cluster(struct jobs *j, struct layer *l, uint32_t index, uint
 	struct pool *pool = j->pool;
 	struct resolved r;
 	uint16_t wanted = 0;
-	int err = resolve_blocks(pool, fixed_top, l->parent, index, UINT16_MAX, &r);
+	int err = resolve_blocks(pool, resolve_from, l->parent, index, UINT16_MAX, &r);
 	for (unsigned i = 0; !err && i < r.part_count; i++)
 		wanted |= r.masks[i];
 	if (!err && wanted)
-		err = cluster_read(pool, fixed_top, l->parent, index, wanted, buffer);
+		err = cluster_read(pool, resolve_from, l->parent, index, wanted, buffer);
 	for (unsigned block = 0; !err && block < BLOCKS_PER_CLUSTER;) {
 		struct page *leaf;
 		uint64_t seq = 0;
@@ -94,7 +89,7 @@ static int flatten_step(struct jobs *j, uint64_t number, uint32_t *index, uint8_
 		return 0;
 	struct layer *l = lowest_own(v);
 	j->total_clusters = u64_div_up(v->size_bytes, POOL_CLUSTER_BYTES);
-	int err = l->parent ? resolve_next(pool, fixed_top, l->parent, NULL, *index, index) : OXE_NOENT;
+	int err = l->parent ? resolve_next(pool, resolve_from, l->parent, NULL, *index, index) : OXE_NOENT;
 	j->done_clusters = *index;
 	if (!err)
 		err = flatten_cluster(j, l, (*index)++, buffer, &last_seq);

@@ -351,13 +351,12 @@ uint64_t journal_records_written(const struct journal *j)
 
 static bool block_is_whole(const struct pool *pool, const uint8_t *image, uint64_t seq)
 {
-	static const le32 no_crc;
 	const struct journal_block_disk *h = (const void *)image;
 	return le32_get(h->magic) == JOURNAL_MAGIC && le64_get(h->seq) == seq &&
 	       memcmp(h->pool_id, &pool->ident.id, sizeof(h->pool_id)) == 0 &&
 	       le16_get(h->used_bytes) <= JOURNAL_PAYLOAD_BYTES &&
-	       (MUTANT(23) ||
-		le32_get(h->crc) == crc32c(crc32c(0, &no_crc, 4), image + 4, JOURNAL_BLOCK_BYTES - 4));
+	       (MUTANT(23) || le32_get(h->crc) == crc32c_around(image, JOURNAL_BLOCK_BYTES,
+								offsetof(struct journal_block_disk, crc)));
 }
 
 int journal_block_walk(const uint8_t *image, uint64_t seq, journal_record_fn *fn, void *ctx)

@@ -233,6 +233,11 @@ static int resolve_once(struct pool *pool, struct layer *top, uint32_t index, ui
 	return 0;
 }
 
+struct layer *resolve_from(void *ctx)
+{
+	return ctx;
+}
+
 int resolve_blocks(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index, uint16_t mask,
 		   struct resolved *out)
 {

@@ -27,6 +27,8 @@ void resolve_cache_free(struct resolve_cache *c);
 
 /* The top of a chain may change while the answer is being found (a snapshot, a merge): it is asked for again each time. */
 typedef struct layer *resolve_top_fn(void *ctx);
+/* For a chain whose top stands still: ctx is the layer. */
+struct layer *resolve_from(void *ctx);
 
 /* OXE_CORRUPT or OXE_IO if a map page in the way cannot be read. Suspends if a page is not resident. */
 OX_CHECKED int resolve_blocks(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index,

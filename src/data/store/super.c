@@ -58,10 +58,9 @@ static bool is_sane(const struct super *s, uint64_t disk_bytes)
 int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s)
 {
 	const struct super_disk *d = (const void *)image;
-	static const le32 no_crc;
 	if (memcmp(d->magic, SUPER_MAGIC, sizeof(d->magic)) != 0)
 		return OXE_NOTPOOL;
-	uint32_t crc = crc32c(crc32c(crc32c(0, image, 8), &no_crc, 4), image + 12, SUPER_BYTES - 12);
+	uint32_t crc = crc32c_around(image, SUPER_BYTES, offsetof(struct super_disk, crc));
 	if (le32_get(d->crc) != crc || d->name[sizeof(d->name) - 1] != 0)
 		return OXE_CORRUPT;
 	if (le32_get(d->version) != SUPER_FORMAT_VERSION || le64_get(d->features) != 0)

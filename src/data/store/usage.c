@@ -78,16 +78,11 @@ static int count_cluster(struct layer *snapshot, uint32_t index, struct snapshot
 	return 0;
 }
 
-static struct layer *fixed_top(void *ctx)
-{
-	return ctx;
-}
-
 static int count_all(struct pool *pool, struct layer *snapshot, struct snapshot_usage *out)
 {
 	uint32_t index = 0;
 	for (;; index++) {
-		int err = resolve_next(pool, fixed_top, snapshot, NULL, index, &index);
+		int err = resolve_next(pool, resolve_from, snapshot, NULL, index, &index);
 		if (err)
 			return err == OXE_NOENT ? 0 : err;
 		err = count_cluster(snapshot, index, out);
