@@ -13,10 +13,12 @@
 #include <libgen.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -177,6 +179,25 @@ static void device_discard_start(struct host *h, struct rt_io *io)
 	host_job_start(h, &dd->job);
 }
 
+/* A file in memory (tmpfs) never makes anybody wait, but the ring does not know and hands each request to a kernel thread:
+ * two changes of thread for one copy. Here it is carried out where it is submitted. */
+static int memory_file_io(struct host_disk *d, struct rt_io *io)
+{
+	for (uint64_t moved_bytes = 0; moved_bytes < io->len_bytes;) {
+		char *data = (char *)io->data + moved_bytes;
+		uint64_t len_bytes = u64_min(io->len_bytes - moved_bytes, CHUNK_MAX_BYTES);
+		off_t offset_bytes = (off_t)(io->offset_bytes + moved_bytes);
+		ssize_t n = io->op == RT_IO_READ ? pread(d->fd, data, len_bytes, offset_bytes)
+						 : pwrite(d->fd, data, len_bytes, offset_bytes);
+		if (n < 0 && errno != EINTR)
+			return io_error(errno);
+		if (n == 0)
+			return OXE_IO;
+		moved_bytes += n > 0 ? (uint64_t)n : 0;
+	}
+	return 0;
+}
+
 void host_io_submit(struct rt_io *io)
 {
 	struct host_disk *d = disk_of(io->disk);
@@ -186,6 +207,8 @@ void host_io_submit(struct rt_io *io)
 		host_io_finish_later(h, io, OXE_ROFS);
 	} else if (d->mem) {
 		host_io_finish_later(h, io, mem_disk_io(d, io));
+	} else if (d->is_memory_file && (io->op == RT_IO_READ || io->op == RT_IO_WRITE)) {
+		host_io_finish_later(h, io, memory_file_io(d, io));
 	} else if (io->op == RT_IO_DISCARD && (d->discard_refused || io->len_bytes == 0)) {
 		host_io_finish_later(h, io, 0);
 	} else {
@@ -207,7 +230,7 @@ struct disk_task {
 	uint64_t size_bytes;
 	struct rt_disk_info info;
 	int fd;
-	bool buffered;
+	bool buffered, is_memory_file;
 	int result;
 };
 
@@ -295,8 +318,10 @@ static int fd_open(struct disk_task *t)
 	}
 	if (t->fd < 0)
 		return err_from_errno(errno);
-	if (fstat(t->fd, &st))
+	struct statfs fs;
+	if (fstat(t->fd, &st) || fstatfs(t->fd, &fs))
 		return err_from_errno(errno);
+	t->is_memory_file = S_ISREG(st.st_mode) && fs.f_type == TMPFS_MAGIC;
 	t->info.is_block_device = S_ISBLK(st.st_mode);
 	return type_check(st.st_mode);
 }
@@ -404,6 +429,7 @@ static int kernel_disk_open(struct host_disk *d, const char *path, unsigned flag
 			 F_STR("path", path));
 	d->disk.info = t.info;
 	d->fd = t.fd;
+	d->is_memory_file = t.is_memory_file;
 	slot_take(host_of(d->disk.rt), d);
 	return 0;
 }

@@ -104,7 +104,7 @@ struct mem_disk;
 struct host_disk {
 	struct rt_disk disk;
 	int fd, slot; /* slot: index among the ring's registered files, or -1 */
-	bool read_only, discard_refused;
+	bool read_only, discard_refused, is_memory_file;
 	uint32_t in_flight;
 	struct mem_disk *mem;
 };
