@@ -74,7 +74,9 @@ void host_io_finish_later(struct host *h, struct rt_io *io, int result)
 
 static void io_finish(struct rt_io *io, int result)
 {
-	disk_of(io->disk)->in_flight--;
+	struct host_disk *d = disk_of(io->disk);
+	d->in_flight--;
+	host_of(d->disk.rt)->disk_in_flight--;
 	io->result = result;
 	io->done(io);
 }
@@ -213,6 +215,7 @@ void host_io_submit(struct rt_io *io)
 		host_io_finish_later(h, io, 0);
 	} else {
 		d->in_flight++;
+		h->disk_in_flight++;
 		*io_state(io) = (struct io_state){.op = {io_complete}};
 		if (io->op == RT_IO_DISCARD && d->disk.info.is_block_device)
 			device_discard_start(h, io);

@@ -3,6 +3,7 @@
 #define OXBOW_HOST_HOST_INTERNAL_H
 
 #include "host/host.h"
+#include "host/host_spin.h"
 #include "rt/rt_platform.h"
 
 #include <liburing.h>
@@ -55,6 +56,10 @@ struct host {
 	struct host_workers *workers;
 	struct list listeners; /* all, so that ones nobody asks again are freed in the end */
 	uint32_t open_objects; /* disks and connections */
+
+	struct host_spin spin[2]; /* [1]: while the disk is at work */
+	uint32_t disk_in_flight;  /* requests the kernel has */
+	uint32_t last_reaped;	  /* completions of the last turn */
 };
 
 static inline struct host *host_of(struct rt *rt)

@@ -22,6 +22,9 @@
 /* Fibers run in one turn before the kernel is asked for news, so that busy fibers cannot keep completions waiting. */
 #define TURN_SWITCHES 1024
 
+/* More completions than this in one turn: see spin_pays(). */
+#define SPIN_REAPED_MAX 2
+
 _Noreturn static void host_die(const char *what, int os_errno)
 {
 	fprintf(stderr, "oxbow: %s: %s\n", what, strerror(os_errno));
@@ -195,6 +198,15 @@ static void ring_enable(struct host *h)
 		io_uring_register_ring_fd(&h->ring); /* if refused, the plain one is used */
 }
 
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 static bool ring_has_news(struct host *h)
 {
 	unsigned flags = IO_URING_READ_ONCE(*h->ring.sq.kflags);
@@ -240,6 +252,7 @@ static void cqes_run(const struct host_cqe *cqes, size_t count)
 static void cqes_reap(struct host *h)
 {
 	struct host_cqe batch[128];
+	h->last_reaped = (uint32_t)(h->stash_count + io_uring_cq_ready(&h->ring));
 	if (h->stash_count) {
 		struct host_cqe *stash = h->stash;
 		size_t count = h->stash_count;
@@ -351,6 +364,47 @@ static int ring_wait(struct host *h)
 	return io_uring_submit_and_wait_timeout(&h->ring, &cqe, 1, &ts, NULL);
 }
 
+static bool ring_is_quiet(struct host *h)
+{
+	return !ring_has_news(h) && !io_uring_cq_ready(&h->ring) && nothing_to_run(h);
+}
+
+/* Look for SPIN_NS, or until the next timer, whether something comes. Reads memory only: whoever brings news to a reactor that
+ * is awake just leaves it there. */
+static bool spin(struct host *h)
+{
+	uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+	uint64_t end_ns = u64_min(now_ns + SPIN_NS, rt_core_next_deadline_ns(&h->rt));
+	while (now_ns < end_ns) {
+		for (int i = 0; i < 16; i++) {
+			if (!ring_is_quiet(h))
+				return true;
+			cpu_relax();
+		}
+		now_ns = clock_ns(CLOCK_MONOTONIC);
+	}
+	return false;
+}
+
+/* Before sleeping; true if there is something to do after all. Not worth it when completions come many at a time: while we
+ * sleep they gather, and are cheaper together. */
+static bool spin_pays(struct host *h)
+{
+	struct host_spin *s = &h->spin[h->disk_in_flight > 0];
+	if (h->last_reaped > SPIN_REAPED_MAX || !ring_is_quiet(h) || !spin_wanted(s))
+		return false;
+	if (io_uring_sq_ready(&h->ring)) {
+		int ret = io_uring_submit(&h->ring);
+		if (ring_result_is_fatal(ret))
+			host_die("io_uring_submit", -ret);
+		if (!ring_is_quiet(h)) /* it was done at once, which says nothing about waiting */
+			return true;
+	}
+	bool came = spin(h);
+	spin_learn(s, came);
+	return came;
+}
+
 static int ring_poll(struct host *h)
 {
 	if (io_uring_sq_ready(&h->ring))
@@ -363,6 +417,8 @@ static void ring_turn(struct host *h, bool busy)
 	int ret;
 	if (!h->wake_armed)
 		wake_arm(h);
+	if (!busy && spin_pays(h))
+		busy = true;
 	if (!busy)
 		atomic_store(&h->asleep, true);
 	if (busy || !nothing_to_run(h))

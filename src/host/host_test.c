@@ -2,6 +2,7 @@
 #include "base/bytes.h"
 #include "base/test.h"
 #include "host/host.h"
+#include "host/host_spin.h"
 #include "rt/rt_sanitize.h"
 
 #include <fcntl.h>
@@ -967,6 +968,52 @@ static void out_of_descriptors(void)
 TEST(accept_recovers_when_descriptors_are_free_again)
 {
 	run(out_of_descriptors);
+}
+
+/* ---- spinning ------------------------------------------------------------------------------------------------------- */
+
+/* Of `waits` waits, how many were spun for; `came(i)` says how each ended. */
+static unsigned spins_of(struct host_spin *s, unsigned waits, bool (*came)(unsigned i))
+{
+	unsigned spins = 0;
+	for (unsigned i = 0; i < waits; i++) {
+		if (!spin_wanted(s))
+			continue;
+		spins++;
+		spin_learn(s, came(i));
+	}
+	return spins;
+}
+
+static bool never(unsigned i)
+{
+	(void)i;
+	return false;
+}
+
+static bool always(unsigned i)
+{
+	(void)i;
+	return true;
+}
+
+static bool every_other(unsigned i)
+{
+	return i % 2;
+}
+
+static bool nearly_always(unsigned i)
+{
+	return i % 20;
+}
+
+TEST(a_reactor_spins_only_where_it_nearly_always_pays)
+{
+	struct host_spin s = {0};
+	CHECK(spins_of(&s, 100000, never) < 500);
+	CHECK(spins_of(&s, 100000, every_other) < 5000);
+	CHECK(spins_of(&s, 100000, nearly_always) > 90000);
+	CHECK(spins_of(&s, 1000, always) > 700); /* it finds out within SPIN_SKIP_MAX waits */
 }
 
 /* ---- buffers -------------------------------------------------------------------------------------------------------- */
