@@ -498,3 +498,43 @@ int host_disk_grow(struct rt_disk *disk, uint64_t size_bytes)
 		info->size_bytes = t.info.size_bytes;
 	return t.result;
 }
+
+/* ---- space ahead ------------------------------------------------------------------------------------------------------- */
+
+/* Nobody waits for it, so it has a descriptor of its own: the disk may be closed meanwhile. */
+struct expectation {
+	struct host_job job;
+	int fd;
+	off_t offset_bytes, len_bytes;
+};
+
+/* If there is no space, or the file system cannot: the writes themselves will say. Bytes stay as they are. */
+static void expect_work(struct host_job *job)
+{
+	struct expectation *e = container_of(job, struct expectation, job);
+	(void)fallocate(e->fd, FALLOC_FL_KEEP_SIZE, e->offset_bytes, e->len_bytes);
+	close(e->fd);
+}
+
+static void expect_finish(struct host_job *job)
+{
+	free(container_of(job, struct expectation, job));
+}
+
+void host_disk_expect(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes)
+{
+	struct host_disk *d = disk_of(disk);
+	uint64_t end_bytes = u64_min(offset_bytes + len_bytes, disk->info.size_bytes);
+	if (d->mem || d->read_only || d->is_memory_file || disk->info.is_block_device ||
+	    end_bytes <= offset_bytes)
+		return;
+	struct expectation *e = mem_alloc(sizeof(*e));
+	*e = (struct expectation){.job = {.work = expect_work, .finish = expect_finish},
+				  .fd = fcntl(d->fd, F_DUPFD_CLOEXEC, 0),
+				  .offset_bytes = (off_t)offset_bytes,
+				  .len_bytes = (off_t)(end_bytes - offset_bytes)};
+	if (e->fd < 0)
+		free(e);
+	else
+		host_job_start(host_of(disk->rt), &e->job);
+}

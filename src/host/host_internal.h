@@ -118,6 +118,7 @@ int host_disk_open(struct rt *rt, const char *path, unsigned flags, uint64_t siz
 		   struct rt_disk **out);
 void host_disk_close(struct rt_disk *disk);
 int host_disk_grow(struct rt_disk *disk, uint64_t size_bytes);
+void host_disk_expect(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes);
 int host_disk_probe(struct rt *rt, const char *path, char *what, size_t what_size_bytes);
 void host_io_submit(struct rt_io *io);
 /* Complete without the kernel, next turn. */

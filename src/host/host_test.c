@@ -970,6 +970,31 @@ TEST(accept_recovers_when_descriptors_are_free_again)
 	run(out_of_descriptors);
 }
 
+static uint64_t file_held_bytes(const char *path)
+{
+	struct stat st;
+	CHECK(stat(path, &st) == 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void expected_space(void)
+{
+	struct rt_disk *d;
+	const char *path = scratch_path("expected");
+	CHECK_OK(rt_disk_open(rt_current(), path, RT_DISK_CREATE, 16 * MiB, &d));
+	rt_disk_expect(d, 4 * MiB, 14 * MiB); /* beyond the end it is cut */
+	rt_disk_close(d);
+	while (file_held_bytes(path) < 2 * MiB) /* the harness ends a test that hangs */
+		fiber_sleep(NS_PER_MS);
+	CHECK(file_held_bytes(path) < 3 * MiB);
+	unlink(path);
+}
+
+TEST(a_sparse_file_takes_the_space_that_is_about_to_be_written)
+{
+	run(expected_space);
+}
+
 /* ---- spinning ------------------------------------------------------------------------------------------------------- */
 
 /* Of `waits` waits, how many were spun for; `came(i)` says how each ended. */

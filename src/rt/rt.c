@@ -106,6 +106,12 @@ const struct rt_disk_info *rt_disk_info(const struct rt_disk *disk)
 	return &disk->info;
 }
 
+void rt_disk_expect(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes)
+{
+	if (disk->rt->ops->disk_expect)
+		disk->rt->ops->disk_expect(disk, len_bytes, offset_bytes);
+}
+
 int rt_disk_grow(struct rt_disk *disk, uint64_t size_bytes)
 {
 	return disk->rt->ops->disk_grow(disk, size_bytes);

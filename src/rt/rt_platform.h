@@ -30,6 +30,7 @@ struct rt_ops {
 			 struct rt_disk **out);
 	void (*disk_close)(struct rt_disk *disk);
 	int (*disk_grow)(struct rt_disk *disk, uint64_t size_bytes);
+	void (*disk_expect)(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes); /* or NULL */
 	int (*disk_probe)(struct rt *rt, const char *path, char *what, size_t what_size_bytes);
 	void (*io_submit)(struct rt_io *io);
 

@@ -14,6 +14,7 @@
 #include "data/store/store.h"
 
 #define WINDOW_MAX     64u
+#define AHEAD_CLUSTERS 1024u /* 64 MiB of a sparse pool file are asked for in one go */
 #define QUARANTINE_MAX 4096u /* beyond this a flush is asked for in the background */
 
 struct freed {
@@ -37,6 +38,7 @@ struct space {
 	uint32_t *free_in_leaf; /* 0 bits that belong to clusters anyone may own */
 	uint64_t leaf_count, free_bits, cursor;
 	uint64_t reserve_clusters;
+	uint64_t ahead_from, ahead_to; /* told to the disk as about to be written */
 
 	struct u32map blocked;
 	uint64_t windowed;
@@ -384,6 +386,20 @@ static int make_usable(struct space *s)
 	return 0;
 }
 
+/* Writers move through the pool in one direction: tell the disk where they will be next, before they are there. */
+static void expect_ahead(struct space *s, uint64_t start)
+{
+	bool is_inside = start >= s->ahead_from && start < s->ahead_to;
+	if (is_inside && s->ahead_to - start > AHEAD_CLUSTERS / 2)
+		return;
+	uint64_t from = is_inside ? s->ahead_to : start;
+	s->ahead_from = start;
+	s->ahead_to = u64_min(from + AHEAD_CLUSTERS, s->pool->cluster_count);
+	if (s->ahead_to > from)
+		rt_disk_expect(s->pool->disk, (s->ahead_to - from) * POOL_CLUSTER_BYTES,
+			       from * POOL_CLUSTER_BYTES);
+}
+
 int space_window_fill(struct space *s, struct space_window *w)
 {
 	struct page *page;
@@ -402,6 +418,7 @@ int space_window_fill(struct space *s, struct space_window *w)
 			page_unpin(page);
 			continue;
 		}
+		expect_ahead(s, start);
 		w->next = (uint32_t)start;
 		w->end = w->next + length;
 		w->bitmap = page; /* keeps the pin */
