@@ -332,6 +332,8 @@ int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct
 	if (!p) {
 		struct page *parent;
 		struct inner_entry where;
+		if (t->lost)
+			return OXE_CORRUPT;
 		if (level >= t->root.height || index >= tree_leaf_capacity(t->root.height - level))
 			return create ? OXE_RANGE : OXE_NOENT;
 		int err = locate(t, level, index, create, &parent, &where);
@@ -371,7 +373,7 @@ struct page *page_peek(struct tree *t, unsigned level, uint64_t index, bool *abs
 		p->referenced = true;
 		return p;
 	}
-	if (!absent)
+	if (!absent || t->lost)
 		return NULL;
 	if (level >= t->root.height || index >= tree_leaf_capacity(t->root.height - level)) {
 		*absent = true;
@@ -419,6 +421,8 @@ static int next_page(struct tree *t, unsigned level, uint64_t *at, struct page *
 
 int page_next_leaf(struct tree *t, uint64_t *index, struct page **out)
 {
+	if (t->lost)
+		return OXE_CORRUPT;
 	return t->root.height == 0 ? OXE_NOENT : next_page(t, 0, index, out);
 }
 
@@ -452,6 +456,71 @@ void *page_edit(struct page *p)
 	return p->data + PAGE_HEADER_BYTES;
 }
 
+/* On the way to leaf `index`: the page above the topmost one that cannot be believed, pinned; NULL if that is the root. OXE_NOENT if
+ * all can. *at is its index among those of its level. */
+static int above_lost(struct tree *t, uint64_t index, struct page **above, uint64_t *at)
+{
+	struct page *p;
+	*above = NULL;
+	for (unsigned level = t->root.height; level-- > 0;) {
+		*at = index / tree_leaf_capacity(level + 1);
+		int err = page_get(t, level, *at, false, &p);
+		if (err == OXE_CORRUPT)
+			return 0;
+		if (*above)
+			page_unpin(*above);
+		*above = err ? NULL : p;
+		if (err)
+			return err;
+	}
+	if (*above)
+		page_unpin(*above);
+	return OXE_NOENT;
+}
+
+/* Change what the page above, or the root, remembers of a lost page. */
+static void lost_entry_set(struct tree *t, struct page *above, uint64_t at, struct inner_entry e)
+{
+	if (above) {
+		((struct inner_entry *)page_edit(above))[at % PAGE_FANOUT] = e;
+		page_unpin(above);
+		return;
+	}
+	t->root.page = e.page;
+	t->root.generation = e.generation;
+	if (t->layer)
+		catalog_layer_touch(t->layer);
+}
+
+static uint64_t lost_address(const struct tree *t, struct page *above, uint64_t at)
+{
+	return above ? inner_of(above, at)->page : t->root.page;
+}
+
+int page_disown(struct tree *t, uint64_t index)
+{
+	struct page *above;
+	uint64_t at;
+	int err = above_lost(t, index, &above, &at);
+	if (!err)
+		lost_entry_set(t, above, at, (struct inner_entry){.page = lost_address(t, above, at)});
+	return err == OXE_NOENT ? 0 : err;
+}
+
+int page_drop_lost(struct tree *t, uint64_t index)
+{
+	struct page *above;
+	uint64_t at;
+	int err = above_lost(t, index, &above, &at);
+	if (!err) {
+		uint64_t address = lost_address(t, above, at);
+		if (metapage_is_used(t->pool->metapages, address))
+			metapage_free(t->pool->metapages, address);
+		lost_entry_set(t, above, at, (struct inner_entry){0});
+	}
+	return err == OXE_NOENT ? 0 : err;
+}
+
 void tree_init(struct tree *t, struct pool *pool, enum page_kind kind, uint64_t owner, struct root root)
 {
 	*t = (struct tree){.pool = pool, .kind = kind, .owner = owner, .root = root};
@@ -481,8 +550,9 @@ static int raise_once(struct tree *t)
 	struct page *old_top = NULL, *top;
 	if (old.page || find(t->pool->cache, t, old.height - 1, 0)) {
 		int err = page_get(t, old.height - 1, 0, false, &old_top);
-		if (err && err != OXE_NOENT)
+		if (err && err != OXE_NOENT && err != OXE_CORRUPT)
 			return err;
+		old_top = err ? NULL : old_top;
 	}
 	if (t->root.height != old.height) { /* another fiber raised it while we read */
 		if (old_top)
@@ -505,6 +575,8 @@ static int raise_once(struct tree *t)
 
 int tree_raise(struct tree *t, uint64_t leaf_count)
 {
+	if (t->lost)
+		return OXE_CORRUPT;
 	if (t->root.height == 0)
 		t->root.height = tree_height_for(leaf_count);
 	while (tree_leaf_capacity(t->root.height) < leaf_count) {

@@ -132,6 +132,17 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 	return 0;
 }
 
+int super_wipe(struct rt_disk *disk, uint64_t generation)
+{
+	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
+	if (!image)
+		return OXE_NOMEM;
+	memset(image, 0, SUPER_BYTES);
+	int err = rt_disk_write(disk, image, SUPER_BYTES, generation % 2 * SUPER_SLOT_BYTES, RT_IO_FUA);
+	free(image);
+	return err;
+}
+
 int super_write(struct rt_disk *disk, const struct super *s)
 {
 	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
