@@ -615,6 +615,10 @@ static void point_parent(struct page *p, uint32_t generation)
 		return;
 	}
 	struct inner_entry *e = inner_of(p->parent, p->index);
+	*e = (struct inner_entry){
+		0}; /* all of it, so that a parent left with nothing is zero and vanishes, too */
+	if (!p->address)
+		return;
 	e->page = p->address;
 	e->generation = generation;
 	e->aux = p->tree->kind == PAGE_BITMAP && p->level == 0
