@@ -205,6 +205,9 @@ static const char *payload_fault(struct pool *pool, const uint8_t *image, enum p
 		if (fault)
 			return fault;
 	}
+	const struct note_disk *note = payload;
+	if (level == 0 && kind == PAGE_NOTE && le32_get(note->len_bytes) > NOTE_BYTES_MAX)
+		return "a note is too long";
 	return NULL;
 }
 
@@ -428,6 +431,15 @@ int page_next_leaf(struct tree *t, uint64_t *index, struct page **out)
 
 /* ---- changing -------------------------------------------------------------------------------------------------------- */
 
+/* The root changes: whoever remembers it is to be written too. */
+static void owner_touch(struct tree *t)
+{
+	if (t->layer)
+		catalog_layer_touch(t->layer);
+	if (t->volume)
+		catalog_volume_touch(t->pool->catalog, t->volume);
+}
+
 static void mark_dirty(struct cache *c, struct page *p)
 {
 	for (; p && !p->dirty; p = p->parent) {
@@ -436,8 +448,8 @@ static void mark_dirty(struct cache *c, struct page *p)
 		list_add_tail(&c->dirty[p->level], &p->dirty_link);
 		if (list_linked(&p->lru_link))
 			list_del(&p->lru_link);
-		if (!p->parent && p->tree->layer)
-			catalog_layer_touch(p->tree->layer);
+		if (!p->parent)
+			owner_touch(p->tree);
 	}
 }
 
@@ -488,8 +500,7 @@ static void lost_entry_set(struct tree *t, struct page *above, uint64_t at, stru
 	}
 	t->root.page = e.page;
 	t->root.generation = e.generation;
-	if (t->layer)
-		catalog_layer_touch(t->layer);
+	owner_touch(t);
 }
 
 static uint64_t lost_address(const struct tree *t, struct page *above, uint64_t at)
@@ -662,7 +673,8 @@ static struct frozen *freeze_page(struct page *p, uint32_t generation)
 static void freeze_one(struct cache *c, struct page *p, uint32_t generation, struct frozen **images[],
 		       size_t *count, size_t *capacity)
 {
-	bool vanishes = p->tree->kind == PAGE_MAP && bytes_are_zero(page_view(p), PAGE_PAYLOAD_BYTES);
+	bool may_vanish = p->tree->kind == PAGE_MAP || p->tree->kind == PAGE_NOTE;
+	bool vanishes = may_vanish && bytes_are_zero(page_view(p), PAGE_PAYLOAD_BYTES);
 	assert(!p->frozen);
 	if (p->address)
 		metapage_free(p->tree->pool->metapages, p->address);

@@ -10,7 +10,7 @@
  *
  *   - A page keeps its parent resident, so marking a path dirty never needs I/O.
  *   - A dirty page is never evicted and never written in place: cache_freeze gives it a new address (S4).
- *   - An empty MAP page is not written at all: freeze drops it from its parent.
+ *   - An empty MAP or NOTE page is not written at all: freeze drops it from its parent.
  *
  * Belongs to one pool. Only page_get and page_next suspend.
  */
@@ -33,8 +33,9 @@ struct tree {
 	enum page_kind kind;
 	uint64_t owner;
 	struct root root;
-	struct list pages;   /* resident */
-	struct layer *layer; /* whose map this is; NULL for the pool's own trees */
+	struct list pages;     /* resident */
+	struct layer *layer;   /* whose map this is, */
+	struct volume *volume; /* or whose notes; both NULL for the pool's own trees */
 	bool lost; /* where its root is was on a page that cannot be believed: every page of it is OXE_CORRUPT */
 };
 

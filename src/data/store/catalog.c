@@ -351,6 +351,8 @@ static struct volume *volume_new(struct catalog *c, uint64_t number, uint32_t sl
 	v->slot = slot;
 	list_init(&v->layers);
 	waitq_init(&v->gate);
+	tree_init(&v->notes, c->pool, PAGE_NOTE, number, (struct root){0});
+	v->notes.volume = v;
 	htab_insert(&c->volumes_by_number, &v->number_node, hash_u64(number));
 	return v;
 }
@@ -461,6 +463,7 @@ static void volume_forget(struct catalog *c, struct volume *v)
 void catalog_volume_remove(struct catalog *c, struct volume *v)
 {
 	assert(list_empty(&v->layers) && v->open_count == 0);
+	tree_discard(&v->notes);
 	slot_vacate(c, v->slot);
 	volume_forget(c, v);
 }
@@ -523,7 +526,7 @@ struct volume *catalog_volume_refer(struct catalog *c, uint64_t number)
 	if (v || !c->damaged || number == 0)
 		return v;
 	v = volume_new(c, number, SLOT_NONE);
-	v->lost = true;
+	v->lost = v->notes.lost = true;
 	v->lba_bytes = 512; /* of its snapshots, which can still be read */
 	list_add_tail(&c->lost_volumes, &v->age);
 	return v;
@@ -573,6 +576,11 @@ static struct root_disk root_to_disk(struct root r)
 	return (struct root_disk){le64_of(r.page), le32_of(r.generation), le32_of(r.height)};
 }
 
+static struct root root_from_disk(const struct root_disk *r)
+{
+	return (struct root){le64_get(r->page), le32_get(r->generation), le32_get(r->height)};
+}
+
 static void volume_encode(const struct volume *v, struct catalog_entry_disk *e)
 {
 	e->kind = CATALOG_VOLUME;
@@ -584,6 +592,7 @@ static void volume_encode(const struct volume *v, struct catalog_entry_disk *e)
 	e->size_bytes = le64_of(v->size_bytes);
 	e->created_wall_ns = le64_of(v->created_wall_ns);
 	e->link = le64_of(v->head->number);
+	e->map = root_to_disk(v->notes.root);
 }
 
 static void layer_encode(const struct layer *l, struct catalog_entry_disk *e)
@@ -653,11 +662,12 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 	uint64_t size_bytes = le64_get(e->size_bytes);
 	if (size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
 		return false;
+	if (le32_get(e->map.height) > PAGE_LEVELS_MAX ||
+	    le64_get(e->map.page) >= c->pool->cluster_count * PAGES_PER_CLUSTER)
+		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le32_get(e->map.height) <= PAGE_LEVELS_MAX &&
-	       le64_get(e->map.page) < c->pool->cluster_count * PAGES_PER_CLUSTER &&
-	       le64_get(e->link) < number;
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < number;
 }
 
 /* 0 or OXE_CORRUPT: another object says the same of itself. */
@@ -674,6 +684,7 @@ static int volume_decode(struct catalog *c, const struct loaded *at)
 	v->lba_bytes = le32_get(e->lba_bytes);
 	v->size_bytes = le64_get(e->size_bytes);
 	v->created_wall_ns = le64_get(e->created_wall_ns);
+	v->notes.root = root_from_disk(&e->map);
 	return 0;
 }
 
@@ -695,8 +706,7 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	l->cluster_count = le64_get(e->cluster_count);
-	l->map.root =
-		(struct root){le64_get(e->map.page), le32_get(e->map.generation), le32_get(e->map.height)};
+	l->map.root = root_from_disk(&e->map);
 	return 0;
 }
 
@@ -712,7 +722,7 @@ static int head_decode(struct catalog *c, struct volume *v, uint64_t number)
 static void volume_lose(struct catalog *c, struct volume *v)
 {
 	volume_unlist(c, v);
-	v->lost = true;
+	v->lost = v->notes.lost = true;
 	v->head = NULL;
 	v->slot = SLOT_NONE;
 	list_add_tail(&c->lost_volumes, &v->age);

@@ -49,6 +49,7 @@ struct volume {
 	bool lost;
 	struct layer *head; /* NULL if the volume is lost */
 	struct list layers; /* head and sealed ones that belong to it, by age */
+	struct tree notes;
 	/* Writers pass the gate; sealing the head waits until none is inside (write.c). */
 	uint32_t writers;
 	bool gate_closed;

@@ -232,11 +232,12 @@ static void check_damage(struct check *c)
 		"part of the list of volumes and layers was lost when the pool was opened");
 }
 
-/* Volumes that the walk over the layers has not named. */
-static void check_heads(struct check *c)
+/* What the walk over the layers has not seen of volumes. */
+static void check_volumes(struct check *c)
 {
-	const struct volume *v;
+	struct volume *v;
 	list_for_each (v, catalog_volumes(c->pool->catalog), age) {
+		walk_tree(c, &v->notes, NULL);
 		if (v->head->map.lost)
 			problem(c, POOL_PROBLEM_CHAIN, "the head of volume %s, layer %llu, is lost", v->name,
 				(unsigned long long)v->head->number);
@@ -250,7 +251,7 @@ static void check_everything(struct check *c)
 	check_damage(c);
 	list_for_each (l, catalog_layers(c->pool->catalog), age)
 		check_layer(c, l);
-	check_heads(c);
+	check_volumes(c);
 	walk_tree(c, space_bitmap(c->pool->space), NULL);
 	metapages_walk_table_pages(c->pool->metapages, usage_page_found, c);
 	metapages_walk(c->pool->metapages, check_usage, c);

@@ -176,6 +176,28 @@ struct snapshot_usage {
 /* Counted from the maps, not remembered: takes time in proportion to what is allocated. */
 OX_CHECKED int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
 
+/* ---- notes: what other rooms must know of a volume after a restart ------------------------------------------------------- */
+
+enum pool_note_kind {
+	POOL_NOTE_ACCESS,
+	POOL_NOTE_RESERVATION,
+	POOL_NOTE_USER,
+	POOL_NOTE_SPARE,
+	POOL_NOTE_KINDS
+};
+
+#define POOL_NOTE_BYTES_MAX 3072u
+
+/* One small blob a kind and volume. Set replaces it whole, by one record, and is durable when it returns 0; 0 bytes take it away. It
+ * goes with its volume; rename, grow, snapshot, revert and flatten leave it, and a clone has none of its origin's. The pool does
+ * not look into it. OXE_NOENT (no such volume), OXE_INVAL (too long, or no such kind), OXE_NOSPC, OXE_CORRUPT (the note there is
+ * cannot be believed). */
+OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
+			     const void *data, uint32_t len_bytes);
+/* Up to POOL_NOTE_BYTES_MAX bytes into `data`. OXE_NOENT: there is none, or no such volume. OXE_CORRUPT. */
+OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
+			     void *data, uint32_t *len_bytes);
+
 /* ---- background jobs: derived from the pool's state, so they survive a restart by themselves -------------------------- */
 
 enum pool_job_kind { POOL_JOB_MERGE, POOL_JOB_DROP, POOL_JOB_FLATTEN };

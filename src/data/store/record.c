@@ -330,6 +330,22 @@ static void layer_orphan(struct pool *pool, struct layer *l)
 	space_window_release(pool->space, &l->window);
 }
 
+/* Notes that are not resident could not be given back. The pins go before anything can suspend, and nothing else evicts. */
+static int prepare_volume_delete(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_volume_delete *r = record;
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->number));
+	int err = v ? 0 : OXE_CORRUPT;
+	for (unsigned kind = 0; !err && kind < NOTE_KINDS; kind++) {
+		err = page_get(&v->notes, 0, kind, false, &pins->pages[pins->count]);
+		pins->count += !err;
+		if (err == OXE_NOENT || err == OXE_CORRUPT)
+			err = 0; /* one that cannot be believed is left where it is */
+	}
+	pins_release(pins);
+	return err;
+}
+
 static int apply_volume_delete(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
@@ -469,6 +485,41 @@ static int apply_layer_detach(struct pool *pool, uint64_t seq, const void *recor
 	return 0;
 }
 
+/* ---- notes ---------------------------------------------------------------------------------------------------------------- */
+
+static int prepare_note_set(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_note_set *r = record;
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->volume));
+	if (!v)
+		return OXE_CORRUPT;
+	int err = tree_raise(&v->notes, r->kind + 1u);
+	if (!err)
+		err = page_get(&v->notes, 0, r->kind, true, &pins->pages[0]);
+	if (err == OXE_CORRUPT && pool->replaying) {
+		pool->records_lost++;
+		return v->lost ? 0 : page_disown(&v->notes, r->kind);
+	}
+	pins->count += !err;
+	return err;
+}
+
+static int apply_note_set(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_note_set *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
+	struct page *p = page_peek(&v->notes, 0, r->kind, NULL);
+	assert(p || pool->replaying);
+	if (!p)
+		return 0; /* lost */
+	struct note_disk *note = page_edit(p);
+	memset(note, 0, sizeof(*note));
+	note->len_bytes = le32_of(r->len_bytes);
+	memcpy(note->data, r->data, r->len_bytes);
+	return 0;
+}
+
 static int prepare_pool_grow(struct pool *pool, const void *record, struct pins *pins)
 {
 	(void)pins;
@@ -514,13 +565,15 @@ static const struct {
 	[RECORD_VOLUME_CREATE] = {sizeof(struct record_volume_create), prepare_volume_create,
 				  apply_volume_create},
 	[RECORD_VOLUME_SET] = {sizeof(struct record_volume_set), prepare_nothing, apply_volume_set},
-	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_nothing, apply_volume_delete},
+	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_volume_delete,
+				  apply_volume_delete},
 	[RECORD_SNAPSHOT] = {sizeof(struct record_snapshot), prepare_snapshot, apply_snapshot},
 	[RECORD_LAYER_SET] = {sizeof(struct record_layer_set), prepare_nothing, apply_layer_set},
 	[RECORD_REVERT] = {sizeof(struct record_revert), prepare_revert, apply_revert},
 	[RECORD_LAYER_REMOVE] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_remove},
 	[RECORD_LAYER_DETACH] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_detach},
 	[RECORD_POOL_GROW] = {sizeof(struct record_pool_grow), prepare_pool_grow, apply_pool_grow},
+	[RECORD_NOTE_SET] = {sizeof(struct record_note_set), prepare_note_set, apply_note_set},
 };
 
 static bool range_is_sane(uint32_t index, uint32_t count)
@@ -533,6 +586,7 @@ int record_check(const struct record_head *head)
 	const struct record_define *define = (const void *)head;
 	const struct record_zero *zero = (const void *)head;
 	const struct record_drop *drop = (const void *)head;
+	const struct record_note_set *note = (const void *)head;
 	if (head->type == 0 || head->type >= RECORD_TYPES || head->len_bytes < types[head->type].len_bytes)
 		return OXE_CORRUPT;
 	uint32_t extra = head->len_bytes - types[head->type].len_bytes;
@@ -544,8 +598,13 @@ int record_check(const struct record_head *head)
 		return extra == 0 && range_is_sane(zero->index, zero->count) ? 0 : OXE_CORRUPT;
 	case RECORD_DROP:
 		return extra == 0 && range_is_sane(drop->index, drop->count) ? 0 : OXE_CORRUPT;
+	case RECORD_NOTE_SET:
+		return note->kind < NOTE_KINDS && note->len_bytes <= NOTE_BYTES_MAX &&
+				       extra == u64_align_up(note->len_bytes, 4)
+			       ? 0
+			       : OXE_CORRUPT;
 	default:
-		return extra == 0 ? 0 : OXE_CORRUPT;
+		return extra == 0 && head->len_bytes <= RECORD_BYTES_USUAL ? 0 : OXE_CORRUPT;
 	}
 }
 
@@ -575,14 +634,15 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 int record_do(struct pool *pool, const struct record_head *record, bool durable)
 {
 	struct pins pins;
+	uint32_t cost = journal_record_cost(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, cost);
 	if (err)
 		return err;
 	err = record_prepare(pool, record, &pins);
 	if (err) {
-		journal_unreserve(pool->journal, 1);
+		journal_unreserve(pool->journal, cost);
 		return err;
 	}
 	uint64_t seq = record_commit(pool, record);

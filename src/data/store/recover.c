@@ -342,6 +342,15 @@ static int make_verdict_durable(struct pool *pool, const struct journal_position
 	return err ? err : checkpoint_wait(pool);
 }
 
+/* Before any record that an older program does not know: both superblocks send it away. */
+static int upgrade(struct pool *pool)
+{
+	LOG_INFO("pool.upgraded", "the pool has the newest format from here on",
+		 F_UUID("pool", &pool->ident.id), F_U64("version", SUPER_FORMAT_VERSION));
+	int err = checkpoint_wait(pool);
+	return err ? err : checkpoint_wait(pool);
+}
+
 static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
 {
 	struct pool *pool = r->pool;
@@ -356,6 +365,8 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	flush_start(pool->flush, s->replay_seq - 1);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
 	err = make_verdict_durable(pool, at);
+	if (!err && s->version < SUPER_FORMAT_VERSION)
+		err = upgrade(pool);
 	if (!err)
 		jobs_start(pool->jobs);
 	return err;

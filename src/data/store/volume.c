@@ -413,6 +413,85 @@ int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct 
 	return control_leave(pool, err);
 }
 
+/* ---- notes ---------------------------------------------------------------------------------------------------------------------- */
+
+static int note_page(struct volume *v, enum pool_note_kind kind, struct page **page)
+{
+	int err = page_get(&v->notes, 0, kind, false, page);
+	if (err)
+		return err;
+	const struct note_disk *note = page_view(*page);
+	if (le32_get(note->len_bytes) > 0)
+		return 0;
+	page_unpin(*page);
+	return OXE_NOENT;
+}
+
+/* 1: it is so already. */
+static int note_is(struct volume *v, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	struct page *page;
+	int err = note_page(v, kind, &page);
+	if (err)
+		return err == OXE_NOENT ? len_bytes == 0 : err;
+	const struct note_disk *note = page_view(page);
+	bool same = le32_get(note->len_bytes) == len_bytes && memcmp(note->data, data, len_bytes) == 0;
+	page_unpin(page);
+	return same;
+}
+
+static int note_set(struct pool *pool, const struct volume *v, enum pool_note_kind kind, const void *data,
+		    uint32_t len_bytes)
+{
+	size_t record_bytes = sizeof(struct record_note_set) + u64_align_up(len_bytes, 4);
+	struct record_note_set *r = mem_zalloc(record_bytes);
+	r->head = (struct record_head){.type = RECORD_NOTE_SET, .len_bytes = (uint16_t)record_bytes};
+	r->volume = number_of(v->number);
+	r->kind = (uint8_t)kind;
+	r->len_bytes = (uint16_t)len_bytes;
+	if (len_bytes)
+		memcpy(r->data, data, len_bytes);
+	int err = len_bytes ? space_admit_metadata(pool->space) : 0;
+	if (!err)
+		err = record_do(pool, &r->head, !MUTANT(39));
+	free(r);
+	return err;
+}
+
+int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, const void *data,
+		  uint32_t len_bytes)
+{
+	static_assert((unsigned)POOL_NOTE_KINDS == NOTE_KINDS && POOL_NOTE_BYTES_MAX == NOTE_BYTES_MAX, "");
+	if ((unsigned)kind >= NOTE_KINDS || len_bytes > NOTE_BYTES_MAX)
+		return OXE_INVAL;
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	int is_so = v ? note_is(v, kind, data, len_bytes) : catalog_absent(pool->catalog);
+	err = is_so > 0 ? 0 : is_so ? is_so : note_set(pool, v, kind, data, len_bytes);
+	return control_leave(pool, err);
+}
+
+int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
+		  uint32_t *len_bytes)
+{
+	struct page *page;
+	if ((unsigned)kind >= NOTE_KINDS)
+		return OXE_INVAL;
+	fmutex_lock(&pool->control); /* the volume stays while its page is read */
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	int err = pool->failed ? OXE_FAILED : v ? note_page(v, kind, &page) : catalog_absent(pool->catalog);
+	if (!err) {
+		const struct note_disk *note = page_view(page);
+		*len_bytes = le32_get(note->len_bytes);
+		memcpy(data, note->data, *len_bytes);
+		page_unpin(page);
+	}
+	fmutex_unlock(&pool->control);
+	return err;
+}
+
 /* ---- looking -------------------------------------------------------------------------------------------------------------------- */
 
 static void volume_describe(const struct volume *v, struct volume_info *out)
