@@ -12,7 +12,7 @@ void model_init(struct model *m)
 {
 	*m = (struct model){.clock = 1};
 	for (size_t i = 0; i < MODEL_VOLUMES; i++)
-		m->volumes[i].reverting_to = -1;
+		m->volumes[i].reverting_to = m->volumes[i].new_note_kind = -1;
 }
 
 void model_snapshot_drop(struct model_snapshot *s)
@@ -26,7 +26,7 @@ void model_volume_drop(struct model_volume *v)
 	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++)
 		model_snapshot_drop(&v->snapshots[i]);
 	content_free(v->content);
-	*v = (struct model_volume){.reverting_to = -1};
+	*v = (struct model_volume){.reverting_to = -1, .new_note_kind = -1};
 }
 
 void model_fini(struct model *m)
@@ -231,6 +231,7 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 		.size_bytes = info->size_bytes,
 		.lba_bytes = info->lba_bytes,
 		.reverting_to = -1,
+		.new_note_kind = -1,
 		.content = content_new(info->size_bytes / VALUE_BYTES),
 	};
 	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
@@ -249,6 +250,50 @@ static bool check_volume_facts(struct checking *c, const struct model_volume *v,
 		return differs(c, "volume %s is called %s", v->name, info->name);
 	if (info->lba_bytes != v->lba_bytes)
 		return differs(c, "volume %s has blocks of %u", v->name, info->lba_bytes);
+	return true;
+}
+
+uint32_t model_note_fill(uint8_t data[POOL_NOTE_BYTES_MAX], uint64_t version)
+{
+	struct prng rng;
+	if (version == 0)
+		return 0;
+	prng_seed(&rng, version);
+	uint32_t len_bytes =
+		(uint32_t)(sizeof(version) + prng_below(&rng, POOL_NOTE_BYTES_MAX - sizeof(version) + 1));
+	prng_fill(&rng, data, len_bytes);
+	memcpy(data, &version, sizeof(version));
+	return len_bytes;
+}
+
+/* The version of a note that was read; UINT64_MAX: it is nothing that was ever written. */
+static uint64_t note_version(const uint8_t *data, uint32_t len_bytes)
+{
+	uint8_t wanted[POOL_NOTE_BYTES_MAX];
+	uint64_t version = 0;
+	if (len_bytes >= sizeof(version))
+		memcpy(&version, data, sizeof(version));
+	bool whole = version && model_note_fill(wanted, version) == len_bytes &&
+		     memcmp(data, wanted, len_bytes) == 0;
+	return whole ? version : UINT64_MAX;
+}
+
+static bool check_notes(struct checking *c, const struct model_volume *v)
+{
+	uint8_t data[POOL_NOTE_BYTES_MAX];
+	for (int kind = 0; kind < POOL_NOTE_KINDS; kind++) {
+		uint32_t len_bytes = 0;
+		int err = pool_note_get(c->pool, &v->id, (enum pool_note_kind)kind, data, &len_bytes);
+		if (err && err != OXE_NOENT)
+			return differs(c, "note %d of %s: %s", kind, v->name, err_name(err));
+		uint64_t version = err ? 0 : note_version(data, len_bytes);
+		bool is_new = v->new_note_kind == kind && version == v->new_note;
+		if (version != v->notes[kind] && !is_new)
+			return differs(c, "note %d of %s is version %llu, wanted %llu", kind, v->name,
+				       (unsigned long long)version, (unsigned long long)v->notes[kind]);
+		if (c->learned)
+			c->learned->notes[kind] = version;
+	}
 	return true;
 }
 
@@ -279,7 +324,7 @@ static bool check_volume(struct checking *c, const struct model_volume *v)
 	bool reverted = v->reverting_to >= 0 && uuid_equal(&info.head_id, &v->reverting_head);
 	c->volumes_found++;
 	learn_volume(c, v, &info);
-	if (!check_volume_facts(c, v, &info, reverted))
+	if (!check_volume_facts(c, v, &info, reverted) || !check_notes(c, v))
 		return false;
 	const struct content *content = reverted ? v->snapshots[v->reverting_to].content : v->content;
 	return check_head(c, v, &info, content) && check_snapshots(c, v);

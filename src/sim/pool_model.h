@@ -35,7 +35,10 @@ struct model_volume {
 	uint32_t lba_bytes;
 	struct content *content;
 	struct model_snapshot snapshots[MODEL_SNAPSHOTS];
-	int reverting_to; /* index of a snapshot; -1: no revert is under way */
+	uint64_t notes[POOL_NOTE_KINDS]; /* the version of each; 0: none */
+	uint64_t new_note;		 /* being set under new_note_kind */
+	int new_note_kind;		 /* -1: none is being set */
+	int reverting_to;		 /* index of a snapshot; -1: no revert is under way */
 	struct uuid reverting_head;
 	/* For the workload, nothing to do with what is promised. */
 	struct vol *handle;
@@ -61,6 +64,9 @@ struct model_volume *model_volume_free_slot(struct model *m);
 struct model_snapshot *model_snapshot_free_slot(struct model_volume *v);
 void model_volume_drop(struct model_volume *v);
 void model_snapshot_drop(struct model_snapshot *s);
+
+/* What the workload notes as `version`: it says so itself. Returns the length; 0 for version 0. */
+uint32_t model_note_fill(uint8_t data[POOL_NOTE_BYTES_MAX], uint64_t version);
 
 struct model_check {
 	bool power_cut; /* else only kills happened */

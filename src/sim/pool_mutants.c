@@ -42,5 +42,6 @@ const struct pool_mutant pool_mutants[] = {
 	{36, "the superblock is written without FUA"},
 	{37, "naming a snapshot is acknowledged before it is durable"},
 	{38, "a merge loses the zero mask of the layer"},
+	{39, "a note is acknowledged before it is durable"},
 	{0},
 };

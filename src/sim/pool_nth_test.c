@@ -39,6 +39,7 @@ enum thing {
 	VOL,
 	VOL_GROWN,
 	VOL_RENAMED,
+	VOL_NOTED,
 	VOL_REVERTED,
 	LINKED,
 	LINKED_FLAT,
@@ -67,7 +68,7 @@ static const struct thing_facts {
 	const char *name;
 	enum content content;
 	uint64_t size_bytes;
-	bool is_snapshot, is_reverted;
+	bool is_snapshot, is_reverted, is_noted;
 	bool is_linked; /* needs another volume's layers, and nothing is being done about that */
 	bool is_heir;	/* linked, until what it alone still needs has been merged into it */
 } things[THINGS] = {
@@ -77,6 +78,7 @@ static const struct thing_facts {
 	[VOL] = {&v_id, "v", VOLUME, MiB},
 	[VOL_GROWN] = {&v_id, "v", VOLUME, 2 * MiB},
 	[VOL_RENAMED] = {&v_id, "w", VOLUME, MiB},
+	[VOL_NOTED] = {&v_id, "v", VOLUME, MiB, .is_noted = true},
 	[VOL_REVERTED] = {&v_id, "v", T, MiB, .is_reverted = true},
 	[LINKED] = {&c_id, "c", CLONE, MiB, .is_linked = true},
 	[LINKED_FLAT] = {&c_id, "c", CLONE, MiB},
@@ -212,6 +214,8 @@ static const struct volume_spec clone = {.id = ID(5), .name = "c"};
 static const struct volume_spec new_volume = {.id = ID(6), .name = "new", .size_bytes = MiB};
 static const struct volume_spec new_clone = {.id = ID(6), .name = "new"};
 
+static uint8_t note[POOL_NOTE_BYTES_MAX]; /* larger than anything else in the journal */
+
 OPERATION(run_create, volume_create(l->pool, &new_volume))
 OPERATION(run_clone, volume_clone(l->pool, &new_clone, &s_id, false))
 OPERATION(run_full_copy, volume_clone(l->pool, &new_clone, &s_id, true))
@@ -223,6 +227,7 @@ OPERATION(run_rename, volume_rename(l->pool, &v_id, "w"))
 OPERATION(run_flatten, volume_flatten(l->pool, &c_id, true))
 OPERATION(run_delete, volume_delete(l->pool, &v_id))
 OPERATION(run_pool_grow, pool_grow(l->pool))
+OPERATION(run_note, pool_note_set(l->pool, &v_id, POOL_NOTE_RESERVATION, note, sizeof(note)))
 OPERATION(run_checkpoint, pool_checkpoint(l->pool))
 
 static int row_run(struct life *l)
@@ -311,6 +316,7 @@ static const struct row rows[] = {
 	{"volume_revert", open_idle, run_revert, false, SMALL, KNOWN, KNOWN ^ HAS(VOL) ^ HAS(VOL_REVERTED)},
 	{"volume_grow", open_idle, run_grow, false, SMALL, KNOWN, KNOWN ^ HAS(VOL) ^ HAS(VOL_GROWN)},
 	{"volume_rename", open_idle, run_rename, false, SMALL, KNOWN, KNOWN ^ HAS(VOL) ^ HAS(VOL_RENAMED)},
+	{"pool_note_set", open_idle, run_note, false, SMALL, KNOWN, KNOWN ^ HAS(VOL) ^ HAS(VOL_NOTED)},
 	{"volume_flatten", open_idle, run_flatten, true, SMALL, KNOWN,
 	 KNOWN ^ HAS(LINKED) ^ HAS(LINKED_FLAT)},
 	{"volume_delete", open_idle, run_delete, true, SMALL, KNOWN, HAS(LINKED_ALONE)},
@@ -330,17 +336,28 @@ static bool snapshot_is_there(const struct pool *pool, const struct thing_facts 
 	       by_id.size_bytes == f->size_bytes;
 }
 
-static bool volume_is_there(const struct pool *pool, const struct thing_facts *f)
+static bool note_is_there(struct pool *pool, const struct uuid *id)
+{
+	uint8_t data[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes;
+	int err = pool_note_get(pool, id, POOL_NOTE_RESERVATION, data, &len_bytes);
+	CHECK(err == 0 || err == OXE_NOENT);
+	CHECK(err || (len_bytes == sizeof(note) && memcmp(data, note, sizeof(note)) == 0));
+	return err == 0;
+}
+
+static bool volume_is_there(struct pool *pool, const struct thing_facts *f)
 {
 	struct volume_info by_id, by_name;
 	return volume_get(pool, f->id, &by_id) == 0 && volume_find(pool, f->name, &by_name) == 0 &&
 	       uuid_equal(&by_name.id, f->id) && by_id.size_bytes == f->size_bytes &&
 	       uuid_equal(&by_id.head_id, &head_id) == f->is_reverted &&
+	       note_is_there(pool, f->id) == f->is_noted &&
 	       (f->is_heir || (by_id.is_clone && !by_id.is_flattening) == f->is_linked);
 }
 
 /* All of `wanted` and nothing else. */
-static bool things_are(const struct pool *pool, unsigned wanted)
+static bool things_are(struct pool *pool, unsigned wanted)
 {
 	struct pool_stats stats;
 	uint32_t volumes = 0, snapshots = 0;

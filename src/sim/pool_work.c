@@ -574,6 +574,24 @@ static void control_flatten(struct work *w)
 				 &undone);
 }
 
+static void control_note(struct work *w)
+{
+	uint8_t data[POOL_NOTE_BYTES_MAX];
+	struct model_volume *v = pick_volume(w);
+	bool undone;
+	if (!v)
+		return;
+	v->new_note_kind = (int)below(w, POOL_NOTE_KINDS);
+	v->new_note = one_in(w, 4) ? 0 : ++w->model->serial;
+	uint32_t len_bytes = model_note_fill(data, v->new_note);
+	int err = pool_note_set(w->pool, &v->id, (enum pool_note_kind)v->new_note_kind, data, len_bytes);
+	bool done = control_answered(w, "op.note", err, true, &undone);
+	if (done)
+		v->notes[v->new_note_kind] = v->new_note;
+	if (done || undone)
+		v->new_note_kind = -1;
+}
+
 static void control_checkpoint(struct work *w)
 {
 	bool undone;
@@ -645,13 +663,21 @@ static const struct {
 	uint32_t weight, chains_weight;
 	void (*fn)(struct work *w);
 } control_steps[] = {
-	{6, 2, control_create},		  {4, 10, control_clone},
-	{3, 2, control_delete},		  {2, 0, control_grow},
-	{2, 0, control_rename},		  {14, 10, control_snapshot},
-	{8, 10, control_snapshot_delete}, {1, 0, control_snapshot_rename},
-	{3, 2, control_revert},		  {2, 10, control_flatten},
-	{6, 1, control_checkpoint},	  {1, 0, control_jobs_wait},
-	{5, 2, control_snapshot_read},	  {2, 0, control_check},
+	{6, 2, control_create},
+	{4, 10, control_clone},
+	{3, 2, control_delete},
+	{2, 0, control_grow},
+	{2, 0, control_rename},
+	{14, 10, control_snapshot},
+	{8, 10, control_snapshot_delete},
+	{1, 0, control_snapshot_rename},
+	{3, 2, control_revert},
+	{2, 10, control_flatten},
+	{6, 1, control_checkpoint},
+	{1, 0, control_jobs_wait},
+	{5, 2, control_snapshot_read},
+	{2, 0, control_check},
+	{3, 1, control_note},
 };
 
 static uint32_t control_weight(const struct work *w, size_t kind)

@@ -205,6 +205,9 @@ static const char *payload_fault(struct pool *pool, const uint8_t *image, enum p
 		if (fault)
 			return fault;
 	}
+	const struct note_disk *note = payload;
+	if (level == 0 && kind == PAGE_NOTE && le32_get(note->len_bytes) > NOTE_BYTES_MAX)
+		return "a note is too long";
 	return NULL;
 }
 
@@ -332,6 +335,8 @@ int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct
 	if (!p) {
 		struct page *parent;
 		struct inner_entry where;
+		if (t->lost)
+			return OXE_CORRUPT;
 		if (level >= t->root.height || index >= tree_leaf_capacity(t->root.height - level))
 			return create ? OXE_RANGE : OXE_NOENT;
 		int err = locate(t, level, index, create, &parent, &where);
@@ -371,7 +376,7 @@ struct page *page_peek(struct tree *t, unsigned level, uint64_t index, bool *abs
 		p->referenced = true;
 		return p;
 	}
-	if (!absent)
+	if (!absent || t->lost)
 		return NULL;
 	if (level >= t->root.height || index >= tree_leaf_capacity(t->root.height - level)) {
 		*absent = true;
@@ -419,10 +424,21 @@ static int next_page(struct tree *t, unsigned level, uint64_t *at, struct page *
 
 int page_next_leaf(struct tree *t, uint64_t *index, struct page **out)
 {
+	if (t->lost)
+		return OXE_CORRUPT;
 	return t->root.height == 0 ? OXE_NOENT : next_page(t, 0, index, out);
 }
 
 /* ---- changing -------------------------------------------------------------------------------------------------------- */
+
+/* The root changes: whoever remembers it is to be written too. */
+static void owner_touch(struct tree *t)
+{
+	if (t->layer)
+		catalog_layer_touch(t->layer);
+	if (t->volume)
+		catalog_volume_touch(t->pool->catalog, t->volume);
+}
 
 static void mark_dirty(struct cache *c, struct page *p)
 {
@@ -432,8 +448,8 @@ static void mark_dirty(struct cache *c, struct page *p)
 		list_add_tail(&c->dirty[p->level], &p->dirty_link);
 		if (list_linked(&p->lru_link))
 			list_del(&p->lru_link);
-		if (!p->parent && p->tree->layer)
-			catalog_layer_touch(p->tree->layer);
+		if (!p->parent)
+			owner_touch(p->tree);
 	}
 }
 
@@ -450,6 +466,70 @@ void *page_edit(struct page *p)
 	unshare_image(p);
 	mark_dirty(p->tree->pool->cache, p);
 	return p->data + PAGE_HEADER_BYTES;
+}
+
+/* On the way to leaf `index`: the page above the topmost one that cannot be believed, pinned; NULL if that is the root. OXE_NOENT if
+ * all can. *at is its index among those of its level. */
+static int above_lost(struct tree *t, uint64_t index, struct page **above, uint64_t *at)
+{
+	struct page *p;
+	*above = NULL;
+	for (unsigned level = t->root.height; level-- > 0;) {
+		*at = index / tree_leaf_capacity(level + 1);
+		int err = page_get(t, level, *at, false, &p);
+		if (err == OXE_CORRUPT)
+			return 0;
+		if (*above)
+			page_unpin(*above);
+		*above = err ? NULL : p;
+		if (err)
+			return err;
+	}
+	if (*above)
+		page_unpin(*above);
+	return OXE_NOENT;
+}
+
+/* Change what the page above, or the root, remembers of a lost page. */
+static void lost_entry_set(struct tree *t, struct page *above, uint64_t at, struct inner_entry e)
+{
+	if (above) {
+		((struct inner_entry *)page_edit(above))[at % PAGE_FANOUT] = e;
+		page_unpin(above);
+		return;
+	}
+	t->root.page = e.page;
+	t->root.generation = e.generation;
+	owner_touch(t);
+}
+
+static uint64_t lost_address(const struct tree *t, struct page *above, uint64_t at)
+{
+	return above ? inner_of(above, at)->page : t->root.page;
+}
+
+int page_disown(struct tree *t, uint64_t index)
+{
+	struct page *above;
+	uint64_t at;
+	int err = above_lost(t, index, &above, &at);
+	if (!err)
+		lost_entry_set(t, above, at, (struct inner_entry){.page = lost_address(t, above, at)});
+	return err == OXE_NOENT ? 0 : err;
+}
+
+int page_drop_lost(struct tree *t, uint64_t index)
+{
+	struct page *above;
+	uint64_t at;
+	int err = above_lost(t, index, &above, &at);
+	if (!err) {
+		uint64_t address = lost_address(t, above, at);
+		if (metapage_is_used(t->pool->metapages, address))
+			metapage_free(t->pool->metapages, address);
+		lost_entry_set(t, above, at, (struct inner_entry){0});
+	}
+	return err == OXE_NOENT ? 0 : err;
 }
 
 void tree_init(struct tree *t, struct pool *pool, enum page_kind kind, uint64_t owner, struct root root)
@@ -481,8 +561,9 @@ static int raise_once(struct tree *t)
 	struct page *old_top = NULL, *top;
 	if (old.page || find(t->pool->cache, t, old.height - 1, 0)) {
 		int err = page_get(t, old.height - 1, 0, false, &old_top);
-		if (err && err != OXE_NOENT)
+		if (err && err != OXE_NOENT && err != OXE_CORRUPT)
 			return err;
+		old_top = err ? NULL : old_top;
 	}
 	if (t->root.height != old.height) { /* another fiber raised it while we read */
 		if (old_top)
@@ -505,6 +586,8 @@ static int raise_once(struct tree *t)
 
 int tree_raise(struct tree *t, uint64_t leaf_count)
 {
+	if (t->lost)
+		return OXE_CORRUPT;
 	if (t->root.height == 0)
 		t->root.height = tree_height_for(leaf_count);
 	while (tree_leaf_capacity(t->root.height) < leaf_count) {
@@ -543,6 +626,10 @@ static void point_parent(struct page *p, uint32_t generation)
 		return;
 	}
 	struct inner_entry *e = inner_of(p->parent, p->index);
+	*e = (struct inner_entry){
+		0}; /* all of it, so that a parent left with nothing is zero and vanishes, too */
+	if (!p->address)
+		return;
 	e->page = p->address;
 	e->generation = generation;
 	e->aux = p->tree->kind == PAGE_BITMAP && p->level == 0
@@ -586,7 +673,8 @@ static struct frozen *freeze_page(struct page *p, uint32_t generation)
 static void freeze_one(struct cache *c, struct page *p, uint32_t generation, struct frozen **images[],
 		       size_t *count, size_t *capacity)
 {
-	bool vanishes = p->tree->kind == PAGE_MAP && bytes_are_zero(page_view(p), PAGE_PAYLOAD_BYTES);
+	bool may_vanish = p->tree->kind == PAGE_MAP || p->tree->kind == PAGE_NOTE;
+	bool vanishes = may_vanish && bytes_are_zero(page_view(p), PAGE_PAYLOAD_BYTES);
 	assert(!p->frozen);
 	if (p->address)
 		metapage_free(p->tree->pool->metapages, p->address);

@@ -10,7 +10,7 @@
  *
  *   - A page keeps its parent resident, so marking a path dirty never needs I/O.
  *   - A dirty page is never evicted and never written in place: cache_freeze gives it a new address (S4).
- *   - An empty MAP page is not written at all: freeze drops it from its parent.
+ *   - An empty MAP or NOTE page is not written at all: freeze drops it from its parent.
  *
  * Belongs to one pool. Only page_get and page_next suspend.
  */
@@ -33,8 +33,10 @@ struct tree {
 	enum page_kind kind;
 	uint64_t owner;
 	struct root root;
-	struct list pages;   /* resident */
-	struct layer *layer; /* whose map this is; NULL for the pool's own trees */
+	struct list pages;     /* resident */
+	struct layer *layer;   /* whose map this is, */
+	struct volume *volume; /* or whose notes; both NULL for the pool's own trees */
+	bool lost; /* where its root is was on a page that cannot be believed: every page of it is OXE_CORRUPT */
 };
 
 struct frozen;
@@ -78,11 +80,18 @@ void tree_discard(struct tree *t);
 uint64_t tree_leaf_capacity(uint32_t height);
 /* Levels needed for `leaf_count` leaves. */
 uint32_t tree_height_for(uint64_t leaf_count);
-/* Raise the tree so that it can hold leaf_count leaves. Suspends (the old root must be resident to hang below the new one). */
+/* Raise the tree so that it can hold leaf_count leaves. A root that cannot be believed stays where it is, under the new one:
+ * what hangs under it is lost, the rest of the tree is not. Suspends (a resident root must know what is above it now). */
 OX_CHECKED int tree_raise(struct tree *t, uint64_t leaf_count);
 
 /* A pinned page. OXE_NOENT if there is none and `create` is false, OXE_CORRUPT, OXE_IO. Suspends if it is not resident. */
 OX_CHECKED int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct page **out);
+/* Leaf `index` cannot be believed: let nobody believe it ever again, should it be readable later. For when what it said is no
+ * longer true, and could not be changed. The page above keeps its address, without a generation. Suspends. */
+OX_CHECKED int page_disown(struct tree *t, uint64_t index);
+/* Leaf `index` cannot be believed, and what it said is known from elsewhere: take it out of the tree, with all that hangs under the
+ * topmost page that cannot be believed. The next page_get creates it. Suspends. */
+OX_CHECKED int page_drop_lost(struct tree *t, uint64_t index);
 /* The pinned leaf with the least index >= *index that exists, and its index; OXE_NOENT after the last. Suspends. */
 OX_CHECKED int page_next_leaf(struct tree *t, uint64_t *index, struct page **out);
 /* The page if it is resident and loaded, without a pin; else NULL. *absent (may be NULL) tells "known not to exist". */

@@ -12,12 +12,20 @@
 
 #define SLOTS_MAX (1u << 24)
 
-enum slot_state { SLOT_FREE, SLOT_TAKEN, SLOT_VOLUME, SLOT_LAYER };
+#define SLOT_NONE UINT32_MAX /* of a lost object */
+#define MOVES_MAX 2u	     /* slots one record names */
+
+enum slot_state { SLOT_FREE, SLOT_TAKEN, SLOT_VOLUME, SLOT_LAYER, SLOT_LOST };
 
 struct slot {
 	uint8_t state;
 	bool touched;
 	void *object; /* struct volume or struct layer */
+};
+
+/* Leaves that cannot be read: one, or all those below a page. */
+struct lost_leaves {
+	uint64_t first, count;
 };
 
 struct catalog {
@@ -31,6 +39,14 @@ struct catalog {
 	struct htab layers_by_number, layers_by_id, volumes_by_number, volumes_by_id, volumes_by_name;
 	struct list volumes, layers; /* by age */
 	uint32_t volume_count, layer_count;
+	bool damaged;
+	struct lost_leaves *lost_leaves; /* in order */
+	size_t lost_count;
+	struct list lost_volumes, lost_layers; /* that others refer to */
+	struct {
+		uint32_t from, to;
+	} moves[MOVES_MAX]; /* of the record being replayed */
+	uint32_t move_count;
 };
 
 struct catalog *catalog_new(struct pool *pool)
@@ -40,6 +56,8 @@ struct catalog *catalog_new(struct pool *pool)
 	c->next_number = 1;
 	list_init(&c->volumes);
 	list_init(&c->layers);
+	list_init(&c->lost_volumes);
+	list_init(&c->lost_layers);
 	tree_init(&c->tree, pool, PAGE_CATALOG, 0, (struct root){0});
 	return c;
 }
@@ -170,7 +188,19 @@ static void slots_cover(struct catalog *c, uint32_t page_count)
 		c->page_count = page_count;
 }
 
-int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+/* The first slot from `slot` on whose page is not lost. */
+static uint32_t slot_past_lost(const struct catalog *c, uint32_t slot)
+{
+	for (size_t i = 0; i < c->lost_count; i++) {
+		const struct lost_leaves *l = &c->lost_leaves[i];
+		uint64_t leaf = slot / CATALOG_PER_PAGE;
+		if (leaf >= l->first && leaf < l->first + l->count)
+			slot = (uint32_t)u64_min((l->first + l->count) * CATALOG_PER_PAGE, SLOTS_MAX);
+	}
+	return slot;
+}
+
+static int slot_page_get(struct catalog *c, uint32_t slot)
 {
 	struct page *page;
 	uint32_t leaf = slot / CATALOG_PER_PAGE;
@@ -191,18 +221,51 @@ int catalog_slot_prepare(struct catalog *c, uint32_t slot)
 	return 0;
 }
 
+static bool slot_is_usable(const struct catalog *c, uint32_t slot)
+{
+	return slot_past_lost(c, slot) == slot &&
+	       (slot >= c->page_count * CATALOG_PER_PAGE || c->slots[slot].state == SLOT_FREE);
+}
+
 int catalog_slot_take(struct catalog *c, uint32_t *slot)
 {
-	uint32_t limit = c->page_count * CATALOG_PER_PAGE;
-	while (c->first_free < limit && c->slots[c->first_free].state != SLOT_FREE)
-		c->first_free++;
+	while (c->first_free < SLOTS_MAX && !slot_is_usable(c, c->first_free))
+		c->first_free = (uint32_t)u64_max(c->first_free + 1, slot_past_lost(c, c->first_free));
+	if (c->first_free >= SLOTS_MAX)
+		return OXE_NOSPC;
 	*slot = c->first_free;
 	slots_cover(c, *slot / CATALOG_PER_PAGE + 1);
 	c->slots[*slot].state = SLOT_TAKEN; /* before anything suspends */
-	int err = catalog_slot_prepare(c, *slot);
+	int err = slot_page_get(c, *slot);
 	if (err)
 		catalog_slot_give(c, *slot);
 	return err;
+}
+
+/* Live, a slot is the caller's by catalog_slot_take. Replayed beside damage, it may be on a lost page, or have another object that
+ * had to move there, or to stay: nothing refers to an object by its slot, so it moves. */
+int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+{
+	bool may_move = c->pool->replaying && (c->damaged || c->pool->records_lost);
+	if (!may_move || slot_is_usable(c, slot))
+		return slot_page_get(c, slot);
+	assert(c->move_count < MOVES_MAX);
+	c->moves[c->move_count].from = slot;
+	int err = catalog_slot_take(c, &c->moves[c->move_count].to);
+	c->move_count += !err;
+	return err;
+}
+
+static uint32_t slot_moved(struct catalog *c, uint32_t slot)
+{
+	for (uint32_t i = 0; i < c->move_count; i++) {
+		if (c->moves[i].from != slot)
+			continue;
+		slot = c->moves[i].to;
+		c->moves[i] = c->moves[--c->move_count];
+		break;
+	}
+	return slot;
 }
 
 void catalog_slot_give(struct catalog *c, uint32_t slot)
@@ -214,7 +277,7 @@ void catalog_slot_give(struct catalog *c, uint32_t slot)
 
 static void slot_touch(struct catalog *c, uint32_t slot)
 {
-	if (c->slots[slot].touched)
+	if (slot == SLOT_NONE || c->slots[slot].touched)
 		return;
 	c->slots[slot].touched = true;
 	if (c->touched_count == c->touched_capacity) {
@@ -251,13 +314,11 @@ static void object_added(struct catalog *c, uint32_t slot, enum slot_state state
 	slot_touch(c, slot);
 }
 
-struct layer *catalog_layer_add(struct catalog *c, uint64_t number, uint32_t slot, const struct uuid *id,
-				struct volume *volume, struct layer *parent)
+static struct layer *layer_new(struct catalog *c, uint64_t number, uint32_t slot)
 {
 	struct layer *l = mem_zalloc(sizeof(*l));
 	l->number = number;
 	l->slot = slot;
-	l->id = *id;
 	list_init(&l->children);
 	list_init(&l->sibling);
 	list_init(&l->in_volume);
@@ -265,6 +326,15 @@ struct layer *catalog_layer_add(struct catalog *c, uint64_t number, uint32_t slo
 	tree_init(&l->map, c->pool, PAGE_MAP, number, (struct root){0});
 	l->map.layer = l;
 	htab_insert(&c->layers_by_number, &l->number_node, hash_u64(number));
+	return l;
+}
+
+struct layer *catalog_layer_add(struct catalog *c, uint64_t number, uint32_t slot, const struct uuid *id,
+				struct volume *volume, struct layer *parent)
+{
+	slot = slot_moved(c, slot);
+	struct layer *l = layer_new(c, number, slot);
+	l->id = *id;
 	htab_insert(&c->layers_by_id, &l->id_node, id_hash(id));
 	list_add_tail(&c->layers, &l->age);
 	c->layer_count++;
@@ -274,16 +344,25 @@ struct layer *catalog_layer_add(struct catalog *c, uint64_t number, uint32_t slo
 	return l;
 }
 
-struct volume *catalog_volume_add(struct catalog *c, uint64_t number, uint32_t slot, const struct uuid *id,
-				  const char *name)
+static struct volume *volume_new(struct catalog *c, uint64_t number, uint32_t slot)
 {
 	struct volume *v = mem_zalloc(sizeof(*v));
 	v->number = number;
 	v->slot = slot;
-	v->id = *id;
 	list_init(&v->layers);
 	waitq_init(&v->gate);
+	tree_init(&v->notes, c->pool, PAGE_NOTE, number, (struct root){0});
+	v->notes.volume = v;
 	htab_insert(&c->volumes_by_number, &v->number_node, hash_u64(number));
+	return v;
+}
+
+struct volume *catalog_volume_add(struct catalog *c, uint64_t number, uint32_t slot, const struct uuid *id,
+				  const char *name)
+{
+	slot = slot_moved(c, slot);
+	struct volume *v = volume_new(c, number, slot);
+	v->id = *id;
 	htab_insert(&c->volumes_by_id, &v->id_node, id_hash(id));
 	htab_insert(&c->volumes_by_name, &v->name_node, hash_bytes(name, strlen(name)));
 	memcpy(v->name, name, strlen(name) + 1);
@@ -335,6 +414,8 @@ void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *na
 
 static void slot_vacate(struct catalog *c, uint32_t slot)
 {
+	if (slot == SLOT_NONE)
+		return;
 	slot_touch(c, slot);
 	catalog_slot_give(c, slot);
 }
@@ -342,9 +423,11 @@ static void slot_vacate(struct catalog *c, uint32_t slot)
 static void layer_forget(struct catalog *c, struct layer *l)
 {
 	htab_remove(&c->layers_by_number, &l->number_node);
-	htab_remove(&c->layers_by_id, &l->id_node);
 	list_del(&l->age);
-	c->layer_count--;
+	if (!l->map.lost) {
+		htab_remove(&c->layers_by_id, &l->id_node);
+		c->layer_count--;
+	}
 	free(l);
 }
 
@@ -359,19 +442,28 @@ void catalog_layer_remove(struct catalog *c, struct layer *l)
 	layer_forget(c, l);
 }
 
+/* Off every list but that of numbers. */
+static void volume_unlist(struct catalog *c, struct volume *v)
+{
+	list_del(&v->age);
+	if (v->lost)
+		return;
+	htab_remove(&c->volumes_by_id, &v->id_node);
+	htab_remove(&c->volumes_by_name, &v->name_node);
+	c->volume_count--;
+}
+
 static void volume_forget(struct catalog *c, struct volume *v)
 {
 	htab_remove(&c->volumes_by_number, &v->number_node);
-	htab_remove(&c->volumes_by_id, &v->id_node);
-	htab_remove(&c->volumes_by_name, &v->name_node);
-	list_del(&v->age);
-	c->volume_count--;
+	volume_unlist(c, v);
 	free(v);
 }
 
 void catalog_volume_remove(struct catalog *c, struct volume *v)
 {
 	assert(list_empty(&v->layers) && v->open_count == 0);
+	tree_discard(&v->notes);
 	slot_vacate(c, v->slot);
 	volume_forget(c, v);
 }
@@ -383,8 +475,12 @@ void catalog_free(struct catalog *c)
 		space_window_release(c->pool->space, &l->window);
 		layer_forget(c, l);
 	}
+	while (!list_empty(&c->lost_layers))
+		layer_forget(c, list_first(&c->lost_layers, struct layer, age));
 	while (!list_empty(&c->volumes))
 		volume_forget(c, list_first(&c->volumes, struct volume, age));
+	while (!list_empty(&c->lost_volumes))
+		volume_forget(c, list_first(&c->lost_volumes, struct volume, age));
 	htab_free(&c->layers_by_number);
 	htab_free(&c->layers_by_id);
 	htab_free(&c->volumes_by_number);
@@ -397,7 +493,80 @@ void catalog_free(struct catalog *c)
 	free(c->pages);
 	free(c->slots);
 	free(c->touched);
+	free(c->lost_leaves);
 	free(c);
+}
+
+/* ---- what is lost -------------------------------------------------------------------------------------------------------- */
+
+bool catalog_is_damaged(const struct catalog *c)
+{
+	return c->damaged;
+}
+
+int catalog_absent(const struct catalog *c)
+{
+	return c->damaged ? OXE_CORRUPT : OXE_NOENT;
+}
+
+struct layer *catalog_layer_refer(struct catalog *c, uint64_t number)
+{
+	struct layer *l = catalog_layer(c, number);
+	if (l || !c->damaged || number == 0)
+		return l;
+	l = layer_new(c, number, SLOT_NONE);
+	l->map.lost = true;
+	list_add_tail(&c->lost_layers, &l->age);
+	return l;
+}
+
+struct volume *catalog_volume_refer(struct catalog *c, uint64_t number)
+{
+	struct volume *v = catalog_volume(c, number);
+	if (v || !c->damaged || number == 0)
+		return v;
+	v = volume_new(c, number, SLOT_NONE);
+	v->lost = v->notes.lost = true;
+	v->lba_bytes = 512; /* of its snapshots, which can still be read */
+	list_add_tail(&c->lost_volumes, &v->age);
+	return v;
+}
+
+bool volume_is_whole(const struct volume *v)
+{
+	const struct layer *l = v->head;
+	while (l && !l->map.lost)
+		l = l->parent;
+	return !v->lost && !l;
+}
+
+struct layer *volume_head(const struct volume *v)
+{
+	struct layer *l;
+	if (!v->lost)
+		return v->head;
+	list_for_each (l, &v->layers, in_volume) {
+		if (!l->sealed)
+			return l;
+	}
+	return NULL;
+}
+
+static void leaves_lose(struct catalog *c, unsigned level, uint64_t index)
+{
+	uint64_t count = tree_leaf_capacity(level + 1);
+	c->lost_leaves = mem_realloc(c->lost_leaves, (c->lost_count + 1) * sizeof(*c->lost_leaves));
+	c->lost_leaves[c->lost_count++] = (struct lost_leaves){.first = index * count, .count = count};
+	c->damaged = true;
+	c->pool->pages_lost++;
+}
+
+int catalog_disown_lost(struct catalog *c)
+{
+	int err = 0;
+	for (size_t i = 0; !err && i < c->lost_count; i++)
+		err = page_disown(&c->tree, c->lost_leaves[i].first);
+	return err;
 }
 
 /* ---- to pages ------------------------------------------------------------------------------------------------------------ */
@@ -405,6 +574,11 @@ void catalog_free(struct catalog *c)
 static struct root_disk root_to_disk(struct root r)
 {
 	return (struct root_disk){le64_of(r.page), le32_of(r.generation), le32_of(r.height)};
+}
+
+static struct root root_from_disk(const struct root_disk *r)
+{
+	return (struct root){le64_get(r->page), le32_get(r->generation), le32_get(r->height)};
 }
 
 static void volume_encode(const struct volume *v, struct catalog_entry_disk *e)
@@ -418,6 +592,7 @@ static void volume_encode(const struct volume *v, struct catalog_entry_disk *e)
 	e->size_bytes = le64_of(v->size_bytes);
 	e->created_wall_ns = le64_of(v->created_wall_ns);
 	e->link = le64_of(v->head->number);
+	e->map = root_to_disk(v->notes.root);
 }
 
 static void layer_encode(const struct layer *l, struct catalog_entry_disk *e)
@@ -465,6 +640,17 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* An entry that contradicts others, or itself, on a page that is whole: the object is lost, its slot stays as it is. */
+static void entry_lose(struct catalog *c, const struct loaded *at)
+{
+	LOG_ERROR("pool.catalog_entry_corrupt", "an entry of the list of volumes and layers makes no sense",
+		  F_UUID("pool", &c->pool->ident.id), F_U64("slot", at->slot),
+		  F_U64("number", le64_get(at->entry->number)));
+	c->slots[at->slot].state = SLOT_LOST;
+	c->slots[at->slot].object = NULL;
+	c->damaged = true;
+}
+
 static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_disk *e)
 {
 	uint64_t number = le64_get(e->number);
@@ -476,23 +662,29 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 	uint64_t size_bytes = le64_get(e->size_bytes);
 	if (size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
 		return false;
+	if (le32_get(e->map.height) > PAGE_LEVELS_MAX ||
+	    le64_get(e->map.page) >= c->pool->cluster_count * PAGES_PER_CLUSTER)
+		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le32_get(e->map.height) <= PAGE_LEVELS_MAX;
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < number;
 }
 
+/* 0 or OXE_CORRUPT: another object says the same of itself. */
 static int volume_decode(struct catalog *c, const struct loaded *at)
 {
 	const struct catalog_entry_disk *e = at->entry;
 	struct uuid id;
 	memcpy(id.b, e->id, sizeof(id.b));
-	if (catalog_volume_by_name(c, (const char *)e->name) || catalog_volume_by_id(c, &id))
+	if (catalog_volume_by_name(c, (const char *)e->name) || catalog_volume_by_id(c, &id) ||
+	    catalog_volume(c, le64_get(e->number)))
 		return OXE_CORRUPT;
 	struct volume *v = catalog_volume_add(c, le64_get(e->number), at->slot, &id, (const char *)e->name);
 	v->flags = e->flags;
 	v->lba_bytes = le32_get(e->lba_bytes);
 	v->size_bytes = le64_get(e->size_bytes);
 	v->created_wall_ns = le64_get(e->created_wall_ns);
+	v->notes.root = root_from_disk(&e->map);
 	return 0;
 }
 
@@ -501,10 +693,12 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	const struct catalog_entry_disk *e = at->entry;
 	struct uuid id;
 	memcpy(id.b, e->id, sizeof(id.b));
-	struct volume *volume = catalog_volume(c, le64_get(e->volume));
-	struct layer *parent = catalog_layer(c, le64_get(e->link));
-	if ((le64_get(e->volume) && !volume) || (le64_get(e->link) && !parent))
+	if (catalog_layer(c, le64_get(e->number)) || catalog_layer_by_id(c, &id))
 		return OXE_CORRUPT;
+	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume))) ||
+		     (le64_get(e->link) && !catalog_layer(c, le64_get(e->link)));
+	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
+	struct layer *parent = catalog_layer_refer(c, le64_get(e->link));
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
 	memcpy(l->name, e->name, sizeof(l->name));
 	l->sealed = e->flags & LAYER_SEALED;
@@ -512,33 +706,57 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	l->cluster_count = le64_get(e->cluster_count);
-	l->map.root =
-		(struct root){le64_get(e->map.page), le32_get(e->map.generation), le32_get(e->map.height)};
+	l->map.root = root_from_disk(&e->map);
 	return 0;
 }
 
-static int decode_all(struct catalog *c, struct loaded *all, size_t count)
+static int head_decode(struct catalog *c, struct volume *v, uint64_t number)
 {
-	int err = 0;
-	for (size_t i = 0; !err && i < count; i++) {
-		if (!entry_is_sane(c, all[i].entry))
-			err = OXE_CORRUPT;
-		else if (all[i].entry->kind == CATALOG_VOLUME)
-			err = volume_decode(c, &all[i]);
+	c->damaged = c->damaged || !catalog_layer(c, number);
+	v->head = catalog_layer_refer(c, number);
+	if (v->head && v->head->map.lost && !v->head->volume)
+		catalog_layer_set_volume(v->head, v);
+	return v->head && !v->head->sealed && v->head->volume == v ? 0 : OXE_CORRUPT;
+}
+
+static void volume_lose(struct catalog *c, struct volume *v)
+{
+	volume_unlist(c, v);
+	v->lost = v->notes.lost = true;
+	v->head = NULL;
+	v->slot = SLOT_NONE;
+	list_add_tail(&c->lost_volumes, &v->age);
+}
+
+/* Those of a kind in order of number, so that a parent is there before its child. */
+static void decode_kind(struct catalog *c, struct loaded *all, size_t count, enum catalog_kind kind,
+			int (*decode)(struct catalog *c, const struct loaded *at))
+{
+	for (size_t i = 0; i < count; i++) {
+		if (all[i].entry->kind == kind && c->slots[all[i].slot].state != SLOT_LOST &&
+		    decode(c, &all[i]))
+			entry_lose(c, &all[i]);
 	}
-	for (size_t i = 0; !err && i < count; i++) {
-		if (all[i].entry->kind == CATALOG_LAYER)
-			err = layer_decode(c, &all[i]);
-	}
-	for (size_t i = 0; !err && i < count; i++) {
-		if (all[i].entry->kind != CATALOG_VOLUME)
-			continue;
-		struct volume *v = catalog_volume(c, le64_get(all[i].entry->number));
-		v->head = catalog_layer(c, le64_get(all[i].entry->link));
-		if (!v->head || v->head->sealed || v->head->volume != v)
-			err = OXE_CORRUPT;
-	}
+}
+
+static int volume_decode_head(struct catalog *c, const struct loaded *at)
+{
+	struct volume *v = catalog_volume(c, le64_get(at->entry->number));
+	int err = head_decode(c, v, le64_get(at->entry->link));
+	if (err)
+		volume_lose(c, v);
 	return err;
+}
+
+static void decode_all(struct catalog *c, struct loaded *all, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!entry_is_sane(c, all[i].entry))
+			entry_lose(c, &all[i]);
+	}
+	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode);
+	decode_kind(c, all, count, CATALOG_LAYER, layer_decode);
+	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode_head);
 }
 
 static void collect_page(const struct page *p, uint32_t leaf, struct loaded *all, size_t *count)
@@ -550,20 +768,55 @@ static void collect_page(const struct page *p, uint32_t leaf, struct loaded *all
 	}
 }
 
-static int load_pages(struct catalog *c, struct loaded **all, size_t *count)
+static void leaf_loaded(struct catalog *c, uint32_t leaf, struct page *p, struct loaded **all, size_t *count)
 {
-	for (uint64_t leaf = 0;; leaf++) {
-		struct page *p;
-		int err = page_next_leaf(&c->tree, &leaf, &p);
-		if (err == OXE_NOENT)
-			return 0;
-		if (err)
-			return err;
-		slots_cover(c, (uint32_t)leaf + 1);
-		c->pages[leaf] = p;
-		*all = mem_realloc(*all, (size_t)c->page_count * CATALOG_PER_PAGE * sizeof(**all));
-		collect_page(p, (uint32_t)leaf, *all, count);
+	slots_cover(c, leaf + 1);
+	c->pages[leaf] = p;
+	*all = mem_realloc(*all, (size_t)c->page_count * CATALOG_PER_PAGE * sizeof(**all));
+	collect_page(p, leaf, *all, count);
+}
+
+/* The page and everything below it. A leaf stays pinned. */
+static int load_below(struct catalog *c, unsigned level, uint64_t index, struct loaded **all, size_t *count)
+{
+	struct page *p;
+	int err = index * tree_leaf_capacity(level + 1) >= SLOTS_MAX / CATALOG_PER_PAGE
+			  ? OXE_CORRUPT
+			  : page_get(&c->tree, level, index, false, &p);
+	if (err == OXE_CORRUPT)
+		leaves_lose(c, level, index);
+	if (err)
+		return err == OXE_CORRUPT || err == OXE_NOENT ? 0 : err;
+	if (level == 0) {
+		leaf_loaded(c, (uint32_t)index, p, all, count);
+		return 0;
 	}
+	for (uint64_t i = 0; !err && i < PAGE_FANOUT; i++) {
+		if (((const struct inner_entry *)page_view(p))[i].page)
+			err = load_below(c, level - 1, index * PAGE_FANOUT + i, all, count);
+	}
+	page_unpin(p);
+	return err;
+}
+
+uint32_t catalog_damaged_volumes(const struct catalog *c)
+{
+	const struct volume *v;
+	uint32_t count = 0;
+	list_for_each (v, &c->volumes, age)
+		count += c->damaged && !volume_is_whole(v);
+	return count;
+}
+
+static void log_damage(const struct catalog *c)
+{
+	uint32_t broken = catalog_damaged_volumes(c);
+	if (c->damaged)
+		LOG_ERROR("pool.catalog_damaged",
+			  "part of the list of volumes and layers is lost: nothing new is made in this pool, "
+			  "and no space given back",
+			  F_UUID("pool", &c->pool->ident.id), F_U64("pages_lost", c->lost_count),
+			  F_U64("volumes_whole", c->volume_count - broken), F_U64("volumes_damaged", broken));
 }
 
 int catalog_load(struct catalog *c, struct root root, uint64_t next_number)
@@ -572,14 +825,13 @@ int catalog_load(struct catalog *c, struct root root, uint64_t next_number)
 	size_t count = 0;
 	c->next_number = next_number;
 	tree_init(&c->tree, c->pool, PAGE_CATALOG, 0, root);
-	int err = load_pages(c, &all, &count);
+	int err = root.height ? load_below(c, root.height - 1, 0, &all, &count) : 0;
 	if (!err && count > 0) {
 		qsort(all, count, sizeof(*all), by_number);
-		err = decode_all(c, all, count);
+		decode_all(c, all, count);
 	}
-	if (err == OXE_CORRUPT)
-		LOG_ERROR("pool.catalog_corrupt", "the list of volumes and layers contradicts itself",
-			  F_UUID("pool", &c->pool->ident.id));
+	if (!err)
+		log_damage(c);
 	while (c->touched_count > 0) /* what was just read need not be written */
 		c->slots[c->touched[--c->touched_count]].touched = false;
 	free(all);

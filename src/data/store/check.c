@@ -5,6 +5,9 @@
  *     clusters    each is named by one map entry, or is a metadata cluster, or is free; never two of these
  *     layers      parents exist and are older; counters agree with the maps
  *
+ * Beside a page that cannot be read, what is marked and reachable from nowhere may belong to what that page named: it is not
+ * called leaked but counted, and counters that depend on it are not judged.
+ *
  * It runs on the open pool. Jobs are paused, control operations wait and writers are held at their gates, so that what is in
  * memory stands still; readers go on.
  */
@@ -24,6 +27,8 @@ struct check {
 	uint8_t *owned;	     /* a bit for each cluster: some map entry names it */
 	struct u32map pages; /* metadata cluster -> mask of pages found in trees */
 	uint64_t owned_count;
+	uint64_t unreadable;		  /* pages */
+	uint64_t clusters_may, pages_may; /* marked, and may belong to what those named */
 };
 
 OX_PRINTF(3, 4) static void problem(struct check *c, enum pool_problem_kind kind, const char *format, ...)
@@ -63,6 +68,7 @@ static void walk_page(struct check *c, struct tree *t, unsigned level, uint64_t 
 	if (err == OXE_NOENT)
 		return;
 	if (err) {
+		c->unreadable++;
 		problem(c, POOL_PROBLEM_PAGE, "page at level %u index %llu of kind %d owner %llu: %s", level,
 			(unsigned long long)index, (int)t->kind, (unsigned long long)t->owner, err_text(err));
 		return;
@@ -115,13 +121,17 @@ static void check_layer(struct check *c, struct layer *l)
 	uint64_t before = c->out->clusters_reachable;
 	const struct layer *child;
 	uint32_t children = 0;
+	uint64_t unreadable = c->unreadable;
 	c->out->layers++;
 	walk_tree(c, &l->map, check_leaf);
-	if (c->out->clusters_reachable - before != l->cluster_count)
+	if (c->unreadable == unreadable && c->out->clusters_reachable - before != l->cluster_count)
 		problem(c, POOL_PROBLEM_COUNT, "layer %llu counts %llu clusters, its map names %llu",
 			(unsigned long long)l->number, (unsigned long long)l->cluster_count,
 			(unsigned long long)(c->out->clusters_reachable - before));
-	if (l->parent && (!l->parent->sealed || l->parent->number >= l->number))
+	if (l->parent && l->parent->map.lost)
+		problem(c, POOL_PROBLEM_CHAIN, "layer %llu stands on layer %llu, which is lost",
+			(unsigned long long)l->number, (unsigned long long)l->parent->number);
+	else if (l->parent && (!l->parent->sealed || l->parent->number >= l->number))
 		problem(c, POOL_PROBLEM_CHAIN,
 			"layer %llu stands on layer %llu, which is not an older sealed one",
 			(unsigned long long)l->number, (unsigned long long)l->parent->number);
@@ -130,7 +140,10 @@ static void check_layer(struct check *c, struct layer *l)
 	if (children != l->child_count)
 		problem(c, POOL_PROBLEM_COUNT, "layer %llu counts %u children and has %u",
 			(unsigned long long)l->number, l->child_count, children);
-	if (!l->sealed && !(l->volume && l->volume->head == l))
+	if (l->volume && l->volume->lost)
+		problem(c, POOL_PROBLEM_CHAIN, "layer %llu belongs to volume %llu, which is lost",
+			(unsigned long long)l->number, (unsigned long long)l->volume->number);
+	else if (!l->sealed && !(l->volume && l->volume->head == l))
 		problem(c, POOL_PROBLEM_CHAIN, "layer %llu is a head without a volume",
 			(unsigned long long)l->number);
 }
@@ -146,7 +159,9 @@ static void check_usage(void *ctx, const struct usage_entry *e)
 		problem(c, POOL_PROBLEM_UNMARKED,
 			"pages %04x of metadata cluster %u are in use and marked free",
 			found & (uint32_t)~e->used, e->cluster);
-	if (e->used & ~found)
+	if (c->unreadable)
+		c->pages_may += (unsigned)__builtin_popcount(e->used & ~found);
+	else if (e->used & ~found)
 		problem(c, POOL_PROBLEM_LEAKED,
 			"pages %04x of metadata cluster %u are marked used and reachable from nowhere",
 			e->used & ~found, e->cluster);
@@ -163,7 +178,9 @@ static void check_bits(struct check *c, uint64_t leaf, const uint8_t *bits)
 	for (uint64_t i = u64_max(first, c->pool->first_cluster); i < end; i++) {
 		bool marked = bits && (bits[(i - first) / 8] >> (i - first) % 8 & 1);
 		bool owned = c->owned[i / 8] >> i % 8 & 1;
-		if (marked && !owned)
+		if (marked && !owned && c->unreadable)
+			c->clusters_may++;
+		else if (marked && !owned)
 			problem(c, POOL_PROBLEM_LEAKED,
 				"cluster %llu is marked used and reachable from nowhere",
 				(unsigned long long)i);
@@ -192,7 +209,7 @@ static void check_counts(struct check *c)
 	struct space_numbers n;
 	space_numbers(c->pool->space, &n);
 	uint64_t free_clusters = c->pool->cluster_count - c->pool->first_cluster - c->owned_count;
-	if (n.free_clusters != free_clusters)
+	if (c->unreadable ? n.free_clusters > free_clusters : n.free_clusters != free_clusters)
 		problem(c, POOL_PROBLEM_COUNT, "%llu clusters are counted free, %llu are",
 			(unsigned long long)n.free_clusters, (unsigned long long)free_clusters);
 }
@@ -205,12 +222,36 @@ static void usage_page_found(void *ctx, uint64_t page)
 	page_found(c, space_bitmap(c->pool->space), page);
 }
 
+/* Damage that the walk over the pages does not show: entries that make no sense, a page that could not be read at the start. */
+static void check_damage(struct check *c)
+{
+	if (c->unreadable || !catalog_is_damaged(c->pool->catalog))
+		return;
+	c->unreadable++;
+	problem(c, POOL_PROBLEM_PAGE,
+		"part of the list of volumes and layers was lost when the pool was opened");
+}
+
+/* What the walk over the layers has not seen of volumes. */
+static void check_volumes(struct check *c)
+{
+	struct volume *v;
+	list_for_each (v, catalog_volumes(c->pool->catalog), age) {
+		walk_tree(c, &v->notes, NULL);
+		if (v->head->map.lost)
+			problem(c, POOL_PROBLEM_CHAIN, "the head of volume %s, layer %llu, is lost", v->name,
+				(unsigned long long)v->head->number);
+	}
+}
+
 static void check_everything(struct check *c)
 {
 	struct layer *l;
+	walk_tree(c, catalog_tree(c->pool->catalog), NULL);
+	check_damage(c);
 	list_for_each (l, catalog_layers(c->pool->catalog), age)
 		check_layer(c, l);
-	walk_tree(c, catalog_tree(c->pool->catalog), NULL);
+	check_volumes(c);
 	walk_tree(c, space_bitmap(c->pool->space), NULL);
 	metapages_walk_table_pages(c->pool->metapages, usage_page_found, c);
 	metapages_walk(c->pool->metapages, check_usage, c);
@@ -219,6 +260,11 @@ static void check_everything(struct check *c)
 			"%u clusters hold metadata pages and are not in the usage table", c->pages.count);
 	check_bitmap(c);
 	check_counts(c);
+	if (c->clusters_may || c->pages_may)
+		problem(c, POOL_PROBLEM_PAGE,
+			"%llu clusters and %llu metadata pages may belong to what the unreadable pages "
+			"named: they stay as they are",
+			(unsigned long long)c->clusters_may, (unsigned long long)c->pages_may);
 }
 
 static void gates_close(struct pool *pool)

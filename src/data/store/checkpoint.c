@@ -126,7 +126,7 @@ struct freeze {
 	uint64_t last_seq; /* J */
 };
 
-/* Maps first: their new roots go into the catalog; the bitmap after everything that could have changed it. */
+/* Maps and notes first: their new roots go into the catalog; the bitmap after everything that could have changed it. */
 static void freeze(struct pool *pool, struct freeze *f)
 {
 	uint64_t generation = pool->ident.generation + 1;
@@ -134,6 +134,7 @@ static void freeze(struct pool *pool, struct freeze *f)
 	struct space_numbers numbers;
 	f->last_seq = journal_cut(pool->journal, &f->super.replay_chain);
 	cache_freeze(pool->cache, PAGE_MAP, low, &f->images, &f->count, &f->capacity);
+	cache_freeze(pool->cache, PAGE_NOTE, low, &f->images, &f->count, &f->capacity);
 	catalog_write_slots(pool->catalog);
 	cache_freeze(pool->cache, PAGE_CATALOG, low, &f->images, &f->count, &f->capacity);
 	cache_freeze(pool->cache, PAGE_BITMAP, low, &f->images, &f->count, &f->capacity);
@@ -173,6 +174,7 @@ static void release(struct checkpoint *c, const struct freeze *f)
 	struct pool *pool = c->pool;
 	uint64_t previous_replay_seq = c->replay_seq;
 	pool->ident.generation = f->super.generation;
+	pool->ident.format_version = SUPER_FORMAT_VERSION;
 	c->replay_seq = f->super.replay_seq;
 	metapages_durable(pool->metapages, f->super.generation);
 	journal_release(pool->journal, MUTANT(9) ? c->replay_seq : previous_replay_seq);

@@ -79,9 +79,11 @@ void jobs_resume(struct jobs *j)
 	waitq_wake_all(&j->work);
 }
 
+/* In a damaged catalog a layer may have children that nobody knows. */
 static bool may_reap(const struct layer *l)
 {
-	return l->sealed && !l->named && l->open_count == 0 && l->child_count <= 1;
+	return !catalog_is_damaged(l->map.pool->catalog) && l->sealed && !l->named && l->open_count == 0 &&
+	       l->child_count <= 1;
 }
 
 static int layer_remove(struct pool *pool, const struct layer *l)

@@ -21,8 +21,9 @@
 #define MARGIN_BLOCKS  4u  /* kept free in the ring for forced marks */
 #define SCAN_BLOCKS    64u
 
-/* However records are packed, a block that is closed for lack of room holds at least so many of the largest. */
-#define RECORDS_PER_BLOCK (JOURNAL_PAYLOAD_BYTES / RECORD_BYTES_MAX)
+/* However usual records are packed, a block that is closed for lack of room for one holds at least so many; or a large one, which
+ * is counted for two full blocks: its own, and the one before, which it may have closed early. */
+#define RECORDS_PER_BLOCK (JOURNAL_PAYLOAD_BYTES / RECORD_BYTES_USUAL)
 
 struct write {
 	struct rt_io io;
@@ -105,6 +106,11 @@ static int wait_room(struct journal *j, uint32_t count, uint64_t margin)
 	return OXE_FAILED;
 }
 
+uint32_t journal_record_cost(const struct record_head *record)
+{
+	return record->len_bytes <= RECORD_BYTES_USUAL ? 1 : 2 * RECORDS_PER_BLOCK;
+}
+
 int journal_reserve(struct journal *j, uint32_t count)
 {
 	int err = wait_room(j, count, MARGIN_BLOCKS);
@@ -139,8 +145,9 @@ static void close_block(struct journal *j)
 
 uint64_t journal_append(struct journal *j, const struct record_head *record)
 {
-	assert(j->reserved > 0 && record->len_bytes <= RECORD_BYTES_MAX && record->len_bytes % 4 == 0);
-	j->reserved--;
+	uint32_t cost = journal_record_cost(record);
+	assert(j->reserved >= cost && record->len_bytes <= RECORD_BYTES_MAX && record->len_bytes % 4 == 0);
+	j->reserved -= cost;
 	if (j->open_used + record->len_bytes > JOURNAL_PAYLOAD_BYTES)
 		close_block(j);
 	memcpy(slot(j, j->open_seq) + JOURNAL_HEADER_BYTES + j->open_used, record, record->len_bytes);

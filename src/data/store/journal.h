@@ -30,6 +30,8 @@ void journal_start(struct journal *j, struct journal_position at);
 /* Waits until the writer has written everything and has ended. */
 void journal_stop(struct journal *j);
 
+/* What a record counts for in the next two: 1, unless it is large. */
+uint32_t journal_record_cost(const struct record_head *record);
 /* Room for `count` records, all at once (waiting with half of them would be a deadlock). 0 or OXE_FAILED. Each is used by one
  * append or given back. */
 OX_CHECKED int journal_reserve(struct journal *j, uint32_t count);

@@ -48,6 +48,7 @@ enum record_type {
 	RECORD_LAYER_REMOVE,  /* an empty layer goes; its child, if any, is joined to its parent */
 	RECORD_LAYER_DETACH,  /* a flattened layer forgets its parent */
 	RECORD_POOL_GROW,     /* the disk has more clusters */
+	RECORD_NOTE_SET,      /* a volume has this note, or none of this kind */
 	RECORD_TYPES
 };
 
@@ -168,6 +169,18 @@ struct record_pool_grow {
 	uint32_t cluster_count;
 };
 
-#define RECORD_BYTES_MAX 256u
+struct record_note_set {
+	struct record_head head;
+	struct number_disk volume;
+	uint8_t kind;
+	uint8_t pad;
+	uint16_t len_bytes; /* 0: it is gone */
+	uint8_t data[];	    /* zeroes up to a multiple of 4 */
+};
+static_assert(sizeof(struct record_note_set) == 16, "layout");
+
+#define RECORD_BYTES_USUAL 256u /* all but NOTE_SET are smaller */
+#define RECORD_BYTES_MAX   (sizeof(struct record_note_set) + NOTE_BYTES_MAX)
+static_assert(RECORD_BYTES_MAX <= JOURNAL_PAYLOAD_BYTES, "a record is never split");
 
 #endif

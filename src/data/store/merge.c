@@ -111,7 +111,7 @@ static int merge_pin(struct merge *m, struct pins *pins)
 		if (!cluster)
 			continue;
 		err = space_bitmap_pin(m->jobs->pool->space, cluster, &pins->pages[pins->count]);
-		pins->count += !err;
+		pins->count += !err && pins->pages[pins->count];
 	}
 	return err;
 }

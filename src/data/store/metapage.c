@@ -250,7 +250,8 @@ static int table_give_back(struct metapages *m, size_t index)
 		cluster_list_add(&held_by(m, m->next_generation)->cooling, cluster);
 		table_remove(m, index);
 	}
-	page_unpin(page);
+	if (page)
+		page_unpin(page);
 	return 0;
 }
 

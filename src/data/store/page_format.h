@@ -7,6 +7,7 @@
  *     MAP       252 map entries (15.75 MiB of a volume)   layer number
  *     BITMAP    32,256 bits, one a cluster: 1 is in use   0
  *     CATALOG   15 volume or layer records                0
+ *     NOTE      one note of a volume, by its kind         volume number
  *     USAGE     not a tree: 504 usage entries a page      0
  *
  * A page is believed when its CRC holds and its header says it is exactly the page the parent meant: kind, owner, level,
@@ -29,7 +30,7 @@
 #define CATALOG_PER_PAGE     15u
 #define USAGE_PER_PAGE	     504u
 
-enum page_kind { PAGE_MAP = 1, PAGE_BITMAP = 2, PAGE_CATALOG = 3, PAGE_USAGE = 4 };
+enum page_kind { PAGE_MAP = 1, PAGE_BITMAP = 2, PAGE_CATALOG = 3, PAGE_USAGE = 4, PAGE_NOTE = 5 };
 
 struct page_header_disk {
 	le32 crc; /* CRC-32C of the 4096 bytes with this field zero */
@@ -86,11 +87,22 @@ struct catalog_entry_disk {
 	le64 created_wall_ns; /* a layer's: when it was sealed */
 	le64 volume;	      /* layer: the volume number it belongs to, 0 if none */
 	le64 link;	      /* volume: head layer number; layer: parent layer number, 0 if none */
-	struct root_disk map; /* layer */
+	struct root_disk map; /* layer; volume: its notes */
 	le64 cluster_count;   /* layer: clusters its map names */
 	uint8_t pad1[CATALOG_ENTRY_BYTES - 152];
 };
 static_assert(sizeof(struct catalog_entry_disk) == CATALOG_ENTRY_BYTES, "layout");
 static_assert(CATALOG_PER_PAGE * CATALOG_ENTRY_BYTES <= PAGE_PAYLOAD_BYTES, "layout");
+
+#define NOTE_BYTES_MAX 3072u
+#define NOTE_KINDS     4u
+
+/* The leaf of a NOTE tree, whose index is the kind. All zero: there is none. */
+struct note_disk {
+	le32 len_bytes;
+	uint8_t pad[12];
+	uint8_t data[NOTE_BYTES_MAX]; /* zeroes after len_bytes */
+};
+static_assert(sizeof(struct note_disk) <= PAGE_PAYLOAD_BYTES, "layout");
 
 #endif

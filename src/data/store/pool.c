@@ -157,6 +157,25 @@ void pool_size_limits(struct pool *pool)
 		u64_min(maps, u64_min(DIRTY_PAGES_MAX, pool->options.cache_bytes / PAGE_BYTES / 2));
 }
 
+static void state_new(struct pool *pool)
+{
+	pool->cache = cache_new(pool, pool->options.cache_bytes);
+	pool->space = space_new(pool);
+	pool->metapages = metapages_new(pool);
+	pool->catalog = catalog_new(pool);
+	pool->journal = NULL; /* until its size is known */
+}
+
+static void state_free(struct pool *pool)
+{
+	if (pool->journal)
+		journal_free(pool->journal);
+	catalog_free(pool->catalog);
+	cache_free(pool->cache);
+	space_free(pool->space);
+	metapages_free(pool->metapages);
+}
+
 static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *options)
 {
 	struct pool *pool = mem_zalloc(sizeof(*pool));
@@ -168,16 +187,21 @@ static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *op
 		pool->options.cache_bytes = CACHE_BYTES_DEFAULT;
 	pool->options.cache_bytes = u64_max(pool->options.cache_bytes, CACHE_BYTES_MIN);
 	fmutex_init(&pool->control);
-	pool->cache = cache_new(pool, pool->options.cache_bytes);
-	pool->space = space_new(pool);
-	pool->metapages = metapages_new(pool);
+	state_new(pool);
 	pool->flush = flush_new(pool);
-	pool->catalog = catalog_new(pool);
 	pool->checkpoint = checkpoint_new(pool);
 	pool->jobs = jobs_new(pool);
 	pool->ops = cluster_ops_new();
 	pool->resolved = resolve_cache_new(pool->options.cache_bytes / 8);
 	return pool;
+}
+
+void pool_state_reset(struct pool *pool)
+{
+	state_free(pool);
+	state_new(pool);
+	pool->pages_lost = 0;
+	pool->records_lost = pool->recovery_records = 0;
 }
 
 /* Background fibers end, each after what it is doing; then everything is freed. */
@@ -186,16 +210,11 @@ static void pool_end(struct pool *pool)
 	jobs_stop(pool->jobs);
 	checkpoint_stop(pool->checkpoint);
 	flush_stop(pool->flush);
-	if (pool->journal) {
+	if (pool->journal)
 		journal_stop(pool->journal);
-		journal_free(pool->journal);
-	}
-	catalog_free(pool->catalog);
+	state_free(pool);
 	cluster_ops_free(pool->ops);
 	resolve_cache_free(pool->resolved);
-	cache_free(pool->cache);
-	space_free(pool->space);
-	metapages_free(pool->metapages);
 	flush_free(pool->flush);
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);
@@ -335,6 +354,9 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.volume_count = catalog_volume_count(pool->catalog),
 		.snapshot_count = count_snapshots(pool),
 		.layer_count = catalog_layer_count(pool->catalog),
+		.metadata_pages_lost = pool->pages_lost,
+		.damaged_volume_count = catalog_damaged_volumes(pool->catalog),
+		.catalog_damaged = catalog_is_damaged(pool->catalog),
 		.failed = pool->failed,
 	};
 }

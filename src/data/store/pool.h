@@ -13,6 +13,11 @@
  *   what is durable   a control call (create, delete, snapshot ...) that returned 0 survives power loss. Data: see vol_write
  *   idempotence       the caller chooses the id of what it makes. The same call again with the same id and the same facts is
  *                     0; the same id with other facts, or the same name with another id, is OXE_EXISTS
+ *   when it is hurt   S9: metadata that cannot be believed costs what hangs under it. A volume with a lost layer serves what it
+ *                     still can; the rest of it is OXE_CORRUPT. With part of the list of volumes and layers lost (pool_stats:
+ *                     catalog_damaged) nobody knows which ids and names are taken: what is not found is OXE_CORRUPT rather than
+ *                     OXE_NOENT, whatever would make or name something is OXE_CORRUPT, and no space is given back. Volumes that
+ *                     are whole are read and written as ever. Nothing lost is ever overwritten, and no call makes it worse
  *   when it fails     a device error on the journal stops the pool: every call returns OXE_FAILED from then on, nothing is
  *                     acknowledged any more, and opening it again recovers. An error on a data read is that request's alone
  */
@@ -84,7 +89,10 @@ struct pool_stats { /* bytes unless named otherwise; total = data + metadata + j
 	uint64_t checkpoints, device_flushes, cache_used_bytes, cache_misses;
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t volume_count, snapshot_count, layer_count;
-	bool failed;
+	/* S9. Pages that could not be believed so far, without those of volumes' maps, which cost only the reads that need them; and
+	 * volumes of which a layer is lost. */
+	uint32_t metadata_pages_lost, damaged_volume_count;
+	bool catalog_damaged, failed;
 };
 void pool_stats(const struct pool *pool, struct pool_stats *out); /* Does not suspend. */
 
@@ -109,6 +117,7 @@ struct volume_info {
 	bool is_clone;	       /* its chain ends in another volume's layers */
 	struct uuid origin_id; /* the snapshot layer cloned from, if is_clone */
 	bool is_flattening;
+	bool is_damaged; /* a layer of its chain is lost */
 };
 
 struct snapshot_info {
@@ -167,6 +176,28 @@ struct snapshot_usage {
 /* Counted from the maps, not remembered: takes time in proportion to what is allocated. */
 OX_CHECKED int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
 
+/* ---- notes: what other rooms must know of a volume after a restart ------------------------------------------------------- */
+
+enum pool_note_kind {
+	POOL_NOTE_ACCESS,
+	POOL_NOTE_RESERVATION,
+	POOL_NOTE_USER,
+	POOL_NOTE_SPARE,
+	POOL_NOTE_KINDS
+};
+
+#define POOL_NOTE_BYTES_MAX 3072u
+
+/* One small blob a kind and volume. Set replaces it whole, by one record, and is durable when it returns 0; 0 bytes take it away. It
+ * goes with its volume; rename, grow, snapshot, revert and flatten leave it, and a clone has none of its origin's. The pool does
+ * not look into it. OXE_NOENT (no such volume), OXE_INVAL (too long, or no such kind), OXE_NOSPC, OXE_CORRUPT (the note there is
+ * cannot be believed). */
+OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
+			     const void *data, uint32_t len_bytes);
+/* Up to POOL_NOTE_BYTES_MAX bytes into `data`. OXE_NOENT: there is none, or no such volume. OXE_CORRUPT. */
+OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
+			     void *data, uint32_t *len_bytes);
+
 /* ---- background jobs: derived from the pool's state, so they survive a restart by themselves -------------------------- */
 
 enum pool_job_kind { POOL_JOB_MERGE, POOL_JOB_DROP, POOL_JOB_FLATTEN };
@@ -200,7 +231,8 @@ enum {
 };
 
 /* Open a volume for reading and writing, or a snapshot for reading. Many handles of one volume may be open; they see each
- * other's writes. A pool opened read-only gives read-only handles. OXE_NOENT. */
+ * other's writes. A pool opened read-only gives read-only handles. OXE_NOENT; OXE_CORRUPT if its head is lost, or if it may be
+ * among what is lost. */
 OX_CHECKED int vol_open(struct pool *pool, const struct uuid *id, struct vol **out);
 /* Waits for calls under way on this handle. */
 void vol_close(struct vol *vol);

@@ -2,7 +2,7 @@
  * record.c: the fold: what each record makes true. The live pool and recovery run exactly this.
  *
  * For every type there is a row: its least length, what to bring in before (prepare), and what it does (apply). Apply finds
- * every page resident and changes only memory.
+ * every page resident and changes only memory. In recovery what a record is about may be lost (store.h): then a leaf is NULL.
  */
 #include "base/log.h"
 #include "data/store/flush.h"
@@ -19,12 +19,18 @@ void pins_release(struct pins *pins)
 static int pin_leaf(struct pool *pool, uint64_t layer_number, uint32_t index, struct pins *pins,
 		    struct page **leaf)
 {
-	struct layer *l = catalog_layer(pool->catalog, layer_number);
+	struct layer *l = catalog_layer_refer(pool->catalog, layer_number);
+	*leaf = NULL;
 	if (!l)
 		return OXE_CORRUPT;
 	int err = tree_raise(&l->map, index / PAGE_FANOUT + 1);
 	if (!err)
 		err = page_get(&l->map, 0, index / PAGE_FANOUT, true, leaf);
+	if (err == OXE_CORRUPT && pool->replaying) {
+		pool->records_lost++;
+		*leaf = NULL;
+		return l->map.lost ? 0 : page_disown(&l->map, index / PAGE_FANOUT);
+	}
 	if (!err)
 		pins->pages[pins->count++] = *leaf;
 	return err;
@@ -35,16 +41,27 @@ static int pin_bitmap(struct pool *pool, uint32_t cluster, struct pins *pins)
 	if (cluster == 0)
 		return 0;
 	int err = space_bitmap_pin(pool->space, cluster, &pins->pages[pins->count]);
-	pins->count += !err;
+	pins->count += !err && pins->pages[pins->count];
 	return err;
 }
 
-/* The entry in a leaf that is resident, for changing. */
-static struct map_entry *entry_edit(struct layer *l, uint32_t index)
+static uint32_t cluster_at(const struct page *leaf, uint32_t index)
+{
+	return leaf ? map_entry_view(leaf, index)->cluster : 0;
+}
+
+/* The entry in a leaf that is resident, for changing. NULL: it is lost. */
+static struct map_entry *entry_edit(struct pool *pool, struct layer *l, uint32_t index)
 {
 	struct page *leaf = page_peek(&l->map, 0, index / PAGE_FANOUT, NULL);
-	assert(leaf);
-	return (struct map_entry *)page_edit(leaf) + index % PAGE_FANOUT;
+	assert(leaf || pool->replaying);
+	return leaf ? (struct map_entry *)page_edit(leaf) + index % PAGE_FANOUT : NULL;
+}
+
+/* Beside something lost a cluster may be marked for an owner that has given it up, which nobody could note. */
+static int cluster_own(struct pool *pool, uint32_t cluster)
+{
+	return pool->records_lost ? space_claim(pool->space, cluster) : space_mark_used(pool->space, cluster);
 }
 
 /* ---- blocks --------------------------------------------------------------------------------------------------------------- */
@@ -62,9 +79,11 @@ static int apply_define(struct pool *pool, uint64_t seq, const void *record)
 	(void)seq;
 	const struct record_define *r = record;
 	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
-	struct map_entry *e = entry_edit(l, r->index);
+	struct map_entry *e = entry_edit(pool, l, r->index);
+	if (!e)
+		return cluster_own(pool, r->cluster);
 	if (e->cluster == 0) {
-		int err = space_mark_used(pool->space, r->cluster);
+		int err = cluster_own(pool, r->cluster);
 		if (err)
 			return err;
 		e->cluster = r->cluster;
@@ -97,14 +116,16 @@ static int prepare_reject(struct pool *pool, const void *record, struct pins *pi
 	const struct record_reject *r = record;
 	struct page *leaf;
 	int err = pin_leaf(pool, number_get(r->layer), r->index, pins, &leaf);
-	return err ? err : pin_bitmap(pool, map_entry_view(leaf, r->index)->cluster, pins);
+	return err ? err : pin_bitmap(pool, cluster_at(leaf, r->index), pins);
 }
 
 static int apply_reject(struct pool *pool, uint64_t seq, const void *record)
 {
 	const struct record_reject *r = record;
 	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
-	struct map_entry *e = entry_edit(l, r->index);
+	struct map_entry *e = entry_edit(pool, l, r->index);
+	if (!e)
+		return 0;
 	e->defined = (uint16_t)((e->defined & ~r->undefined) | r->zero);
 	e->zero = (uint16_t)((e->zero & ~r->undefined) | r->zero);
 	resolve_forget(pool, l, r->index);
@@ -116,7 +137,7 @@ static int pin_clusters(struct pool *pool, uint64_t layer, uint32_t index, uint3
 	struct page *leaf;
 	int err = pin_leaf(pool, layer, index, pins, &leaf);
 	for (uint32_t i = 0; !err && i < count; i++)
-		err = pin_bitmap(pool, map_entry_view(leaf, index + i)->cluster, pins);
+		err = pin_bitmap(pool, cluster_at(leaf, index + i), pins);
 	return err;
 }
 
@@ -133,7 +154,9 @@ static int apply_zero(struct pool *pool, uint64_t seq, const void *record)
 	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
 	int err = 0;
 	for (uint32_t i = 0; !err && i < r->count; i++) {
-		struct map_entry *e = entry_edit(l, r->index + i);
+		struct map_entry *e = entry_edit(pool, l, r->index + i);
+		if (!e)
+			return 0;
 		if (l->parent && !MUTANT(2)) {
 			e->defined |= r->mask;
 			e->zero |= r->mask;
@@ -159,7 +182,9 @@ static int apply_drop(struct pool *pool, uint64_t seq, const void *record)
 	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
 	int err = 0;
 	for (uint32_t i = 0; !err && i < r->count; i++) {
-		struct map_entry *e = entry_edit(l, r->index + i);
+		struct map_entry *e = entry_edit(pool, l, r->index + i);
+		if (!e)
+			return 0;
 		e->defined = e->zero = 0;
 		resolve_forget(pool, l, r->index + i);
 		err = entry_shed(pool, l, e, seq);
@@ -175,10 +200,29 @@ static int prepare_merge(struct pool *pool, const void *record, struct pins *pin
 	if (!err)
 		err = pin_leaf(pool, number_get(r->child), r->index, pins, &to);
 	if (!err)
-		err = pin_bitmap(pool, map_entry_view(from, r->index)->cluster, pins);
+		err = pin_bitmap(pool, cluster_at(from, r->index), pins);
 	if (!err)
-		err = pin_bitmap(pool, map_entry_view(to, r->index)->cluster, pins);
+		err = pin_bitmap(pool, cluster_at(to, r->index), pins);
+	if (!err && r->cluster && !(from && to))
+		err = pin_bitmap(pool, r->cluster, pins);
 	return err;
+}
+
+/* One of the two entries is lost. The other becomes what the record says; what the lost one may have owned stays in use. */
+static int merge_half(struct pool *pool, uint64_t seq, const struct record_merge *r, struct layer *own,
+		      struct map_entry *e, bool is_child)
+{
+	uint32_t old = e ? e->cluster : 0;
+	int err = r->cluster ? cluster_own(pool, r->cluster) : 0;
+	if (err || !e)
+		return err;
+	uint32_t now = is_child ? r->cluster : 0;
+	own->cluster_count += (now != 0) - (uint64_t)(old != 0);
+	*e = (struct map_entry){0};
+	if (is_child)
+		*e = (struct map_entry){.cluster = now, .defined = r->defined, .zero = r->zero};
+	catalog_layer_touch(own);
+	return old && old != r->cluster ? space_mark_free(pool->space, old, seq) : 0;
 }
 
 /* Of the two old clusters the one that is not the new one is given back. */
@@ -187,7 +231,10 @@ static int apply_merge(struct pool *pool, uint64_t seq, const void *record)
 	const struct record_merge *r = record;
 	struct layer *l = catalog_layer(pool->catalog, number_get(r->layer));
 	struct layer *child = catalog_layer(pool->catalog, number_get(r->child));
-	struct map_entry *from = entry_edit(l, r->index), *to = entry_edit(child, r->index);
+	struct map_entry *from = entry_edit(pool, l, r->index), *to = entry_edit(pool, child, r->index);
+	if (!from || !to)
+		return to ? merge_half(pool, seq, r, child, to, true)
+			  : merge_half(pool, seq, r, l, from, false);
 	uint32_t old[2] = {from->cluster, to->cluster};
 	int err = 0;
 	if (r->cluster && r->cluster != old[0] && r->cluster != old[1])
@@ -228,7 +275,7 @@ static int apply_volume_create(struct pool *pool, uint64_t seq, const void *reco
 	const struct record_volume_create *r = record;
 	struct uuid id, head_id;
 	char name[POOL_NAME_MAX + 1];
-	struct layer *parent = catalog_layer(pool->catalog, number_get(r->parent));
+	struct layer *parent = catalog_layer_refer(pool->catalog, number_get(r->parent));
 	memcpy(id.b, r->id, sizeof(id.b));
 	memcpy(head_id.b, r->head_id, sizeof(head_id.b));
 	name_copy(name, r->name);
@@ -245,14 +292,23 @@ static int apply_volume_create(struct pool *pool, uint64_t seq, const void *reco
 	return 0;
 }
 
+/* Nothing to change: it is as lost as before. */
+static int was_lost(struct pool *pool)
+{
+	pool->records_lost++;
+	return 0;
+}
+
 static int apply_volume_set(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_volume_set *r = record;
-	struct volume *v = catalog_volume(pool->catalog, number_get(r->number));
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->number));
 	char name[POOL_NAME_MAX + 1];
 	if (!v)
 		return OXE_CORRUPT;
+	if (v->lost)
+		return was_lost(pool);
 	name_copy(name, r->name);
 	if (strcmp(name, v->name) != 0)
 		catalog_volume_set_name(pool->catalog, v, name);
@@ -274,46 +330,84 @@ static void layer_orphan(struct pool *pool, struct layer *l)
 	space_window_release(pool->space, &l->window);
 }
 
+/* Notes that are not resident could not be given back. The pins go before anything can suspend, and nothing else evicts. */
+static int prepare_volume_delete(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_volume_delete *r = record;
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->number));
+	int err = v ? 0 : OXE_CORRUPT;
+	for (unsigned kind = 0; !err && kind < NOTE_KINDS; kind++) {
+		err = page_get(&v->notes, 0, kind, false, &pins->pages[pins->count]);
+		pins->count += !err;
+		if (err == OXE_NOENT || err == OXE_CORRUPT)
+			err = 0; /* one that cannot be believed is left where it is */
+	}
+	pins_release(pins);
+	return err;
+}
+
 static int apply_volume_delete(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_volume_delete *r = record;
-	struct volume *v = catalog_volume(pool->catalog, number_get(r->number));
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->number));
 	if (!v)
 		return OXE_CORRUPT;
+	pool->records_lost += v->lost;
 	while (!list_empty(&v->layers))
 		layer_orphan(pool, list_first(&v->layers, struct layer, in_volume));
 	catalog_volume_remove(pool->catalog, v);
 	return 0;
 }
 
+static void head_set(struct pool *pool, struct volume *v, struct layer *head)
+{
+	head->size_bytes = v->size_bytes;
+	if (v->lost)
+		return;
+	v->head = head;
+	catalog_volume_touch(pool->catalog, v);
+}
+
 static int prepare_snapshot(struct pool *pool, const void *record, struct pins *pins)
 {
 	(void)pins;
-	return catalog_slot_prepare(pool->catalog, ((const struct record_snapshot *)record)->new_head_slot);
+	const struct record_snapshot *r = record;
+	const struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->volume));
+	return v && !volume_head(v) ? 0 : catalog_slot_prepare(pool->catalog, r->new_head_slot);
+}
+
+static void layer_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
+{
+	struct uuid id;
+	if (l->map.lost)
+		return;
+	memcpy(id.b, r->id, sizeof(id.b));
+	l->sealed = l->named = true;
+	name_copy(l->name, r->name);
+	l->size_bytes = l->volume->lost ? l->size_bytes : l->volume->size_bytes;
+	l->created_wall_ns = number_get(r->created_wall_ns);
+	catalog_layer_set_id(pool->catalog, l, &id);
+	space_window_release(pool->space, &l->window);
 }
 
 static int apply_snapshot(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_snapshot *r = record;
-	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
-	struct uuid id, head_id;
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->volume));
+	struct uuid head_id;
 	if (!v)
 		return OXE_CORRUPT;
-	struct layer *sealed = v->head;
-	memcpy(id.b, r->id, sizeof(id.b));
+	struct layer *sealed = volume_head(v);
+	pool->records_lost += !sealed || v->lost;
+	if (!sealed)
+		return 0; /* and the new head, which nobody lists, is as lost as the old one */
 	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
-	sealed->sealed = sealed->named = true;
-	name_copy(sealed->name, r->name);
-	sealed->size_bytes = v->size_bytes;
-	sealed->created_wall_ns = number_get(r->created_wall_ns);
-	catalog_layer_set_id(pool->catalog, sealed, &id);
-	space_window_release(pool->space, &sealed->window);
-	v->head = catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v,
-				    sealed);
-	v->head->size_bytes = v->size_bytes;
-	catalog_volume_touch(pool->catalog, v);
+	layer_seal(pool, sealed, r);
+	head_set(pool, v,
+		 catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v,
+				   sealed));
 	return 0;
 }
 
@@ -321,7 +415,9 @@ static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_layer_set *r = record;
-	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
+	if (l && l->map.lost)
+		return was_lost(pool);
 	if (!l || !l->sealed)
 		return OXE_CORRUPT;
 	name_copy(l->name, r->name);
@@ -340,18 +436,21 @@ static int apply_revert(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_revert *r = record;
-	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
-	struct layer *to = catalog_layer(pool->catalog, number_get(r->layer));
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->volume));
+	struct layer *to = catalog_layer_refer(pool->catalog, number_get(r->layer));
 	struct uuid head_id;
-	if (!v || !to || to->volume != v || !to->sealed)
+	if (!v || !to || (!to->map.lost && (to->volume != v || !to->sealed)))
 		return OXE_CORRUPT;
+	struct layer *old = volume_head(v);
+	pool->records_lost += v->lost;
 	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
-	layer_orphan(pool, v->head);
-	v->head =
-		catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v, to);
-	v->size_bytes = to->size_bytes;
-	v->head->size_bytes = v->size_bytes;
-	catalog_volume_touch(pool->catalog, v);
+	if (old)
+		layer_orphan(pool, old);
+	if (!to->map.lost)
+		v->size_bytes = to->size_bytes;
+	head_set(
+		pool, v,
+		catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v, to));
 	return 0;
 }
 
@@ -359,7 +458,11 @@ static int apply_layer_remove(struct pool *pool, uint64_t seq, const void *recor
 {
 	(void)seq;
 	const struct record_layer_one *r = record;
-	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
+	if (l && l->map.lost)
+		return was_lost(pool);
+	if (l && pool->records_lost && (l->cluster_count || l->child_count > 1))
+		return 0; /* what it, or a child of it, has left could not be given back */
 	if (!l || l->named || !l->sealed || l->cluster_count || l->child_count > 1)
 		return OXE_CORRUPT;
 	if (l->child_count == 1)
@@ -373,11 +476,47 @@ static int apply_layer_detach(struct pool *pool, uint64_t seq, const void *recor
 {
 	(void)seq;
 	const struct record_layer_one *r = record;
-	struct layer *l = catalog_layer(pool->catalog, number_get(r->number));
+	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
 	if (!l)
 		return OXE_CORRUPT;
+	pool->records_lost += l->map.lost;
 	catalog_layer_set_parent(l, NULL);
 	resolve_forget_all(pool);
+	return 0;
+}
+
+/* ---- notes ---------------------------------------------------------------------------------------------------------------- */
+
+static int prepare_note_set(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_note_set *r = record;
+	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->volume));
+	if (!v)
+		return OXE_CORRUPT;
+	int err = tree_raise(&v->notes, r->kind + 1u);
+	if (!err)
+		err = page_get(&v->notes, 0, r->kind, true, &pins->pages[0]);
+	if (err == OXE_CORRUPT && pool->replaying) {
+		pool->records_lost++;
+		return v->lost ? 0 : page_disown(&v->notes, r->kind);
+	}
+	pins->count += !err;
+	return err;
+}
+
+static int apply_note_set(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_note_set *r = record;
+	struct volume *v = catalog_volume(pool->catalog, number_get(r->volume));
+	struct page *p = page_peek(&v->notes, 0, r->kind, NULL);
+	assert(p || pool->replaying);
+	if (!p)
+		return 0; /* lost */
+	struct note_disk *note = page_edit(p);
+	memset(note, 0, sizeof(*note));
+	note->len_bytes = le32_of(r->len_bytes);
+	memcpy(note->data, r->data, r->len_bytes);
 	return 0;
 }
 
@@ -426,13 +565,15 @@ static const struct {
 	[RECORD_VOLUME_CREATE] = {sizeof(struct record_volume_create), prepare_volume_create,
 				  apply_volume_create},
 	[RECORD_VOLUME_SET] = {sizeof(struct record_volume_set), prepare_nothing, apply_volume_set},
-	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_nothing, apply_volume_delete},
+	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_volume_delete,
+				  apply_volume_delete},
 	[RECORD_SNAPSHOT] = {sizeof(struct record_snapshot), prepare_snapshot, apply_snapshot},
 	[RECORD_LAYER_SET] = {sizeof(struct record_layer_set), prepare_nothing, apply_layer_set},
 	[RECORD_REVERT] = {sizeof(struct record_revert), prepare_revert, apply_revert},
 	[RECORD_LAYER_REMOVE] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_remove},
 	[RECORD_LAYER_DETACH] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_detach},
 	[RECORD_POOL_GROW] = {sizeof(struct record_pool_grow), prepare_pool_grow, apply_pool_grow},
+	[RECORD_NOTE_SET] = {sizeof(struct record_note_set), prepare_note_set, apply_note_set},
 };
 
 static bool range_is_sane(uint32_t index, uint32_t count)
@@ -445,6 +586,7 @@ int record_check(const struct record_head *head)
 	const struct record_define *define = (const void *)head;
 	const struct record_zero *zero = (const void *)head;
 	const struct record_drop *drop = (const void *)head;
+	const struct record_note_set *note = (const void *)head;
 	if (head->type == 0 || head->type >= RECORD_TYPES || head->len_bytes < types[head->type].len_bytes)
 		return OXE_CORRUPT;
 	uint32_t extra = head->len_bytes - types[head->type].len_bytes;
@@ -456,8 +598,13 @@ int record_check(const struct record_head *head)
 		return extra == 0 && range_is_sane(zero->index, zero->count) ? 0 : OXE_CORRUPT;
 	case RECORD_DROP:
 		return extra == 0 && range_is_sane(drop->index, drop->count) ? 0 : OXE_CORRUPT;
+	case RECORD_NOTE_SET:
+		return note->kind < NOTE_KINDS && note->len_bytes <= NOTE_BYTES_MAX &&
+				       extra == u64_align_up(note->len_bytes, 4)
+			       ? 0
+			       : OXE_CORRUPT;
 	default:
-		return extra == 0 ? 0 : OXE_CORRUPT;
+		return extra == 0 && head->len_bytes <= RECORD_BYTES_USUAL ? 0 : OXE_CORRUPT;
 	}
 }
 
@@ -487,14 +634,15 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 int record_do(struct pool *pool, const struct record_head *record, bool durable)
 {
 	struct pins pins;
+	uint32_t cost = journal_record_cost(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, cost);
 	if (err)
 		return err;
 	err = record_prepare(pool, record, &pins);
 	if (err) {
-		journal_unreserve(pool->journal, 1);
+		journal_unreserve(pool->journal, cost);
 		return err;
 	}
 	uint64_t seq = record_commit(pool, record);

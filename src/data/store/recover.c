@@ -1,7 +1,7 @@
 /*
  * recover.c: the one start path (S5).
  *
- *     superblock      the newest whole one
+ *     superblock      the newest whole one; or the one before, if only that has all of its metadata (S9)
  *     space, catalog  as of its checkpoint
  *     scan            how far the journal goes, and the newest flush mark in it
  *     replay          every record: prepare and apply, exactly as the live pool did
@@ -111,6 +111,8 @@ static void doubt_define(struct recovery *r, const struct record_define *d)
 {
 	struct layer *l = catalog_layer(r->pool->catalog, number_get(d->layer));
 	struct page *leaf = page_peek(&l->map, 0, d->index / PAGE_FANOUT, NULL);
+	if (!leaf)
+		return; /* lost: nobody reads it */
 	const struct map_entry *e = map_entry_view(leaf, d->index);
 	struct tentative *t = tentative_get(r, l->number, d->index);
 	uint16_t proven = e->defined & (uint16_t)~e->zero & (uint16_t)~t->mask;
@@ -316,7 +318,15 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 	*at = start;
 	int err = journal_scan(pool, s->journal_blocks, at, UINT64_MAX, NULL, NULL);
 	r->mark = MUTANT(19) ? UINT64_MAX : at->settled_seq;
-	return err ? err : journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
+	pool->replaying = true;
+	if (!err)
+		err = journal_scan(pool, s->journal_blocks, &start, at->last_seq, replay, r);
+	pool->replaying = false;
+	if (err || !pool->records_lost)
+		return err;
+	LOG_ERROR("pool.records_lost", "journal records are about metadata that is lost",
+		  F_UUID("pool", &pool->ident.id), F_U64("records", pool->records_lost));
+	return catalog_disown_lost(pool->catalog);
 }
 
 /* From here on nobody may look at those records again: what they describe may be overwritten in place. With nothing rejected
@@ -332,31 +342,87 @@ static int make_verdict_durable(struct pool *pool, const struct journal_position
 	return err ? err : checkpoint_wait(pool);
 }
 
+/* Before any record that an older program does not know: both superblocks send it away. */
+static int upgrade(struct pool *pool)
+{
+	LOG_INFO("pool.upgraded", "the pool has the newest format from here on",
+		 F_UUID("pool", &pool->ident.id), F_U64("version", SUPER_FORMAT_VERSION));
+	int err = checkpoint_wait(pool);
+	return err ? err : checkpoint_wait(pool);
+}
+
 static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
 {
 	struct pool *pool = r->pool;
 	int err = reject_all(r);
 	if (err || pool->options.read_only)
 		return err;
+	err = space_rebuild_lost(pool->space);
+	if (err)
+		return err;
 	journal_start(pool->journal, *at);
 	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
 	flush_start(pool->flush, s->replay_seq - 1);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
 	err = make_verdict_durable(pool, at);
+	if (!err && s->version < SUPER_FORMAT_VERSION)
+		err = upgrade(pool);
 	if (!err)
 		jobs_start(pool->jobs);
 	return err;
 }
 
-static int recover_with(struct recovery *r, const struct super *newest, const struct super *older)
+static void tentatives_free(struct recovery *r)
+{
+	struct tentative *t, *tmp;
+	list_for_each_safe (t, tmp, &r->all, link)
+		tentative_free(r, t);
+	list_for_each_safe (t, tmp, &r->unverified, link)
+		tentative_free(r, t);
+}
+
+/* The state as of one superblock and the journal after it. Nothing is written. */
+static int fold(struct recovery *r, const struct super *s, struct journal_position *at)
 {
 	struct pool *pool = r->pool;
+	tentatives_free(r);
+	pool_state_reset(pool);
+	adopt(pool, s);
+	pool->journal = journal_new(pool, s->journal_blocks);
+	int err = load_checkpoint(pool, s);
+	return err ? err : replay_journal(r, s, at);
+}
+
+static bool is_damaged(const struct pool *pool, int err)
+{
+	return err == OXE_CORRUPT || pool->pages_lost || pool->records_lost ||
+	       (!err && catalog_is_damaged(pool->catalog));
+}
+
+/* S9: the checkpoint has damaged metadata. What it replaced is still there, and the journal since then too: if that is whole,
+ * nothing is lost. The newest superblock goes, so that no later checkpoint of its number is taken for it. */
+static int fold_either(struct recovery *r, struct super *newest, struct super *older,
+		       struct journal_position *at)
+{
+	struct pool *pool = r->pool;
+	int err = fold(r, newest, at);
+	if (!older->generation || !is_damaged(pool, err))
+		return err;
+	int older_err = fold(r, older, at);
+	if (older_err || is_damaged(pool, 0) || at->last_seq + 1 < newest->replay_seq)
+		return fold(r, newest, at);
+	LOG_WARN("pool.fell_back", "the newest checkpoint has damaged metadata; the one before it has not",
+		 F_UUID("pool", &pool->ident.id), F_U64("generation", newest->generation));
+	err = pool->options.read_only ? 0 : super_wipe(pool->disk, newest->generation);
+	*newest = *older;
+	older->generation = 0;
+	return err;
+}
+
+static int recover_with(struct recovery *r, struct super *newest, struct super *older)
+{
 	struct journal_position at;
-	adopt(pool, newest);
-	pool->journal = journal_new(pool, newest->journal_blocks);
-	int err = load_checkpoint(pool, newest);
-	if (!err)
-		err = replay_journal(r, newest, &at);
+	int err = fold_either(r, newest, older, &at);
 	if (!err)
 		err = verify(r);
 	if (err)
@@ -369,17 +435,13 @@ int pool_recover(struct pool *pool)
 {
 	struct recovery r = {.pool = pool};
 	struct super newest, older;
-	struct tentative *t, *tmp;
 	uint64_t begin_ns = rt_now_exact_ns(pool->rt);
 	list_init(&r.all);
 	list_init(&r.unverified);
 	int err = super_read(pool->disk, &newest, &older);
 	if (!err)
 		err = recover_with(&r, &newest, &older);
-	list_for_each_safe (t, tmp, &r.all, link)
-		tentative_free(&r, t);
-	list_for_each_safe (t, tmp, &r.unverified, link)
-		tentative_free(&r, t);
+	tentatives_free(&r);
 	htab_free(&r.table);
 	pool->recovery_ns = rt_now_exact_ns(pool->rt) - begin_ns;
 	return err;

@@ -36,6 +36,7 @@ struct space {
 	struct pool *pool;
 	struct tree bitmap;
 	uint32_t *free_in_leaf; /* 0 bits that belong to clusters anyone may own */
+	bool *lost;		/* by leaf: the page cannot be believed */
 	uint64_t leaf_count, free_bits, cursor;
 	uint64_t reserve_clusters;
 	uint64_t ahead_from, ahead_to; /* told to the disk as about to be written */
@@ -80,8 +81,11 @@ static void size_to_pool(struct space *s)
 	uint64_t first, old_count = s->leaf_count;
 	s->leaf_count = space_bitmap_leaves(s->pool->cluster_count);
 	s->free_in_leaf = mem_realloc(s->free_in_leaf, s->leaf_count * sizeof(*s->free_in_leaf));
-	for (uint64_t i = old_count; i < s->leaf_count; i++)
+	s->lost = mem_realloc(s->lost, s->leaf_count * sizeof(*s->lost));
+	for (uint64_t i = old_count; i < s->leaf_count; i++) {
 		s->free_in_leaf[i] = leaf_span(s, i, &first);
+		s->lost[i] = false;
+	}
 	s->reserve_clusters = 2 + 3 * (s->pool->dirty_limit + 64) / PAGES_PER_CLUSTER;
 }
 
@@ -102,6 +106,7 @@ void space_free(struct space *s)
 	free(s->draining[1].items);
 	free(s->quarantine.items);
 	free(s->free_in_leaf);
+	free(s->lost);
 	u32map_free(&s->blocked);
 	free(s);
 }
@@ -118,12 +123,32 @@ static uint32_t count_free_bits(struct space *s, uint64_t leaf, const struct pag
 	return (uint32_t)free_bits;
 }
 
+/* What is given back below it is not noted, so it must not be believed again. */
+static void leaf_lose(struct space *s, uint64_t leaf)
+{
+	if (s->lost[leaf])
+		return;
+	s->lost[leaf] = true;
+	s->free_bits -= u64_min(s->free_bits, s->free_in_leaf[leaf]);
+	s->free_in_leaf[leaf] = 0;
+	s->pool->pages_lost++;
+	LOG_ERROR("pool.bitmap_page_lost",
+		  "which clusters are free is not known in a part of the pool: none of them is used",
+		  F_UUID("pool", &s->pool->ident.id), F_U64("first_cluster", leaf * BITMAP_BITS_PER_PAGE));
+}
+
+static int leaf_disown(struct space *s, uint64_t leaf)
+{
+	leaf_lose(s, leaf);
+	return page_disown(&s->bitmap, leaf);
+}
+
 static int load_single_leaf(struct space *s)
 {
 	struct page *p;
 	int err = page_get(&s->bitmap, 0, 0, true, &p);
 	if (err)
-		return err;
+		return err == OXE_CORRUPT ? leaf_disown(s, 0) : err;
 	s->free_in_leaf[0] = count_free_bits(s, 0, p);
 	page_unpin(p);
 	return 0;
@@ -135,6 +160,14 @@ static int load_leaf_counts(struct space *s)
 	for (uint64_t leaf = 0; leaf < s->leaf_count; leaf += PAGE_FANOUT) {
 		struct page *p;
 		int err = page_get(&s->bitmap, 1, leaf / PAGE_FANOUT, true, &p);
+		for (uint64_t i = 0; err == OXE_CORRUPT && i < PAGE_FANOUT && leaf + i < s->leaf_count; i++)
+			leaf_lose(s, leaf + i);
+		if (err == OXE_CORRUPT) {
+			err = leaf_disown(s, leaf);
+			if (err)
+				return err;
+			continue;
+		}
 		if (err)
 			return err;
 		const struct inner_entry *e = page_view(p);
@@ -172,11 +205,99 @@ int space_grow_prepare(struct space *s, uint64_t cluster_count)
 /* The pool's cluster_count is already the new one. */
 void space_grow(struct space *s, uint64_t old_cluster_count)
 {
-	s->free_in_leaf[s->leaf_count - 1] +=
-		(uint32_t)(u64_min(s->pool->cluster_count, s->leaf_count * BITMAP_BITS_PER_PAGE) -
-			   old_cluster_count);
-	s->free_bits += s->pool->cluster_count - old_cluster_count;
+	uint64_t last = s->leaf_count - 1;
+	uint64_t in_last =
+		u64_min(s->pool->cluster_count, s->leaf_count * BITMAP_BITS_PER_PAGE) - old_cluster_count;
+	if (!s->lost[last])
+		s->free_in_leaf[last] += (uint32_t)in_last;
+	s->free_bits += s->pool->cluster_count - old_cluster_count - (s->lost[last] ? in_last : 0);
 	size_to_pool(s);
+}
+
+/* ---- making lost pages again -------------------------------------------------------------------------------------------- */
+
+static void bits_set(uint8_t *bits, const struct space *s, uint32_t cluster)
+{
+	if (cluster && cluster < s->pool->cluster_count)
+		bits[cluster / 8] |= (uint8_t)(1u << cluster % 8);
+}
+
+static int bits_of_layer(struct space *s, struct layer *l, uint8_t *bits)
+{
+	for (uint64_t leaf = 0;; leaf++) {
+		struct page *p;
+		int err = page_next_leaf(&l->map, &leaf, &p);
+		if (err)
+			return err == OXE_NOENT ? 0 : err;
+		for (uint32_t i = 0; i < PAGE_FANOUT; i++)
+			bits_set(bits, s, map_entry_view(p, i)->cluster);
+		page_unpin(p);
+	}
+}
+
+struct bits_of_metadata {
+	const struct space *s;
+	uint8_t *bits;
+};
+
+static void bits_of_usage(void *ctx, const struct usage_entry *e)
+{
+	struct bits_of_metadata *m = ctx;
+	bits_set(m->bits, m->s, e->cluster);
+}
+
+/* A bit for each cluster that has an owner. OXE_CORRUPT: not all owners are known. */
+static int owners_collect(struct space *s, uint8_t *bits)
+{
+	struct bits_of_metadata m = {s, bits};
+	struct layer *l;
+	int err = catalog_is_damaged(s->pool->catalog) || s->pool->records_lost ? OXE_CORRUPT : 0;
+	list_for_each (l, catalog_layers(s->pool->catalog), age)
+		err = err ? err : bits_of_layer(s, l, bits);
+	metapages_walk(s->pool->metapages, bits_of_usage, &m);
+	return err;
+}
+
+static int leaf_rebuild(struct space *s, uint64_t leaf, const uint8_t *bits)
+{
+	struct page *p;
+	int err = page_drop_lost(&s->bitmap, leaf);
+	if (!err)
+		err = page_get(&s->bitmap, 0, leaf, true, &p);
+	if (err)
+		return err;
+	uint64_t first = leaf * BITMAP_BITS_PER_PAGE;
+	uint64_t count = u64_min(s->pool->cluster_count - first, BITMAP_BITS_PER_PAGE);
+	memcpy(page_edit(p), bits + first / 8, u64_div_up(count, 8));
+	s->lost[leaf] = false;
+	s->free_in_leaf[leaf] = count_free_bits(s, leaf, p);
+	s->free_bits += s->free_in_leaf[leaf];
+	s->pool->pages_lost--;
+	page_unpin(p);
+	return 0;
+}
+
+static bool any_lost(const struct space *s)
+{
+	for (uint64_t leaf = 0; leaf < s->leaf_count; leaf++) {
+		if (s->lost[leaf])
+			return true;
+	}
+	return false;
+}
+
+int space_rebuild_lost(struct space *s)
+{
+	if (!any_lost(s))
+		return 0;
+	uint8_t *bits = mem_zalloc(s->pool->cluster_count / 8 + 1);
+	int err = owners_collect(s, bits);
+	for (uint64_t leaf = 0; !err && leaf < s->leaf_count; leaf++)
+		err = s->lost[leaf] ? leaf_rebuild(s, leaf, bits) : 0;
+	LOG_WARN("pool.bitmap_rebuilt", "which clusters are free was found out again from the maps",
+		 F_UUID("pool", &s->pool->ident.id), F_ERR(err));
+	free(bits);
+	return err == OXE_CORRUPT ? 0 : err;
 }
 
 /* ---- readers and quarantine ------------------------------------------------------------------------------------------ */
@@ -258,9 +379,17 @@ static uint64_t usable(const struct space *s, uint64_t keep)
 
 int space_bitmap_pin(struct space *s, uint32_t cluster, struct page **out)
 {
+	uint64_t leaf = cluster / BITMAP_BITS_PER_PAGE;
+	*out = NULL;
 	if (cluster < s->pool->first_cluster || cluster >= s->pool->cluster_count)
 		return OXE_CORRUPT;
-	return page_get(&s->bitmap, 0, cluster / BITMAP_BITS_PER_PAGE, true, out);
+	if (s->lost[leaf])
+		return 0;
+	int err = page_get(&s->bitmap, 0, leaf, true, out);
+	if (err != OXE_CORRUPT)
+		return err;
+	*out = NULL;
+	return leaf_disown(s, leaf);
 }
 
 static int mark(struct space *s, uint32_t cluster, bool used)
@@ -268,6 +397,8 @@ static int mark(struct space *s, uint32_t cluster, bool used)
 	if (cluster < s->pool->first_cluster || cluster >= s->pool->cluster_count)
 		return OXE_CORRUPT;
 	uint64_t leaf = cluster / BITMAP_BITS_PER_PAGE, bit = cluster % BITMAP_BITS_PER_PAGE;
+	if (s->lost[leaf])
+		return 0;
 	struct page *p = page_peek(&s->bitmap, 0, leaf, NULL);
 	assert(p); /* the caller pinned it: space_bitmap_pin, or a window */
 	const uint8_t *bits = page_view(p);
@@ -291,9 +422,24 @@ int space_mark_used(struct space *s, uint32_t cluster)
 int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq)
 {
 	int err = mark(s, cluster, false);
-	if (!err && !MUTANT(32))
+	if (!err && !MUTANT(32) && !s->lost[cluster / BITMAP_BITS_PER_PAGE])
 		quarantine_add(s, cluster, seq);
 	return err;
+}
+
+static bool is_marked(struct space *s, uint32_t cluster)
+{
+	uint64_t bit = cluster % BITMAP_BITS_PER_PAGE;
+	struct page *p = page_peek(&s->bitmap, 0, cluster / BITMAP_BITS_PER_PAGE, NULL);
+	const uint8_t *bits = p ? page_view(p) : NULL;
+	return bits && (bits[bit / 8] >> bit % 8 & 1);
+}
+
+int space_claim(struct space *s, uint32_t cluster)
+{
+	if (cluster < s->pool->first_cluster || cluster >= s->pool->cluster_count)
+		return OXE_CORRUPT;
+	return is_marked(s, cluster) ? 0 : space_mark_used(s, cluster);
 }
 
 static bool cluster_is_free(const struct space *s, const uint8_t *bits, uint64_t cluster)
@@ -334,6 +480,8 @@ static int search_leaf(struct space *s, uint64_t leaf, uint64_t from, uint32_t w
 	if (s->free_in_leaf[leaf] == 0)
 		return 0;
 	int err = page_get(&s->bitmap, 0, leaf, true, page);
+	if (err == OXE_CORRUPT && leaf_disown(s, leaf))
+		return OXE_CORRUPT;
 	if (err)
 		return err;
 	*length = find_run(s, *page, u64_max(first, from), to, want, start);

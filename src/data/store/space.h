@@ -19,7 +19,11 @@ struct space;
 
 struct space *space_new(struct pool *pool);
 void space_free(struct space *s);
-/* Load the bitmap's upper pages. Suspends. */
+/* Load the bitmap's upper pages. Suspends.
+ *
+ * A bitmap page that cannot be believed costs what was free below it (S9): its clusters are all taken for owned, nobody is given
+ * one of them, and giving one back changes nothing. If all maps are whole recovery makes the page anew; else it stays where it is,
+ * for a checker to name. */
 OX_CHECKED int space_load(struct space *s, struct root bitmap);
 struct root space_bitmap_root(const struct space *s);
 uint64_t space_bitmap_leaves(uint64_t cluster_count);
@@ -44,12 +48,16 @@ void space_window_release(struct space *s, struct space_window *w);
 /* A cluster that was taken but will not be used after all. */
 void space_untake(struct space *s, uint32_t cluster);
 
-/* Bring the bitmap page of `cluster` in and pin it into *out, so that the next two cannot wait. Suspends. */
+/* Bring the bitmap page of `cluster` in and pin it into *out, so that the next two cannot wait. *out is NULL if it is lost.
+ * Suspends. */
 OX_CHECKED int space_bitmap_pin(struct space *s, uint32_t cluster, struct page **out);
 /* The fold: set or clear the bit of a resident page; a cleared one goes into quarantine until block `seq` of the journal is
  * durable. OXE_CORRUPT if the bit is so already or the cluster can be nobody's: two records disagree about an owner. */
 OX_CHECKED int space_mark_used(struct space *s, uint32_t cluster);
 OX_CHECKED int space_mark_free(struct space *s, uint32_t cluster, uint64_t seq);
+/* As space_mark_used, but a cluster that is somebody's already is no error. For recovery beside lost metadata: the owner may
+ * be among what was lost. */
+OX_CHECKED int space_claim(struct space *s, uint32_t cluster);
 /* OXE_NOSPC unless there is room for new metadata (control operations, new map pages). */
 OX_CHECKED int space_admit_metadata(const struct space *s);
 /* Every record up to `seq` is durable: quarantined clusters up to there become usable once their readers are gone. */
@@ -61,6 +69,10 @@ void space_grow(struct space *s, uint64_t old_cluster_count);
 /* Readers: what a read finds may be freed while it waits for the device; it is not reused until the read has left. */
 uint32_t space_read_enter(struct space *s);
 void space_read_leave(struct space *s, uint32_t ticket);
+
+/* Recovery, at its end: replace bitmap pages that are lost by what the maps and the usage table say, if these are whole.
+ * Suspends. */
+OX_CHECKED int space_rebuild_lost(struct space *s);
 
 /* ---- for metadata (metapage.h) ---- */
 

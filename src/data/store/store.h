@@ -53,6 +53,7 @@ struct pool {
 	uint64_t created_wall_ns, cluster_count, first_cluster, journal_blocks;
 	uint64_t dirty_limit; /* pages that may be dirty before writers wait for a checkpoint */
 	bool failed, closing;
+	bool replaying; /* recovery folds the journal: what a record is about may be lost (record.c) */
 	uint32_t open_handles;
 
 	struct cache *cache;
@@ -68,10 +69,16 @@ struct pool {
 	struct fmutex control; /* one control operation at a time */
 
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
+	uint32_t
+		pages_lost; /* metadata pages that were needed and could not be believed, beside those of maps */
+	uint64_t records_lost; /* replayed about something lost */
 };
 
 /* A device error that leaves memory ahead of the disk: stop acknowledging, wake everybody. Logged here, once. */
 void pool_fail(struct pool *pool, int err, const char *why);
+
+/* Metadata in memory as before anything was read: for recovery, which may have to begin again. */
+void pool_state_reset(struct pool *pool);
 
 /* Limits that follow from the pool's size. */
 void pool_size_limits(struct pool *pool);
@@ -86,7 +93,11 @@ struct pins {
 void pins_release(struct pins *pins);
 /* Load and pin what applying `record` to the state as it is now will touch. Suspends. */
 OX_CHECKED int record_prepare(struct pool *pool, const struct record_head *record, struct pins *pins);
-/* Make it true in memory. OXE_CORRUPT if it contradicts the state: only recovery may see that. Does not suspend. */
+/* Make it true in memory. OXE_CORRUPT if it contradicts the state: only recovery may see that. Does not suspend.
+ *
+ * S9: recovery may meet records about what is lost, a layer or volume of a damaged catalog or a map page that cannot be believed.
+ * They change what can be changed. A cluster they give to someone is in use from then on, and one they give back stays so: what is
+ * lost may own it. What could not be noted is disowned, lest it be believed later without this record. */
 OX_CHECKED int record_apply(struct pool *pool, uint64_t seq, const struct record_head *record);
 /* Is the record long enough for its type, and its numbers sane? For bytes from disk. */
 OX_CHECKED int record_check(const struct record_head *record);

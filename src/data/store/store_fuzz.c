@@ -79,6 +79,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 	else if (data[0] % 3 == 1)
 		fuzz_journal();
 	else
-		fuzz_page(PAGE_MAP + data[1] % 3, data[1] / 3 % 2);
+		fuzz_page(data[1] % 4 == 3 ? PAGE_NOTE : PAGE_MAP + data[1] % 4, data[1] / 4 % 2);
 	return 0;
 }

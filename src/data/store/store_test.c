@@ -2,9 +2,11 @@
  * store_test.c: the pool through its public face, on a memory disk of the host. What crashes do to it is the simulator's
  * affair (src/sim); here are the promises that hold while nothing goes wrong, and the doors.
  */
+#include "base/crc32c.h"
 #include "base/prng.h"
 #include "base/test.h"
 #include "data/store/pool.h"
+#include "data/store/super_format.h"
 #include "host/host.h"
 
 #include <stdio.h>
@@ -477,6 +479,175 @@ STORE_TEST(a_pool_grows_and_uses_the_new_space)
 	CHECK_OK(pool_close(pool));
 }
 
+/* ---- notes ---- */
+
+static void note_expect(struct pool *pool, struct uuid id, enum pool_note_kind kind, const char *wanted)
+{
+	char data[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes = 0;
+	int err = pool_note_get(pool, &id, kind, data, &len_bytes);
+	if (!wanted) {
+		CHECK_ERR(err, OXE_NOENT);
+		return;
+	}
+	CHECK_OK(err);
+	CHECK_EQ(len_bytes, strlen(wanted));
+	CHECK(memcmp(data, wanted, len_bytes) == 0);
+}
+
+static void note_put(struct pool *pool, struct uuid id, enum pool_note_kind kind, const char *text)
+{
+	CHECK_OK(pool_note_set(pool, &id, kind, text, (uint32_t)strlen(text)));
+}
+
+STORE_TEST(a_note_stays_with_its_volume_whatever_is_done_to_that_and_goes_with_it)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s = an_id(10), head = an_id(40);
+	note_put(pool, id, POOL_NOTE_USER, "one");
+	note_put(pool, id, POOL_NOTE_ACCESS, "who");
+	note_put(pool, id, POOL_NOTE_USER, "two, which is longer");
+	note_put(pool, id, POOL_NOTE_USER, "two, which is longer");
+	CHECK_OK(volume_rename(pool, &id, "w"));
+	CHECK_OK(volume_grow(pool, &id, 8 * MiB));
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	struct volume_spec clone = {.id = an_id(30), .name = "clone"};
+	CHECK_OK(volume_clone(pool, &clone, &s, false));
+	CHECK_OK(volume_revert(pool, &id, &s, &head));
+	for (unsigned round = 0; round < 2; round++) {
+		note_expect(pool, id, POOL_NOTE_USER, "two, which is longer");
+		note_expect(pool, id, POOL_NOTE_ACCESS, "who");
+		note_expect(pool, id, POOL_NOTE_RESERVATION, NULL);
+		note_expect(pool, clone.id, POOL_NOTE_USER, NULL);
+		check_clean(pool);
+		pool = pool_reopen(pool);
+	}
+	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_USER, NULL, 0));
+	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_USER, NULL, 0));
+	note_expect(pool, id, POOL_NOTE_USER, NULL);
+	pool = pool_reopen(pool);
+	note_expect(pool, id, POOL_NOTE_ACCESS, "who");
+	CHECK_OK(volume_delete(pool, &id));
+	note_expect(pool, id, POOL_NOTE_ACCESS, NULL);
+	CHECK_OK(pool_jobs_wait(pool));
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_note_that_is_too_long_of_no_kind_or_of_no_volume_is_refused)
+{
+	static uint8_t data[POOL_NOTE_BYTES_MAX + 1], back[POOL_NOTE_BYTES_MAX];
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", MiB), nobody = an_id(99);
+	uint32_t len_bytes;
+	memset(data, 0x5a, sizeof(data));
+	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX));
+	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
+	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_KINDS, data, 1), OXE_INVAL);
+	CHECK_ERR(pool_note_get(pool, &id, POOL_NOTE_KINDS, back, &len_bytes), OXE_INVAL);
+	CHECK_ERR(pool_note_set(pool, &nobody, POOL_NOTE_USER, data, 1), OXE_NOENT);
+	CHECK_ERR(pool_note_get(pool, &nobody, POOL_NOTE_USER, back, &len_bytes), OXE_NOENT);
+	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_SPARE, back, &len_bytes));
+	CHECK_EQ(len_bytes, POOL_NOTE_BYTES_MAX);
+	CHECK(memcmp(back, data, len_bytes) == 0);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(many_large_notes_fill_the_journal_and_are_all_there)
+{
+	static uint8_t data[POOL_NOTE_BYTES_MAX], back[POOL_NOTE_BYTES_MAX];
+	struct pool *pool = pool_on(disk_new(16 * MiB)); /* a journal of 64 blocks */
+	struct uuid ids[20];
+	uint32_t len_bytes;
+	for (unsigned i = 0; i < 20; i++) {
+		char name[8];
+		snprintf(name, sizeof(name), "v%u", i);
+		ids[i] = make_volume(pool, (uint8_t)(20 + i), name, MiB);
+	}
+	for (unsigned i = 0; i < 400; i++) {
+		memset(data, (int)(i / 20), sizeof(data));
+		CHECK_OK(pool_note_set(pool, &ids[i % 20], (enum pool_note_kind)(i % 4), data,
+				       POOL_NOTE_BYTES_MAX - i));
+	}
+	pool = pool_reopen(pool);
+	for (unsigned i = 380; i < 400; i++) {
+		CHECK_OK(pool_note_get(pool, &ids[i % 20], (enum pool_note_kind)(i % 4), back, &len_bytes));
+		CHECK_EQ(len_bytes, POOL_NOTE_BYTES_MAX - i);
+		memset(data, (int)(i / 20), sizeof(data));
+		CHECK(memcmp(back, data, len_bytes) == 0);
+	}
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+/* ---- older formats ---- */
+
+static void super_set_version(struct rt_disk *disk, unsigned slot, uint32_t version)
+{
+	uint8_t *image = aligned_alloc(4096, SUPER_BYTES);
+	struct super_disk *s = (void *)image;
+	CHECK_OK(rt_disk_read(disk, image, SUPER_BYTES, (uint64_t)slot * SUPER_SLOT_BYTES));
+	s->version = le32_of(version);
+	s->crc = le32_of(crc32c_around(image, SUPER_BYTES, offsetof(struct super_disk, crc)));
+	CHECK_OK(rt_disk_write(disk, image, SUPER_BYTES, (uint64_t)slot * SUPER_SLOT_BYTES, 0));
+	free(image);
+}
+
+static uint32_t super_version(struct rt_disk *disk, unsigned slot)
+{
+	uint8_t *image = aligned_alloc(4096, SUPER_BYTES);
+	CHECK_OK(rt_disk_read(disk, image, SUPER_BYTES, (uint64_t)slot * SUPER_SLOT_BYTES));
+	uint32_t version = le32_get(((struct super_disk *)image)->version);
+	free(image);
+	return version;
+}
+
+STORE_TEST(a_pool_of_the_first_format_opens_and_both_its_superblocks_are_of_the_newest_then)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 256 * KiB, 1);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+	struct rt_disk *disk = disk_again();
+	super_set_version(disk, 0, 1);
+	super_set_version(disk, 1, 1);
+	rt_disk_close(disk);
+	CHECK_OK(pool_open(disk_again(), NULL, &pool));
+	CHECK_EQ(pool_ident(pool)->format_version, SUPER_FORMAT_VERSION);
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.checkpoints, 2); /* before anybody could make a record */
+	v = open_id(pool, id);
+	expect(v, 0, 256 * KiB, 1);
+	vol_close(v);
+	note_put(pool, id, POOL_NOTE_USER, "new");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+	disk = disk_again();
+	CHECK_EQ(super_version(disk, 0), SUPER_FORMAT_VERSION);
+	CHECK_EQ(super_version(disk, 1), SUPER_FORMAT_VERSION);
+	rt_disk_close(disk);
+}
+
+STORE_TEST(a_pool_with_one_superblock_of_a_newer_format_is_left_alone)
+{
+	struct pool *pool = pool_fresh();
+	CHECK_OK(pool_close(pool));
+	for (unsigned slot = 0; slot < 2; slot++) {
+		struct rt_disk *disk = disk_again();
+		super_set_version(disk, slot, SUPER_FORMAT_VERSION + 1);
+		rt_disk_close(disk);
+		CHECK_ERR(pool_open(disk_again(), NULL, &pool), OXE_VERSION);
+		disk = disk_again();
+		super_set_version(disk, slot, SUPER_FORMAT_VERSION);
+		rt_disk_close(disk);
+	}
+	CHECK_OK(pool_open(disk_again(), NULL, &pool));
+	CHECK_OK(pool_close(pool));
+}
+
 /* ---- large things ---- */
 
 static const uint64_t far_places[] = {0,       15 * MiB, 4 * GiB - 64 * KiB,
@@ -651,6 +822,7 @@ STORE_TEST(a_flipped_bit_of_metadata_is_an_error_or_harmless_and_never_other_byt
 	CHECK_OK(pool_checkpoint(pool));
 	write_pattern(v, 0, 2 * MiB, 2);
 	vol_close(v);
+	CHECK_OK(pool_checkpoint(pool)); /* so that the checkpoint before the last knows no better */
 	CHECK_OK(pool_close(pool));
 	prng_seed(&rng, 5);
 	for (uint64_t page = 0; page < 16 * MiB / 4096; page++) {

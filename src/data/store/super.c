@@ -63,10 +63,11 @@ int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s)
 	uint32_t crc = crc32c_around(image, SUPER_BYTES, offsetof(struct super_disk, crc));
 	if (le32_get(d->crc) != crc || d->name[sizeof(d->name) - 1] != 0)
 		return OXE_CORRUPT;
-	if (le32_get(d->version) != SUPER_FORMAT_VERSION || le64_get(d->features) != 0)
+	uint32_t version = le32_get(d->version);
+	if (version < SUPER_FORMAT_OLDEST || version > SUPER_FORMAT_VERSION || le64_get(d->features) != 0)
 		return OXE_VERSION;
 	*s = (struct super){
-		.version = le32_get(d->version),
+		.version = version,
 		.generation = le64_get(d->generation),
 		.created_wall_ns = le64_get(d->created_wall_ns),
 		.cluster_count = le64_get(d->cluster_count),
@@ -120,6 +121,8 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 	free(image);
 	if (err[0] && err[1])
 		return both_bad(err[0], err[1]);
+	if (err[0] == OXE_VERSION || err[1] == OXE_VERSION)
+		return OXE_VERSION; /* the other one may be old, and the journal after it full of what we do not know */
 	if (err[0] || err[1]) {
 		*newest = slots[err[0] ? 1 : 0];
 		return 0;
@@ -130,6 +133,17 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 	    uuid_equal(&slots[0].pool_id, &slots[1].pool_id))
 		*older = slots[new_slot ^ 1];
 	return 0;
+}
+
+int super_wipe(struct rt_disk *disk, uint64_t generation)
+{
+	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
+	if (!image)
+		return OXE_NOMEM;
+	memset(image, 0, SUPER_BYTES);
+	int err = rt_disk_write(disk, image, SUPER_BYTES, generation % 2 * SUPER_SLOT_BYTES, RT_IO_FUA);
+	free(image);
+	return err;
 }
 
 int super_write(struct rt_disk *disk, const struct super *s)

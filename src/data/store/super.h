@@ -1,4 +1,4 @@
-/* super.h: superblocks between memory and disk. Nothing here suspends except super_read and super_write. */
+/* super.h: superblocks between memory and disk. Nothing here suspends except super_read, super_write and super_wipe. */
 #ifndef OXBOW_DATA_STORE_SUPER_H
 #define OXBOW_DATA_STORE_SUPER_H
 
@@ -24,6 +24,8 @@ OX_CHECKED int super_decode(const uint8_t *image, uint64_t disk_bytes, struct su
 /* The newest whole one in *newest, and in *older the other if it is whole and exactly one generation behind (else its
  * generation is 0). One bad slot is no error; two are. */
 OX_CHECKED int super_read(struct rt_disk *disk, struct super *newest, struct super *older);
+/* Nobody shall believe the superblock of this generation any more: zeroes over its slot, durably. */
+OX_CHECKED int super_wipe(struct rt_disk *disk, uint64_t generation);
 /* Into its slot, durably. */
 OX_CHECKED int super_write(struct rt_disk *disk, const struct super *s);
 

@@ -17,7 +17,8 @@
 #include "base/uuid.h"
 
 #define SUPER_MAGIC	     "OXBOWSB1"
-#define SUPER_FORMAT_VERSION 1u
+#define SUPER_FORMAT_VERSION 2u /* 2: notes */
+#define SUPER_FORMAT_OLDEST  1u /* that is read; opening it for writing makes it the newest */
 #define SUPER_BYTES	     4096u
 #define SUPER_SLOT_BYTES     65536u /* slot i starts at i * SUPER_SLOT_BYTES */
 #define SUPER_NAME_BYTES     64u

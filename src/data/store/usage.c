@@ -99,7 +99,9 @@ int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct sna
 	fmutex_lock(&pool->control);
 	jobs_pause(pool->jobs);
 	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
-	int err = l && l->named ? count_all(pool, l, out) : OXE_NOENT;
+	int err = catalog_is_damaged(pool->catalog) ? OXE_CORRUPT /* who else sees a block is not known */
+		  : l && l->named		    ? count_all(pool, l, out)
+						    : OXE_NOENT;
 	out->shared_bytes = out->referenced_bytes - out->exclusive_bytes;
 	jobs_resume(pool->jobs);
 	fmutex_unlock(&pool->control);

@@ -32,7 +32,9 @@ int vol_open(struct pool *pool, const struct uuid *id, struct vol **out)
 	struct volume *v = catalog_volume_by_id(pool->catalog, id);
 	struct layer *l = v ? NULL : catalog_layer_by_id(pool->catalog, id);
 	if (!v && !(l && l->sealed && l->named))
-		return OXE_NOENT;
+		return catalog_absent(pool->catalog);
+	if (v && v->head->map.lost)
+		return OXE_CORRUPT;
 	if (v)
 		v->open_count++;
 	else

@@ -22,6 +22,17 @@ static int control_enter(struct pool *pool)
 	return err;
 }
 
+/* For what makes or names something: with part of the catalog lost nobody knows whether it is there already. */
+static int control_enter_whole(struct pool *pool)
+{
+	int err = control_enter(pool);
+	if (!err && catalog_is_damaged(pool->catalog)) {
+		fmutex_unlock(&pool->control);
+		return OXE_CORRUPT;
+	}
+	return err;
+}
+
 static int control_leave(struct pool *pool, int err)
 {
 	fmutex_unlock(&pool->control);
@@ -127,7 +138,7 @@ int volume_create(struct pool *pool, const struct volume_spec *spec_in)
 	spec.lba_bytes = spec.lba_bytes ? spec.lba_bytes : 512;
 	int err = spec_check(&spec);
 	if (!err)
-		err = control_enter(pool);
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	int before = created_before(pool, &spec, NULL);
@@ -156,7 +167,7 @@ int volume_clone(struct pool *pool, const struct volume_spec *spec_in, const str
 		 bool full_copy)
 {
 	struct volume_spec spec = *spec_in;
-	int err = control_enter(pool);
+	int err = control_enter_whole(pool);
 	if (err)
 		return err;
 	err = clone_locked(pool, &spec, snapshot_id, full_copy);
@@ -184,7 +195,7 @@ int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	if (!v)
-		return control_leave(pool, OXE_NOENT);
+		return control_leave(pool, catalog_absent(pool->catalog));
 	uint32_t flags = start ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
 	if (flags != v->flags)
 		err = volume_set(pool, v, v->name, v->size_bytes, flags);
@@ -199,7 +210,9 @@ int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_b
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	if (!v)
-		err = OXE_NOENT;
+		err = catalog_absent(pool->catalog);
+	else if (v->head->map.lost)
+		err = OXE_CORRUPT;
 	else if (size_bytes < v->size_bytes || size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
 		err = OXE_INVAL;
 	else if (size_bytes > v->size_bytes)
@@ -211,7 +224,7 @@ int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *n
 {
 	int err = pool_name_check(name);
 	if (!err)
-		err = control_enter(pool);
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
@@ -238,6 +251,8 @@ int volume_delete(struct pool *pool, const struct uuid *volume_id)
 			.head = {.type = RECORD_VOLUME_DELETE, .len_bytes = sizeof(r)},
 			.number = number_of(v->number)};
 		err = record_do(pool, &r.head, true);
+	} else if (catalog_is_damaged(pool->catalog)) {
+		err = OXE_CORRUPT;
 	}
 	jobs_kick(pool->jobs); /* also when it was done before: asked again, a stuck job is tried again */
 	return control_leave(pool, err);
@@ -308,7 +323,7 @@ int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struc
 {
 	int err = pool_name_check(name);
 	if (!err)
-		err = control_enter(pool);
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	return control_leave(pool, snapshot_locked(pool, volume_id, snapshot_id, name, pause_ns));
@@ -333,6 +348,8 @@ int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
 		err = OXE_BUSY;
 	} else if (l && l->named) {
 		err = layer_set(pool, l, "", 0);
+	} else if (!l && catalog_is_damaged(pool->catalog)) {
+		err = OXE_CORRUPT;
 	}
 	jobs_kick(pool->jobs);
 	return control_leave(pool, err);
@@ -342,7 +359,7 @@ int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const cha
 {
 	int err = pool_name_check(name);
 	if (!err)
-		err = control_enter(pool);
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
@@ -376,7 +393,7 @@ static int revert_to(struct pool *pool, struct volume *v, const struct layer *l,
 int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
 		  const struct uuid *head_id)
 {
-	int err = control_enter(pool);
+	int err = control_enter_whole(pool);
 	if (err)
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
@@ -394,6 +411,85 @@ int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct 
 	else
 		err = revert_to(pool, v, l, head_id);
 	return control_leave(pool, err);
+}
+
+/* ---- notes ---------------------------------------------------------------------------------------------------------------------- */
+
+static int note_page(struct volume *v, enum pool_note_kind kind, struct page **page)
+{
+	int err = page_get(&v->notes, 0, kind, false, page);
+	if (err)
+		return err;
+	const struct note_disk *note = page_view(*page);
+	if (le32_get(note->len_bytes) > 0)
+		return 0;
+	page_unpin(*page);
+	return OXE_NOENT;
+}
+
+/* 1: it is so already. */
+static int note_is(struct volume *v, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	struct page *page;
+	int err = note_page(v, kind, &page);
+	if (err)
+		return err == OXE_NOENT ? len_bytes == 0 : err;
+	const struct note_disk *note = page_view(page);
+	bool same = le32_get(note->len_bytes) == len_bytes && memcmp(note->data, data, len_bytes) == 0;
+	page_unpin(page);
+	return same;
+}
+
+static int note_set(struct pool *pool, const struct volume *v, enum pool_note_kind kind, const void *data,
+		    uint32_t len_bytes)
+{
+	size_t record_bytes = sizeof(struct record_note_set) + u64_align_up(len_bytes, 4);
+	struct record_note_set *r = mem_zalloc(record_bytes);
+	r->head = (struct record_head){.type = RECORD_NOTE_SET, .len_bytes = (uint16_t)record_bytes};
+	r->volume = number_of(v->number);
+	r->kind = (uint8_t)kind;
+	r->len_bytes = (uint16_t)len_bytes;
+	if (len_bytes)
+		memcpy(r->data, data, len_bytes);
+	int err = len_bytes ? space_admit_metadata(pool->space) : 0;
+	if (!err)
+		err = record_do(pool, &r->head, !MUTANT(39));
+	free(r);
+	return err;
+}
+
+int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, const void *data,
+		  uint32_t len_bytes)
+{
+	static_assert((unsigned)POOL_NOTE_KINDS == NOTE_KINDS && POOL_NOTE_BYTES_MAX == NOTE_BYTES_MAX, "");
+	if ((unsigned)kind >= NOTE_KINDS || len_bytes > NOTE_BYTES_MAX)
+		return OXE_INVAL;
+	int err = control_enter(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	int is_so = v ? note_is(v, kind, data, len_bytes) : catalog_absent(pool->catalog);
+	err = is_so > 0 ? 0 : is_so ? is_so : note_set(pool, v, kind, data, len_bytes);
+	return control_leave(pool, err);
+}
+
+int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
+		  uint32_t *len_bytes)
+{
+	struct page *page;
+	if ((unsigned)kind >= NOTE_KINDS)
+		return OXE_INVAL;
+	fmutex_lock(&pool->control); /* the volume stays while its page is read */
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	int err = pool->failed ? OXE_FAILED : v ? note_page(v, kind, &page) : catalog_absent(pool->catalog);
+	if (!err) {
+		const struct note_disk *note = page_view(page);
+		*len_bytes = le32_get(note->len_bytes);
+		memcpy(data, note->data, *len_bytes);
+		page_unpin(page);
+	}
+	fmutex_unlock(&pool->control);
+	return err;
 }
 
 /* ---- looking -------------------------------------------------------------------------------------------------------------------- */
@@ -416,9 +512,10 @@ static void volume_describe(const struct volume *v, struct volume_info *out)
 	}
 	for (l = v->head; l && l->volume == v;)
 		l = l->parent;
-	out->is_clone = l != NULL;
-	if (l)
+	out->is_clone = l && !l->map.lost;
+	if (out->is_clone)
 		out->origin_id = l->id;
+	out->is_damaged = catalog_is_damaged(v->head->map.pool->catalog) && !volume_is_whole(v);
 }
 
 static void snapshot_describe(const struct layer *l, struct snapshot_info *out)
@@ -439,7 +536,7 @@ int volume_find(const struct pool *pool, const char *name, struct volume_info *o
 {
 	struct volume *v = catalog_volume_by_name(pool->catalog, name);
 	if (!v)
-		return OXE_NOENT;
+		return catalog_absent(pool->catalog);
 	volume_describe(v, out);
 	return 0;
 }
@@ -448,7 +545,7 @@ int volume_get(const struct pool *pool, const struct uuid *id, struct volume_inf
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, id);
 	if (!v)
-		return OXE_NOENT;
+		return catalog_absent(pool->catalog);
 	volume_describe(v, out);
 	return 0;
 }
@@ -459,7 +556,7 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	struct layer *l = v ? volume_snapshot_by_name(v, name) : NULL;
 	if (!l)
-		return OXE_NOENT;
+		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
 }
@@ -468,7 +565,7 @@ int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot
 {
 	struct layer *l = catalog_layer_by_id(pool->catalog, id);
 	if (!l || !l->named)
-		return OXE_NOENT;
+		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
 }
