@@ -8,7 +8,6 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define LOOK_NS	      NS_PER_S
 #define RETRY_MIN_NS  (5 * NS_PER_MS)
@@ -54,8 +53,8 @@ static int listen_once(struct listener *l, const char **bound)
 	return err;
 }
 
-/* A process that was just killed may hold the address a little longer: its ring closes sockets after it is gone. So the first
- * tries follow quickly, and only one who stays is worth a line in the log. */
+/* A process that is being killed may hold the address a little longer. So the first tries follow quickly, and only one who
+ * stays is worth a line in the log. */
 static void listen_first(struct listener *l)
 {
 	const char *bound;
@@ -107,26 +106,8 @@ static struct nbd_server *server_make(const struct daemon_options *o, struct nod
 	return NULL;
 }
 
-/* We hold the data directory, so a socket file in it can only be a dead daemon's. It goes unasked: asking means connecting, and
- * connecting to a socket that a killed process's ring still holds can keep that ring, and with it the lock on the pool, for many
- * seconds (measured on Linux 6.18 after heavy load: 9 to 29 s with, 0.2 to 3 s without; what else holds it is not known). */
-static void remove_dead_socket(const char *data_dir, const char *address)
-{
-	struct stat st;
-	size_t len_bytes = strlen(data_dir);
-	const char *path = address + strlen("unix:");
-	if (strncmp(address, "unix:", 5) != 0 || strncmp(path, data_dir, len_bytes) != 0 ||
-	    path[len_bytes] != '/')
-		return;
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) != 0)
-		LOG_WARN("nbd.socket_stays", "a dead daemon's socket could not be removed",
-			 F_STR("path", path), F_ERR(err_from_errno(errno)));
-}
-
 void nbd_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
-	for (size_t i = 0; i < o->nbd_count; i++)
-		remove_dead_socket(o->data_dir, o->nbd[i]);
 	server = server_make(o, node, engines);
 	for (size_t i = 0; server && i < o->nbd_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));

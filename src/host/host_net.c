@@ -5,15 +5,22 @@
  * directly first was measured (host_bench, one and 32 connections): it never won beyond the noise, and with many
  * connections it lost. Sockets stay in blocking mode, because the ring waits for those and returns EAGAIN for others.
  *
- * Accepting is one entry per rt_accept(), not a multishot: connections nobody asked for yet wait in the kernel's backlog,
- * which is bounded and pushes back, rather than in a queue of ours.
+ * Accepting is one at a time, when rt_accept() asks: connections nobody asked for yet wait in the kernel's backlog, which is
+ * bounded and pushes back, rather than in a queue of ours.
+ *
+ * The ring never holds a listening socket. What a ring holds outlives a killed process: a kernel thread takes the ring apart
+ * later, and a socket that it held listens until then, answers the successor's question whether anybody is there with yes,
+ * and keeps its TCP port. So each listener has a gate, an epoll descriptor that watches the socket without holding it; the
+ * ring waits at the gate, and the socket is closed with the process, before anybody is told that it died.
  */
 #include "host/host_internal.h"
 
 #include "host/host_addr.h"
 
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -251,7 +258,7 @@ struct host_listener {
 	struct rt_listener listener;
 	struct list link; /* of the reactor */
 	struct list acceptors;
-	int fd;
+	int fd, gate_fd; /* gate_fd: readable when fd has a connection to accept */
 	bool closed, asked;
 	struct host_addr addr;
 	dev_t dev; /* of the socket file we made */
@@ -333,9 +340,18 @@ static void listener_describe(struct host_listener *l)
 	addr_format(&l->addr, l->address);
 }
 
-static int listener_start(struct host_listener *l)
+/* Only the file we made: by now a successor may have put its own there. */
+static void unix_unlink(const struct host_listener *l)
 {
-	l->fd = socket(l->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct stat st;
+	const char *path = l->addr.un.sun_path;
+	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(path);
+}
+
+static int listener_open(struct host_listener *l)
+{
+	l->fd = socket(l->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0)
 		return err_from_errno(errno);
 	int result = addr_is_unix(&l->addr) ? unix_bind(l->fd, &l->addr) : tcp_bind(l->fd, &l->addr);
@@ -346,14 +362,42 @@ static int listener_start(struct host_listener *l)
 	return result;
 }
 
-/* The kernel takes the ring of a killed process apart after the process is gone (7 to 12 ms were measured), and until then
- * its sockets still listen. A restart right after kill -9 must not fail for that. */
-static int listener_start_patiently(struct host_listener *l)
+static int gate_open(struct host_listener *l)
 {
-	int result = listener_start(l);
+	struct epoll_event event = {.events = EPOLLIN};
+	l->gate_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (l->gate_fd < 0)
+		return err_from_errno(errno);
+	if (epoll_ctl(l->gate_fd, EPOLL_CTL_ADD, l->fd, &event) == 0)
+		return 0;
+	int result = err_from_errno(errno);
+	close(l->gate_fd);
+	return result;
+}
+
+/* A process that is dying closes its sockets in its own time: it may be in the middle of a system call. A restart right after
+ * kill -9 must not fail for that. */
+static int listener_open_patiently(struct host_listener *l)
+{
+	int result = listener_open(l);
 	for (int i = 0; result == OXE_BUSY && i < HOST_BUSY_TRIES; i++) {
 		fiber_sleep(HOST_BUSY_PAUSE_NS);
-		result = listener_start(l);
+		result = listener_open(l);
+	}
+	return result;
+}
+
+static int listener_start(struct host_listener *l)
+{
+	int result = listener_open_patiently(l);
+	if (result)
+		return result;
+	listener_describe(l);
+	result = gate_open(l);
+	if (result) {
+		if (addr_is_unix(&l->addr))
+			unix_unlink(l);
+		close(l->fd);
 	}
 	return result;
 }
@@ -365,12 +409,11 @@ int host_listen(struct rt *rt, const char *address, struct rt_listener **out)
 	list_init(&l->acceptors);
 	int result = addr_parse(address, &l->addr);
 	if (!result)
-		result = listener_start_patiently(l);
+		result = listener_start(l);
 	if (result) {
 		free(l);
 		return result;
 	}
-	listener_describe(l);
 	list_add_tail(&host_of(rt)->listeners, &l->link);
 	*out = &l->listener;
 	return 0;
@@ -381,15 +424,15 @@ const char *host_listener_address(const struct rt_listener *l)
 	return container_of(l, const struct host_listener, listener)->address;
 }
 
-static int accept_once(struct host_listener *l)
+/* Until somebody knocks, or the listener is closed. */
+static void accept_wait(struct host_listener *l)
 {
 	struct acceptor a;
 	struct io_uring_sqe *sqe = host_sqe(host_of(l->listener.rt));
-	io_uring_prep_accept(sqe, l->fd, NULL, NULL, SOCK_CLOEXEC);
+	io_uring_prep_poll_add(sqe, l->gate_fd, POLLIN);
 	list_add_tail(&l->acceptors, &a.link);
-	int res = host_await(sqe, &a.wait);
+	host_await(sqe, &a.wait);
 	list_del(&a.link);
-	return res;
 }
 
 static int accept_closed(struct host_listener *l)
@@ -410,26 +453,18 @@ int host_accept(struct rt_listener *listener, struct rt_conn **out)
 	struct host_listener *l = listener_of(listener);
 	l->asked = true;
 	while (!l->closed) {
-		int fd = accept_once(l);
-		if (fd >= 0 && l->closed) {
-			close(fd);
-		} else if (fd >= 0) {
+		accept_wait(l);
+		if (l->closed)
+			break;
+		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0) {
 			*out = conn_new(listener->rt, fd);
 			return 0;
-		} else if (!l->closed && accept_is_starved(-fd)) {
-			return OXE_SYS;
 		}
+		if (accept_is_starved(errno))
+			return OXE_SYS;
 	}
 	return accept_closed(l);
-}
-
-/* Only the file we made: by now a successor may have put its own there. */
-static void unix_unlink(const struct host_listener *l)
-{
-	struct stat st;
-	const char *path = l->addr.un.sun_path;
-	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(path);
 }
 
 void host_listener_close(struct rt_listener *listener)
@@ -443,6 +478,7 @@ void host_listener_close(struct rt_listener *listener)
 	struct acceptor *a;
 	list_for_each (a, &l->acceptors, link)
 		host_cancel(host_of(listener->rt), &a->wait.op);
+	close(l->gate_fd);
 	close(l->fd);
 	if (!l->asked)
 		listener_free(l);

@@ -6,15 +6,20 @@
 #include "rt/rt_sanitize.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1039,6 +1044,127 @@ TEST(a_reactor_spins_only_where_it_nearly_always_pays)
 	CHECK(spins_of(&s, 100000, every_other) < 5000);
 	CHECK(spins_of(&s, 100000, nearly_always) > 90000);
 	CHECK(spins_of(&s, 1000, always) > 700); /* it finds out within SPIN_SKIP_MAX waits */
+}
+
+/* ---- a killed process ------------------------------------------------------------------------------------------------ */
+
+#define VICTIM_WRITERS	   32
+#define VICTIM_WRITE_BYTES (64 * KiB)
+
+/* Where the one that will be killed listens; it tells over the pipe when it holds all it should. */
+struct victim {
+	char unix_address[128], tcp_address[128];
+};
+static struct victim victim;
+static const char *victim_disk;
+static int victim_pipe;
+
+static void accept_for_ever(void *arg)
+{
+	struct rt_conn *c;
+	while (rt_accept(arg, &c) == 0)
+		;
+}
+
+static void write_for_ever(void *arg)
+{
+	struct rt_disk *disk = arg;
+	void *data = pages(VICTIM_WRITE_BYTES, 3);
+	for (uint64_t i = 0;; i++)
+		CHECK_OK(rt_disk_write(disk, data, VICTIM_WRITE_BYTES, i % 256 * VICTIM_WRITE_BYTES, 0));
+}
+
+static void listen_and_accept(const char *address, char bound[128])
+{
+	struct rt_listener *l;
+	CHECK_OK(rt_listen(rt_current(), address, &l));
+	fiber_spawn(rt_current(), "accept", accept_for_ever, l);
+	snprintf(bound, 128, "%s", rt_listener_address(l));
+}
+
+static void victim_main(void)
+{
+	struct victim v;
+	struct rt_disk *disk;
+	char address[128];
+	snprintf(address, sizeof(address), "unix:%s", scratch_path("victim.sock"));
+	listen_and_accept(address, v.unix_address);
+	listen_and_accept("tcp:127.0.0.1:0", v.tcp_address);
+	CHECK_OK(rt_disk_open(rt_current(), victim_disk, RT_DISK_CREATE, 256 * VICTIM_WRITE_BYTES, &disk));
+	for (int i = 0; i < VICTIM_WRITERS; i++)
+		fiber_spawn(rt_current(), "write", write_for_ever, disk);
+	fiber_sleep(20 * NS_PER_MS); /* so that it dies in the middle of its work */
+	CHECK_EQ(write(victim_pipe, &v, sizeof(v)), sizeof(v));
+	fiber_sleep(60 * NS_PER_S);
+}
+
+static void victim_kill(void)
+{
+	int ends[2], status;
+	CHECK(pipe(ends) == 0);
+	pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		victim_pipe = ends[1];
+		run(victim_main);
+		_exit(1);
+	}
+	close(ends[1]);
+	CHECK_EQ(read(ends[0], &victim, sizeof(victim)), sizeof(victim));
+	CHECK(kill(pid, SIGKILL) == 0);
+	CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
+	close(ends[0]);
+}
+
+static void check_refused(int family, const void *address, socklen_t len_bytes)
+{
+	int fd = socket(family, SOCK_STREAM, 0);
+	CHECK(connect(fd, address, len_bytes) != 0);
+	CHECK_EQ(errno, ECONNREFUSED);
+	close(fd);
+}
+
+static void check_nobody_listens(void)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	snprintf(un.sun_path, sizeof(un.sun_path), "%.100s", victim.unix_address + strlen("unix:"));
+	in.sin_port = htons((uint16_t)atoi(strrchr(victim.tcp_address, ':') + 1));
+	check_refused(AF_UNIX, &un, sizeof(un));
+	check_refused(AF_INET, &in, sizeof(in));
+}
+
+/* On other file systems the lock goes with the ring, a little later. */
+static void check_lock_is_free(void)
+{
+	struct statfs fs;
+	int fd = open(victim_disk, O_RDWR);
+	CHECK(fd >= 0 && fstatfs(fd, &fs) == 0);
+	if (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC)
+		CHECK(flock(fd, LOCK_EX | LOCK_NB) == 0);
+	close(fd);
+}
+
+static void succeed_victim(void)
+{
+	struct rt_listener *l[2];
+	struct rt_disk *disk;
+	CHECK_OK(rt_listen(rt_current(), victim.unix_address, &l[0]));
+	CHECK_OK(rt_listen(rt_current(), victim.tcp_address, &l[1]));
+	CHECK_OK(rt_disk_open(rt_current(), victim_disk, 0, 0, &disk));
+	rt_disk_close(disk);
+	rt_listener_close(l[0]);
+	rt_listener_close(l[1]);
+}
+
+TEST(what_a_killed_process_held_is_free_the_moment_it_is_gone)
+{
+	victim_disk = scratch_path("victim");
+	victim_kill();
+	check_nobody_listens();
+	check_lock_is_free();
+	run(succeed_victim);
+	CHECK(unlink(victim_disk) == 0);
 }
 
 /* ---- buffers -------------------------------------------------------------------------------------------------------- */
