@@ -38,7 +38,7 @@ struct catalog {
 	uint64_t next_number;
 	struct htab layers_by_number, layers_by_id, volumes_by_number, volumes_by_id, volumes_by_name;
 	struct list volumes, layers; /* by age */
-	uint32_t volume_count, layer_count;
+	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
 	struct lost_leaves *lost_leaves; /* in order */
 	size_t lost_count;
@@ -148,6 +148,17 @@ uint32_t catalog_volume_count(const struct catalog *c)
 uint32_t catalog_layer_count(const struct catalog *c)
 {
 	return c->layer_count;
+}
+
+uint32_t catalog_snapshot_count(const struct catalog *c)
+{
+	return c->snapshot_count;
+}
+
+void catalog_layer_set_named(struct catalog *c, struct layer *l, bool named)
+{
+	c->snapshot_count += (uint32_t)named - (uint32_t)l->named;
+	l->named = named;
 }
 
 struct root catalog_root(const struct catalog *c)
@@ -427,6 +438,7 @@ static void layer_forget(struct catalog *c, struct layer *l)
 	if (!l->map.lost) {
 		htab_remove(&c->layers_by_id, &l->id_node);
 		c->layer_count--;
+		c->snapshot_count -= l->named;
 	}
 	free(l);
 }
@@ -702,7 +714,7 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
 	memcpy(l->name, e->name, sizeof(l->name));
 	l->sealed = e->flags & LAYER_SEALED;
-	l->named = e->flags & LAYER_NAMED;
+	catalog_layer_set_named(c, l, e->flags & LAYER_NAMED);
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	l->cluster_count = le64_get(e->cluster_count);

@@ -93,6 +93,7 @@ struct list *catalog_volumes(struct catalog *c); /* of struct volume, by age */
 struct list *catalog_layers(struct catalog *c);	 /* of struct layer, by age */
 uint32_t catalog_volume_count(const struct catalog *c);
 uint32_t catalog_layer_count(const struct catalog *c);
+uint32_t catalog_snapshot_count(const struct catalog *c);
 
 /* A free slot, set aside until an object takes it or it is given back; its page is resident from then on. Suspends. */
 OX_CHECKED int catalog_slot_take(struct catalog *c, uint32_t *slot);
@@ -111,6 +112,8 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v);
 void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *name);
 void catalog_layer_remove(struct catalog *c, struct layer *l);
 void catalog_volume_remove(struct catalog *c, struct volume *v);
+/* Whether it is a snapshot. */
+void catalog_layer_set_named(struct catalog *c, struct layer *l, bool named);
 void catalog_layer_touch(struct layer *l);
 void catalog_volume_touch(struct catalog *c, struct volume *v);
 

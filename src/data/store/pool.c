@@ -319,15 +319,6 @@ void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s)
 	jobs_kick(pool->jobs);
 }
 
-static uint32_t count_snapshots(const struct pool *pool)
-{
-	struct layer *l;
-	uint32_t count = 0;
-	list_for_each (l, catalog_layers(pool->catalog), age)
-		count += l->named;
-	return count;
-}
-
 void pool_stats(const struct pool *pool, struct pool_stats *out)
 {
 	struct space_numbers n;
@@ -352,7 +343,7 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.recovery_blocks_verified = pool->recovery_blocks_verified,
 		.recovery_blocks_rejected = pool->recovery_blocks_rejected,
 		.volume_count = catalog_volume_count(pool->catalog),
-		.snapshot_count = count_snapshots(pool),
+		.snapshot_count = catalog_snapshot_count(pool->catalog),
 		.layer_count = catalog_layer_count(pool->catalog),
 		.metadata_pages_lost = pool->pages_lost,
 		.damaged_volume_count = catalog_damaged_volumes(pool->catalog),

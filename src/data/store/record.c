@@ -324,7 +324,7 @@ static int apply_volume_set(struct pool *pool, uint64_t seq, const void *record)
 static void layer_orphan(struct pool *pool, struct layer *l)
 {
 	l->sealed = true;
-	l->named = false;
+	catalog_layer_set_named(pool->catalog, l, false);
 	memset(l->name, 0, sizeof(l->name));
 	catalog_layer_set_volume(l, NULL);
 	space_window_release(pool->space, &l->window);
@@ -383,7 +383,8 @@ static void layer_seal(struct pool *pool, struct layer *l, const struct record_s
 	if (l->map.lost)
 		return;
 	memcpy(id.b, r->id, sizeof(id.b));
-	l->sealed = l->named = true;
+	l->sealed = true;
+	catalog_layer_set_named(pool->catalog, l, true);
 	name_copy(l->name, r->name);
 	l->size_bytes = l->volume->lost ? l->size_bytes : l->volume->size_bytes;
 	l->created_wall_ns = number_get(r->created_wall_ns);
@@ -421,7 +422,7 @@ static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
 	if (!l || !l->sealed)
 		return OXE_CORRUPT;
 	name_copy(l->name, r->name);
-	l->named = r->flags & LAYER_NAMED;
+	catalog_layer_set_named(pool->catalog, l, r->flags & LAYER_NAMED);
 	catalog_layer_touch(l);
 	return 0;
 }
