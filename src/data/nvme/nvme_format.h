@@ -121,6 +121,7 @@ enum nvme_io_opcode {
 	X(SGL_COUNT_INVALID, 0x00e, "invalid number of SGL descriptors")                                     \
 	X(SGL_LENGTH_INVALID, 0x00f, "invalid data SGL length")                                              \
 	X(SGL_TYPE_INVALID, 0x011, "invalid SGL descriptor type")                                            \
+	X(ATOMIC_UNIT, 0x014, "atomic write unit exceeded")                                                  \
 	X(OPERATION_DENIED, 0x015, "operation denied")                                                       \
 	X(SGL_OFFSET_INVALID, 0x016, "invalid SGL offset")                                                   \
 	X(HOSTID_INCONSISTENT, 0x018, "inconsistent format of the host identifier")                          \
