@@ -58,7 +58,7 @@ static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
 	w->frmw = 0x03; /* one slot, read-only */
 	w->anatt = 10;
 	w->anacap = NVME_ANACAP_OPTIMIZED | NVME_ANACAP_NONOPTIMIZED | NVME_ANACAP_INACCESSIBLE |
-		    NVME_ANACAP_LOSS | NVME_ANACAP_CHANGE | NVME_ANACAP_GRPID_STABLE;
+		    NVME_ANACAP_LOSS | NVME_ANACAP_CHANGE;
 	w->anagrpmax = w->nanagrpid = le32_of(1);
 	w->sqes = 0x66;
 	w->cqes = 0x44;
