@@ -285,6 +285,7 @@ static const struct column volume_details[] = {
 	{"Clone", "is_clone", COLUMN_YES},
 	{"Cloned from", "origin_id", COLUMN_TEXT},
 	{"Being flattened", "is_flattening", COLUMN_YES},
+	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
 };
 

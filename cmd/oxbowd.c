@@ -99,6 +99,7 @@ static void start_main(void *arg)
 	if (d->options.init_pool_path)
 		fiber_spawn(d->rt, "init-pool", init_pool_main, d);
 	nbd_start(&d->options, d->node, d->engines);
+	nvmf_start(&d->options, d->node, d->engines);
 	node_release(d->node, "start");
 }
 
@@ -132,6 +133,12 @@ static int failed(const char *what, int err, const char *hint)
 	return 1;
 }
 
+static void pool_evict(void *ctx, const char *pool_name)
+{
+	nbd_pool_evict(ctx, pool_name);
+	nvmf_pool_evict(pool_name);
+}
+
 static void rooms_make(struct daemon *d)
 {
 	struct node_options node = {.rt = d->rt, .cache_bytes = d->options.cache_bytes};
@@ -140,7 +147,8 @@ static void rooms_make(struct daemon *d)
 	d->engines = engines_new(d->rt);
 	node.engines = d->engines;
 	node.platform = files_platform(&d->options);
-	node.platform.pool_evict = nbd_pool_evict;
+	node.platform.pool_evict = pool_evict;
+	node.platform.volumes_changed = nvmf_volumes_changed;
 	d->node = node_new(&node);
 	node_hold(d->node, "start", "Starting", "the daemon is starting", "");
 	if (d->options.init_pool_path)

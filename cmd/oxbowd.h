@@ -5,7 +5,8 @@
  *     oxbowd_options.c  the command line
  *     oxbowd_log.c      events as lines on stderr and into the ring
  *     oxbowd_files.c    the data directory: lock, list of pools, the look around; what /proc says about us
- *     oxbowd_nbd.c      listeners: brought up, kept up
+ *     oxbowd_nbd.c      NBD's listeners: brought up, kept up
+ *     oxbowd_nvmf.c     those of NVMe over TCP
  *     oxbowd_check.c    --check: a pool examined without a daemon
  */
 #ifndef OXBOW_CMD_OXBOWD_H
@@ -14,14 +15,15 @@
 #include "control/node/events.h"
 #include "control/node/node.h"
 #include "data/frontend/nbd/nbd.h"
+#include "data/frontend/nvmf/nvmf.h"
 
 #define OPTION_LIST_MAX 16
 
 struct daemon_options {
 	const char *data_dir, *socket_path;
-	const char *nbd[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
-	size_t nbd_count, scan_count;
-	bool nbd_insecure;
+	const char *nbd[OPTION_LIST_MAX], *nvme[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
+	size_t nbd_count, nvme_count, scan_count;
+	bool nbd_insecure, nvme_insecure;
 	struct nbd_tls_options tls;
 	bool log_json;
 	enum log_level log_level;
@@ -46,6 +48,11 @@ struct node_platform files_platform(const struct daemon_options *options);
 void nbd_start(const struct daemon_options *options, struct node *node, struct engines *engines);
 /* For struct node_platform. */
 void nbd_pool_evict(void *ctx, const char *pool_name);
+
+/* The same for NVMe over TCP. */
+void nvmf_start(const struct daemon_options *options, struct node *node, struct engines *engines);
+void nvmf_pool_evict(const char *pool_name);
+void nvmf_volumes_changed(void *ctx);
 
 /* Runs a reactor of its own; the exit status: 0 clean, 1 problems or unreadable. */
 int check_run(const struct daemon_options *options);

@@ -68,7 +68,7 @@ static void listen_first(struct listener *l)
 		fiber_sleep(wait_ns);
 		wait_ns = u64_min(wait_ns * 2, RETRY_MAX_NS);
 	}
-	node_address_add(l->node, bound, l->tls);
+	node_address_add(l->node, bound, NODE_NBD, l->tls);
 	node_release(l->node, l->hold);
 }
 

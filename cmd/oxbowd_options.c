@@ -10,7 +10,7 @@
 
 static const char help[] =
 	"Usage: oxbowd [OPTION]...\n"
-	"Serve volumes from pools on this host, to NBD clients and to the oxbow command.\n"
+	"Serve volumes from pools on this host, to NVMe over TCP hosts, NBD clients and the oxbow command.\n"
 	"\n"
 	"  --data-dir DIR          list of known pools, lock and sockets [/var/lib/oxbow]\n"
 	"  --socket PATH           the API's unix socket [DIR/oxbow.sock]\n"
@@ -20,6 +20,9 @@ static const char help[] =
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
+	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
+	"[nowhere]\n"
+	"  --nvme-insecure         allow that beyond this host: NVMe over TCP has no TLS here yet\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
 	"                          PEM; with a CA, clients must show a certificate it signed\n"
@@ -40,6 +43,8 @@ enum option_id {
 	OPT_CACHE_SIZE,
 	OPT_NBD,
 	OPT_NBD_INSECURE,
+	OPT_NVME,
+	OPT_NVME_INSECURE,
 	OPT_TLS,
 	OPT_TLS_CERT,
 	OPT_TLS_KEY,
@@ -59,6 +64,8 @@ static const struct option long_options[] = {{"data-dir", required_argument, NUL
 					     {"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
 					     {"nbd", required_argument, NULL, OPT_NBD},
 					     {"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
+					     {"nvme", required_argument, NULL, OPT_NVME},
+					     {"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
 					     {"tls", required_argument, NULL, OPT_TLS},
 					     {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
 					     {"tls-key", required_argument, NULL, OPT_TLS_KEY},
@@ -159,6 +166,12 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 	case OPT_NBD_INSECURE:
 		o->nbd_insecure = true;
 		break;
+	case OPT_NVME:
+		list_add(o->nvme, &o->nvme_count, value, "nvme");
+		break;
+	case OPT_NVME_INSECURE:
+		o->nvme_insecure = true;
+		break;
 	case OPT_TLS:
 		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
 		*tls_given = true;
@@ -211,6 +224,16 @@ static void nbd_address_check(const struct daemon_options *o, const char *addres
 			address);
 }
 
+static void nvme_address_check(const struct daemon_options *o, const char *address)
+{
+	if (strncmp(address, "tcp:", 4) != 0)
+		mistake("--nvme takes tcp:HOST:PORT, not \"%s\"", address);
+	if (!is_loopback(address + 4) && !o->nvme_insecure)
+		mistake("%s is reachable from other hosts, and NVMe over TCP has no TLS here yet: say "
+			"--nvme-insecure",
+			address);
+}
+
 /* Messages and the list of pools name things from the root. */
 static const char *absolute(const char *path)
 {
@@ -237,6 +260,8 @@ static void options_complete(struct daemon_options *o, bool tls_given)
 		list_add(o->nbd, &o->nbd_count, path_in(o->data_dir, "unix:", "nbd.sock"), "nbd");
 	for (size_t i = 0; i < o->nbd_count; i++)
 		nbd_address_check(o, o->nbd[i]);
+	for (size_t i = 0; i < o->nvme_count; i++)
+		nvme_address_check(o, o->nvme[i]);
 	if (o->init_pool_path)
 		o->init_pool_path = absolute(o->init_pool_path);
 }

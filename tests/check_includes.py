@@ -17,9 +17,10 @@ ROOMS = {
     "base": (),
     "rt": ("base",),
     "data/store": BELOW,
-    "data/replica": BELOW + ("data/store",),
+    "data/nvme": BELOW,  # the words of NVMe over TCP, for whoever speaks them
+    "data/replica": BELOW + ("data/store", "data/nvme"),
     "data/engine": BELOW + ("data/store",),
-    "data/frontend": BELOW + ("data/engine",),
+    "data/frontend": BELOW + ("data/engine", "data/nvme"),
     "control": BELOW,  # the files that lie there themselves: what all of control/ shares
     "control/meta": BELOW + ("control",),
     "control/node": BELOW + ("control", "data/store", "data/engine", "data/frontend"),

@@ -60,11 +60,14 @@ struct js *show_pool(const struct node_pool_info *pool)
 	return o;
 }
 
-/* Where a client reaches the export, as the NBD URI scheme has it: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. */
-static void push_uri(struct js *uris, const struct node_address *a, const char *export_name)
+/* Where a client reaches the volume: as the NBD URI scheme has it, nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME; and
+ * nvme+tcp://HOST:PORT/NQN. */
+static void push_uri(struct js *uris, const struct node_address *a, const char *export_name, const char *nqn)
 {
-	char uri[NODE_PATH_MAX + ENGINE_EXPORT_NAME_MAX + 64];
-	if (strncmp(a->text, "unix:", 5) == 0)
+	char uri[NODE_PATH_MAX + ENGINE_EXPORT_NAME_MAX + NODE_NQN_SIZE + 64];
+	if (a->protocol == NODE_NVME_TCP)
+		snprintf(uri, sizeof(uri), "nvme+tcp://%s/%s", strchr(a->text, ':') + 1, nqn);
+	else if (strncmp(a->text, "unix:", 5) == 0)
 		snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s", a->tls ? "s" : "", export_name,
 			 a->text + 5);
 	else
@@ -73,20 +76,21 @@ static void push_uri(struct js *uris, const struct node_address *a, const char *
 	js_push_text(uris, uri);
 }
 
-static struct js *show_uris(struct node *n, const char *export_name)
+static struct js *show_uris(struct node *n, const char *export_name, const char *nqn)
 {
 	const struct node_address *addresses;
 	struct js *uris = js_array();
 	size_t count = node_addresses(n, &addresses);
 	for (size_t i = 0; i < count; i++)
-		push_uri(uris, &addresses[i], export_name);
+		push_uri(uris, &addresses[i], export_name, nqn);
 	return uris;
 }
 
 struct js *show_volume(struct node *n, const struct node_volume *v)
 {
 	struct js *o = js_object();
-	char export_name[ENGINE_EXPORT_NAME_MAX + 1];
+	char export_name[ENGINE_EXPORT_NAME_MAX + 1], nqn[NODE_NQN_SIZE];
+	node_volume_nqn(&v->info.id, nqn);
 	snprintf(export_name, sizeof(export_name), "%s/%s", v->pool_name, v->info.name);
 	js_set_uuid(o, "id", &v->info.id);
 	js_set_text(o, "name", v->info.name);
@@ -103,7 +107,8 @@ struct js *show_volume(struct node *n, const struct node_volume *v)
 	js_set_bool(o, "is_clone", v->info.is_clone);
 	js_set_uuid(o, "origin_id", &v->info.origin_id);
 	js_set_bool(o, "is_flattening", v->info.is_flattening);
-	js_set(o, "uris", show_uris(n, export_name));
+	js_set_text(o, "nqn", nqn);
+	js_set(o, "uris", show_uris(n, export_name, nqn));
 	return o;
 }
 

@@ -223,12 +223,20 @@ void condition_clear(struct node_pool *p)
 	p->has_condition = false;
 }
 
-void node_address_add(struct node *n, const char *address, bool tls)
+void node_volumes_changed(struct node *n)
+{
+	const struct node_platform *platform = &n->options.platform;
+	if (platform->volumes_changed)
+		platform->volumes_changed(platform->ctx);
+}
+
+void node_address_add(struct node *n, const char *address, enum node_protocol protocol, bool tls)
 {
 	if (n->address_count == NODE_ADDRESSES_MAX)
 		return;
 	struct node_address *a = &n->addresses[n->address_count++];
 	text_copy(a->text, sizeof(a->text), address);
+	a->protocol = protocol;
 	a->tls = tls;
 }
 

@@ -49,6 +49,8 @@ struct node_platform {
 	void (*process_stats)(void *ctx, struct node_process *out);
 	/* Make clients that hold this pool's volumes go away, so that a failed pool can be closed; NULL: nobody can. */
 	void (*pool_evict)(void *ctx, const char *pool_name);
+	/* Volumes came, went, or changed; NULL: nobody wants to know. Must not suspend. */
+	void (*volumes_changed)(void *ctx);
 };
 
 struct node_options {
@@ -89,9 +91,11 @@ void node_hold(struct node *n, const char *name, const char *reason, const char 
 void node_release(struct node *n, const char *name);
 
 /* Where clients can connect: "unix:/path", "tcp:host:port". For the URIs the API shows. Do not suspend. */
-void node_address_add(struct node *n, const char *address, bool tls);
+enum node_protocol { NODE_NBD, NODE_NVME_TCP };
+void node_address_add(struct node *n, const char *address, enum node_protocol protocol, bool tls);
 struct node_address {
 	char text[NODE_PATH_MAX];
+	enum node_protocol protocol;
 	bool tls;
 };
 size_t node_addresses(const struct node *n, const struct node_address **out);
@@ -231,6 +235,9 @@ void node_exports_walk(struct node *n, bool (*fn)(void *ctx, const char *name, c
 bool node_name_is_valid(const char *name); /* as pool_name_check */
 const char *node_op_name(enum engine_op op);
 const char *node_job_kind_name(const struct node_job *job);
+/* By which NVMe hosts know a volume. */
+#define NODE_NQN_SIZE 256
+void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE]);
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 

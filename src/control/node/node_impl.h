@@ -69,7 +69,8 @@ void why_hint(struct node_why *why, const char *format, ...) OX_PRINTF(2, 3);
 
 /* ---- node.c ---------------------------------------------------------------------------------------------------------- */
 
-void node_ready_check(struct node *n); /* something changed: wake who waits for readiness */
+void node_ready_check(struct node *n);	   /* something changed: wake who waits for readiness */
+void node_volumes_changed(struct node *n); /* tell the platform */
 struct node_pool *node_pool_new(struct node *n, const struct uuid *id, const char *name, const char *path);
 void node_pool_free(struct node_pool *p);
 void condition_set(struct node_pool *p, const char *reason, const char *message, const char *hint);

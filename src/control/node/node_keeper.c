@@ -204,6 +204,7 @@ void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, u
 	keeper_step(&p->keeper, KEEPER_OPENED, rt_now_ns(n->options.rt), 0);
 	pool_set_background_rate(pool, n->background_bytes_per_s);
 	engines_add_pool(n->options.engines, pool);
+	node_volumes_changed(n);
 	condition_clear(p);
 	node_ready_check(n);
 }
@@ -272,6 +273,7 @@ static int pool_shut(struct node_pool *p)
 	p->pool = NULL;
 	p->disk = NULL;
 	p->closing = false;
+	node_volumes_changed(p->node);
 	return 0;
 }
 

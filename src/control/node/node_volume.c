@@ -6,6 +6,8 @@
  */
 #include "control/node/node_impl.h"
 
+#include "data/frontend/nvmf/nvmf.h"
+
 #include "base/log.h"
 
 #include <stdio.h>
@@ -206,6 +208,7 @@ static int volume_reread(struct node_pool *p, int err, const struct uuid *id, st
 		why_failed(why, err, "the volume was deleted meanwhile");
 	else
 		volume_out(p, &info, out);
+	node_volumes_changed(p->node);
 	return pool_leave(p, err);
 }
 
@@ -224,6 +227,12 @@ static int snapshot_reread(struct node_pool *p, int err, const struct uuid *id, 
 	else
 		snapshot_out(p, &info, volume.name, out);
 	return pool_leave(p, err);
+}
+
+void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE])
+{
+	static_assert(NODE_NQN_SIZE == NVMF_NQN_SIZE, "a name's field");
+	nvmf_volume_nqn(volume_id, nqn);
 }
 
 /* ---- volumes --------------------------------------------------------------------------------------------------------- */
@@ -379,6 +388,7 @@ int node_volume_delete(struct node *n, const char *ref, struct node_why *why)
 	if (!err)
 		LOG_INFO("volume.deleted", "a volume was deleted", F_UUID("volume", &f.volume.id),
 			 F_STR("volume_name", f.volume.name), F_UUID("pool", &f.p->id));
+	node_volumes_changed(n);
 	return pool_leave(f.p, why_failed(why, err, "cannot delete the volume \"%s\"", f.volume.name));
 }
 

@@ -100,15 +100,12 @@ static int open_new(struct engines *set, const struct engine_target *target, str
 	return 0;
 }
 
-static int open_locked(struct engines *set, const char *export_name, struct engine **out)
+static int open_locked(struct engines *set, const struct engine_target *target, struct engine **out)
 {
-	struct engine_target target;
-	int err = engine_resolve(set, export_name, &target);
-	if (err)
-		return err;
-	*out = find_open(set, &target);
+	int err = 0;
+	*out = find_open(set, target);
 	if (!*out)
-		err = open_new(set, &target, out);
+		err = open_new(set, target, out);
 	if (err == 0)
 		(*out)->stats->open_count++;
 	return err;
@@ -116,8 +113,22 @@ static int open_locked(struct engines *set, const char *export_name, struct engi
 
 int engine_open(struct engines *set, const char *export_name, struct engine **out)
 {
+	struct engine_target target;
 	fmutex_lock(&set->opening);
-	int err = open_locked(set, export_name, out);
+	int err = engine_resolve(set, export_name, &target);
+	if (err == 0)
+		err = open_locked(set, &target, out);
+	fmutex_unlock(&set->opening);
+	return err;
+}
+
+int engine_open_volume(struct engines *set, const struct uuid *volume_id, struct engine **out)
+{
+	struct engine_target target;
+	fmutex_lock(&set->opening);
+	int err = engine_resolve_volume(set, volume_id, &target);
+	if (err == 0)
+		err = open_locked(set, &target, out);
 	fmutex_unlock(&set->opening);
 	return err;
 }

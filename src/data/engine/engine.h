@@ -27,15 +27,18 @@ OX_CHECKED int engines_remove_pool(struct engines *set, struct pool *pool);
 
 struct engine_export {
 	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* the shortest name that is unique */
+	struct uuid volume_id;
 	uint64_t size_bytes;
 	uint32_t lba_bytes;
-	bool read_only;
+	bool read_only, is_snapshot;
 };
 /* Every volume, then its snapshots. Does not suspend, nor may `fn`; it returns false to stop. */
 void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx);
 
 /* Counted: every open of one name shares one engine. OXE_NOENT; OXE_INVAL with two pools holding the bare name. */
 OX_CHECKED int engine_open(struct engines *set, const char *export_name, struct engine **out);
+/* A volume by its id, which no rename changes. OXE_NOENT; OXE_INVAL if two pools hold it. */
+OX_CHECKED int engine_open_volume(struct engines *set, const struct uuid *volume_id, struct engine **out);
 void engine_close(struct engine *e);
 
 /* Do not suspend; valid until engine_close. */

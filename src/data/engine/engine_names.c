@@ -84,6 +84,22 @@ int engine_resolve(struct engines *set, const char *export_name, struct engine_t
 	return err;
 }
 
+int engine_resolve_volume(struct engines *set, const struct uuid *volume_id, struct engine_target *out)
+{
+	struct engine_pool *p;
+	struct volume_info found;
+	size_t count = 0;
+	list_for_each (p, &set->pools, link) {
+		if (volume_get(p->pool, volume_id, &found))
+			continue;
+		out->pool = p->pool;
+		format_full(out->name, p->pool, found.name, "");
+		count++;
+	}
+	out->id = out->volume_id = *volume_id;
+	return count == 1 ? 0 : count == 0 ? OXE_NOENT : OXE_INVAL;
+}
+
 /* ---- listing ---------------------------------------------------------------------------------------------------------- */
 
 struct export_walk {
@@ -99,9 +115,11 @@ struct export_walk {
 static bool pass_export(struct export_walk *w, const char *snapshot, uint64_t size_bytes, bool read_only)
 {
 	struct engine_export e = {
+		.volume_id = w->volume->id,
 		.size_bytes = size_bytes,
 		.lba_bytes = w->volume->lba_bytes,
 		.read_only = read_only,
+		.is_snapshot = snapshot[0] != '\0',
 	};
 	format_full(e.name, w->pool, w->volume->name, snapshot);
 	if (w->is_unique) {

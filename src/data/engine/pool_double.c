@@ -104,6 +104,20 @@ void pool_double_remove(struct pool *p, const struct uuid *id)
 	object_free(object_of(p, id));
 }
 
+void pool_double_grow(struct pool *p, const struct uuid *id, uint64_t size_bytes)
+{
+	struct object *o = object_of(p, id);
+	uint64_t before = o->size_bytes / POOL_BLOCK_BYTES, blocks = size_bytes / POOL_BLOCK_BYTES;
+	assert(size_bytes >= o->size_bytes);
+	o->bytes = mem_realloc(o->bytes, size_bytes);
+	memset(o->bytes + o->size_bytes, 0, size_bytes - o->size_bytes);
+	o->changed_at = mem_realloc(o->changed_at, blocks * sizeof(uint64_t));
+	memset(o->changed_at + before, 0, (blocks - before) * sizeof(uint64_t));
+	o->is_hole = mem_realloc(o->is_hole, blocks);
+	memset(o->is_hole + before, true, blocks - before);
+	o->size_bytes = size_bytes;
+}
+
 void pool_double_fail(struct pool *p, int err)
 {
 	p->fail = err;
@@ -234,6 +248,7 @@ void vol_close(struct vol *v)
 
 const struct vol_info *vol_info(const struct vol *v)
 {
+	((struct vol *)v)->info.size_bytes = v->object->size_bytes; /* which may have grown */
 	return &v->info;
 }
 
@@ -244,7 +259,7 @@ static int begin(struct vol *v, uint64_t offset_bytes, uint64_t len_bytes)
 		fiber_sleep(v->pool->delay_ns);
 	if (v->pool->fail)
 		return v->pool->fail;
-	if (!u64_add_checked(offset_bytes, len_bytes, &end) || end > v->info.size_bytes)
+	if (!u64_add_checked(offset_bytes, len_bytes, &end) || end > v->object->size_bytes)
 		return OXE_RANGE;
 	return u64_is_aligned(offset_bytes | len_bytes, v->info.lba_bytes) ? 0 : OXE_ALIGN;
 }

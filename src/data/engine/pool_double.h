@@ -9,6 +9,7 @@ void pool_double_free(struct pool *pool);
 struct uuid pool_double_volume(struct pool *pool, const char *name, uint64_t size_bytes, uint32_t lba_bytes);
 void pool_double_snapshot(struct pool *pool, const struct uuid *volume_id, const char *name);
 void pool_double_remove(struct pool *pool, const struct uuid *id);
+void pool_double_grow(struct pool *pool, const struct uuid *id, uint64_t size_bytes);
 /* The next calls that read or write fail with this; 0: no more. */
 void pool_double_fail(struct pool *pool, int err);
 /* Every call waits this long first. */

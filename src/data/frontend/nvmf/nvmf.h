@@ -1,0 +1,75 @@
+/*
+ * nvmf.h: the NVMe over TCP target. Serves every volume the engine room has: one subsystem a volume, one namespace in it.
+ *
+ *     listener  -> connection fiber: one queue of a controller; receives PDUs
+ *                    -> a fiber a command: waits for memory and for its data (R2T), calls the engine, answers
+ *                         -> sender fiber: gathers what is ready into one send
+ *     controller   one host's association with one volume: an admin queue, up to NVMF_QUEUES_MAX I/O queues
+ *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, or the well-known discovery subsystem
+ *
+ *   who owns memory   the server owns everything; options are copied
+ *   which reactor     that of `engines`; every call from a fiber of it, and Suspends unless it says otherwise
+ *   errors            0 or OXE_; what a host does wrong is answered to the host, or logged with its address and dropped
+ *
+ * What holds across a host's reconnect: a host that closed its connections gets a new association with the volume only when
+ * every command of the old one has ended. So a write it gave up, and sent again, cannot overtake what it writes next.
+ *
+ * A host is a stranger. What it can make us hold, and what happens at the limit:
+ *
+ *     the time to connect     handshake_timeout_ns from accept to a connected queue, then dropped
+ *     entries of a queue      NVMF_ENTRIES_MAX; a larger queue is refused, more commands than entries are dropped with their host
+ *     data of one command     MDTS, 1 MiB; more is refused with the command
+ *     data in a capsule       8 KiB; more ends the connection
+ *     payload bytes           connection_bytes_max a connection, buffer_budget_bytes in all, and no connection more than it
+ *                             leaves for all others; then commands wait for memory, and at most a queue of them
+ *     data that was asked for R2T: stall_timeout_ns without any of it, then dropped
+ *     a PDU in halves         stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for answers
+ *                             nobody reads, four times as patient
+ *     silence                 between one and two keep alive time-outs, then the association ends
+ *     connections             connections_max; then closed as soon as accepted
+ *     asynchronous events     four requests; more are refused. One notice of a kind is outstanding until its log is read
+ */
+#ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_H
+#define OXBOW_DATA_FRONTEND_NVMF_NVMF_H
+
+#include "data/engine/engine.h"
+
+#define NVMF_ENTRIES_MAX 128 /* of one queue */
+#define NVMF_QUEUES_MAX	 16  /* I/O queues of one controller */
+
+struct nvmf_server;
+
+struct nvmf_options {		       /* 0 means the default in brackets */
+	uint64_t buffer_budget_bytes;  /* [256 MiB] at least 16 MiB */
+	uint64_t connection_bytes_max; /* [32 MiB] at least 4 MiB */
+	uint64_t handshake_timeout_ns; /* [30 s] */
+	uint64_t stall_timeout_ns;     /* [30 s] */
+	uint32_t connections_max;      /* [2048] */
+};
+
+/* `options` may be NULL. */
+struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_options *options);
+/* Serve on one more address, tcp:HOST:PORT. `bound` (may be NULL) gets it with its port, valid until the server is closed. */
+OX_CHECKED int nvmf_server_listen(struct nvmf_server *server, const char *address, const char **bound);
+/* Volumes came, went, or changed their size: hosts that asked for it are told. Does not suspend. */
+void nvmf_server_changed(struct nvmf_server *server);
+/* End the associations with this pool's volumes: the pool failed, and can only be opened again once nobody holds it. Hosts
+ * connect anew by themselves and go on when it is back. Does not suspend. */
+void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);
+/* Stops listening, ends every connection (commands under way are carried out, unanswered), and frees. */
+void nvmf_server_close(struct nvmf_server *server);
+
+/* The name of a volume's subsystem, for ever. Does not suspend. */
+#define NVMF_NQN_SIZE 256
+void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE]);
+
+struct nvmf_stats {
+	uint64_t connections_accepted, connections_refused; /* refused: beyond connections_max */
+	uint64_t connections_dropped;			    /* for breaking the protocol, or its pace */
+	uint64_t commands;
+	uint32_t connections, controllers;
+};
+/* Does not suspend. */
+void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out);
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * nvmf_conn.h: subsystems, controllers, connections and commands, and what the files of the target share about them. Private
+ * to this directory.
+ *
+ *     nvmf_server.c       listens, accepts, counts, ends
+ *     nvmf_receive.c      PDUs received, and what they do to the commands of their connection
+ *     nvmf_request.c      a command's memory, its data, its fiber
+ *     nvmf_reply.c        PDUs built, queued, gathered, sent
+ *     nvmf_controller.c   subsystems and controllers: made, found, ended; keep alive; asynchronous events
+ *     nvmf_fabrics.c      Connect, properties, Disconnect
+ *     nvmf_admin.c        admin commands but those two:
+ *     nvmf_identify.c     Identify
+ *     nvmf_log.c          Get Log Page
+ *     nvmf_io.c           I/O commands
+ *     nvmf_command.c      what an entry says (pure)
+ */
+#ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
+#define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
+
+#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/nvmf/nvmf.h"
+#include "data/frontend/nvmf/nvmf_command.h"
+#include "data/nvme/nvme_nqn.h"
+#include "data/nvme/nvmetcp_pdu.h"
+
+#define NVMF_BATCH_PARTS 128 /* of one send; an answer has at least one */
+#define NVMF_SLOTS_MAX                                                                                       \
+	(NVMF_ENTRIES_MAX + NVMF_BATCH_PARTS) /* a queue of commands, and answers on their way */
+#define NVMF_EVENTS_MAX	  4		      /* requests for asynchronous events a host may leave with us */
+#define NVMF_ABORTS_MAX	  4
+#define NVMF_ERRORS_KEPT  16
+#define NVMF_KATO_UNIT_MS 100
+#define NVMF_MODEL	  "Oxbow volume"
+
+struct nvmf_listener {
+	struct list link;
+	struct nvmf_server *server;
+	struct rt_listener *listener;
+	uint16_t port_id;
+};
+
+struct nvmf_server {
+	struct rt *rt;
+	struct engines *engines;
+	struct nvmf_options options; /* defaults filled in */
+	struct rt_bufpool *payloads;
+	uint64_t lent_bytes;	 /* of it */
+	struct waitq memory;	 /* commands, until some of it is returned */
+	struct waitq departures; /* hosts that connect anew, until what they left has ended */
+	struct list connections, listeners, subsystems, controllers;
+	uint16_t last_cntlid, last_port_id;
+	uint64_t discovery_generation, discovery_hash;
+	struct rt_group fibers;
+	struct nvmf_stats stats;
+	bool closing, was_full;
+};
+
+/* A volume that some host holds. */
+struct nvmf_subsystem {
+	struct list link, controllers;
+	struct uuid volume_id;
+	char nqn[NVME_NQN_FIELD];
+	struct list writes, fused; /* ranges, see nvmf_io.c */
+	struct waitq ranges;
+};
+
+enum nvmf_event { NVMF_EVENT_NAMESPACE, NVMF_EVENT_ANA, NVMF_EVENT_DISCOVERY, NVMF_EVENTS };
+
+struct nvmf_conn;
+
+struct nvmf_controller {
+	struct list link_in_server, link_in_subsystem;
+	struct nvmf_server *server;
+	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
+	struct engine *engine;		  /* NULL: the same */
+	uint16_t cntlid;
+	uint8_t hostid[16];
+	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
+	struct nvmf_conn *queues[NVMF_QUEUES_MAX + 1]; /* by qid; [0] is the admin queue */
+	uint32_t conn_count;			       /* which hold it; the last one frees it */
+	uint32_t parting_count; /* of these, closed, with commands that may not have ended */
+	bool is_ending;
+	uint32_t cc, csts;
+
+	uint32_t kato_ms; /* 0: none */
+	struct rt_timer keep_alive;
+	bool was_heard; /* since the timer was armed */
+
+	uint32_t events_wanted;		  /* feature 0Bh */
+	struct list event_requests;	  /* waiting */
+	uint32_t events_due, events_told; /* bits by enum nvmf_event; told: until its log is read */
+	bool namespace_changed;
+	uint64_t size_told;
+
+	uint64_t error_count;
+	struct nvme_log_error errors[NVMF_ERRORS_KEPT]; /* error n at n % NVMF_ERRORS_KEPT */
+};
+
+/* RECEIVING: the receiver is writing into its payload, and alone may end that. */
+enum nvmf_request_state { NVMF_FREE, NVMF_RUNNING, NVMF_AWAITING_DATA, NVMF_RECEIVING };
+
+/* What goes to the host about a command: an R2T, or its answer. */
+struct nvmf_out {
+	struct list link;
+	struct nvmf_request *request;
+	bool is_answer;
+	struct rt_iovec parts[4];
+	size_t part_count;
+};
+
+/* A command from its capsule to the end of its answer. Pooled by its connection. */
+struct nvmf_request {
+	struct list link;
+	struct nvmf_conn *conn;
+	uint16_t slot; /* in conn->slots: the transfer tag */
+	enum nvmf_request_state state;
+	uint16_t status; /* found before it ran */
+	struct nvme_sqe sqe;
+	struct nvmf_command command;
+	void *payload; /* of the server's pool; NULL: none */
+	uint64_t payload_bytes;
+	bool payload_is_extra;	 /* allocated beyond the pool */
+	uint32_t received_bytes; /* of the data asked for */
+	uint32_t answer_bytes;	 /* of the payload, that go to the host */
+	uint64_t result;
+	bool data_is_bad;	    /* by its digest */
+	struct fiber *waiter;	    /* for data */
+	struct nvmf_request *fused; /* the command before this one: they are one */
+	struct list range_link;
+	struct nvmf_out r2t, answer;
+	le32 data_digest;
+	uint8_t r2t_head[sizeof(struct nvmetcp_r2t) + NVMETCP_DIGEST_BYTES];
+	uint8_t data_head[NVMETCP_HEAD_MAX];
+	uint8_t answer_head[sizeof(struct nvmetcp_response) + NVMETCP_DIGEST_BYTES];
+};
+
+struct nvmf_conn {
+	struct nvmf_server *server;
+	struct list link_in_server;
+	struct nvmf_listener *listener;
+	struct nbd_link link;
+	struct nvmetcp_terms terms;
+	const char *dropped_because; /* static text; NULL: the host left in order */
+
+	/* What Connect agreed upon. */
+	struct nvmf_controller *controller; /* NULL: not connected */
+	uint16_t qid, entries, sq_head;	    /* before Connect one entry, for that */
+	bool no_flow_control;
+
+	struct nvmf_request *slots[NVMF_SLOTS_MAX];
+	uint32_t slot_count;
+	uint32_t outstanding; /* commands whose answer the host cannot have seen */
+	uint64_t in_flight_bytes;
+	uint32_t awaiting;	 /* commands whose data was asked for */
+	uint32_t awaiting_large; /* of these, so large that it should land where it is wanted */
+	struct nvmf_request *fused_first;
+	struct fmutex memory_turn;
+	struct list free_requests, out;
+	bool is_initialized;	    /* ICReq was answered */
+	bool is_sending, is_broken; /* broken: nothing can be sent any more */
+	bool is_leaving;	    /* Disconnect was answered */
+	struct rt_group requests;   /* request and sender fibers */
+};
+
+/* ---- nvmf_server.c ---------------------------------------------------------------------------------------------------- */
+
+/* Note why the host is dropped (the first reason stays); returns OXE_PROTO. */
+int nvmf_drop(struct nvmf_conn *c, const char *because);
+/* End the connection: nothing more is sent, what waits for the host gives up. Does not suspend; a timer may call it. */
+void nvmf_conn_break(struct nvmf_conn *c);
+
+/* ---- nvmf_receive.c ------------------------------------------------------------------------------------------------------ */
+
+/* Suspends until the host leaves or is dropped. Commands may still be under way. */
+void nvmf_receive(struct nvmf_conn *c);
+
+/* ---- nvmf_request.c ------------------------------------------------------------------------------------------------------ */
+
+/* Counted as outstanding; the caller has seen that there is room. */
+struct nvmf_request *nvmf_request_new(struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Returns all it holds. */
+void nvmf_request_free(struct nvmf_request *r);
+/* Memory for the payload, from the connection's share. Suspends. OXE_CLOSED if the connection broke meanwhile. */
+OX_CHECKED int nvmf_payload_get(struct nvmf_request *r, uint64_t bytes);
+/* The same for data that came in a capsule (at most NVMF_CAPSULE_MAX), without waiting: from beyond the budget if need be. */
+void nvmf_payload_get_capsule(struct nvmf_request *r, uint64_t bytes);
+/* Start its fiber: data, then nvmf_io_run() or nvmf_admin_run(), then the answer. */
+void nvmf_request_start(struct nvmf_request *r);
+/* Data came for a request in state NVMF_AWAITING_DATA: all of it. */
+void nvmf_request_data_done(struct nvmf_request *r);
+/* A broken connection's commands that wait for data or memory need not. */
+void nvmf_requests_give_up(struct nvmf_conn *c);
+/* Receive what a write or a compare asks for (R2T), if it did not come with it. OXE_CLOSED if the connection broke. */
+OX_CHECKED int nvmf_fetch_data(struct nvmf_request *r);
+/* Of a buffer for a command: what is compared is read beside what came. */
+uint64_t nvmf_payload_need(const struct nvmf_request *r);
+
+/* ---- nvmf_reply.c -------------------------------------------------------------------------------------------------------- */
+
+/* Complete a request: with the first answer_bytes of its payload, if the status is 0. */
+void nvmf_answer(struct nvmf_request *r, uint16_t status);
+void nvmf_ask_data(struct nvmf_request *r);
+/* ICResp or a TermReq. Suspends. OXE_BUSY: the sender is at it. */
+OX_CHECKED int nvmf_send_now(struct nvmf_conn *c, const void *data, size_t len_bytes);
+
+/* ---- nvmf_controller.c --------------------------------------------------------------------------------------------------- */
+
+/* A new association, as Connect on queue 0 asks for it. Suspends, until what the same host left behind has ended. Returns 0 or a
+ * status, with *result where that has one. */
+OX_CHECKED uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe,
+					const struct nvme_connect_data *data, uint64_t *result);
+/* Connect on another queue: joins the controller. */
+OX_CHECKED uint16_t nvmf_controller_join(struct nvmf_conn *c, const struct nvme_connect *sqe,
+					 const struct nvme_connect_data *data, uint64_t *result);
+/* The connection receives nothing any more; without its admin queue a controller ends. Does not suspend. */
+void nvmf_controller_part(struct nvmf_conn *c);
+/* The connection is gone. Suspends. */
+void nvmf_controller_leave(struct nvmf_conn *c);
+/* End all its connections. Does not suspend. */
+void nvmf_controller_end(struct nvmf_controller *ctrl, const char *because);
+void nvmf_keep_alive_set(struct nvmf_controller *ctrl, uint32_t kato_ms);
+
+/* Something happened that a host may have asked to be told. */
+void nvmf_event_raise(struct nvmf_controller *ctrl, enum nvmf_event event);
+/* A request for events, to be kept until there is one. */
+void nvmf_event_wait(struct nvmf_request *r);
+/* The log that goes with it was read. */
+void nvmf_event_seen(struct nvmf_controller *ctrl, enum nvmf_event event);
+/* Keep a failed command for the error log. */
+void nvmf_error_note(struct nvmf_request *r, uint16_t status);
+
+static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
+{
+	return ctrl->subsystem == NULL;
+}
+
+/* ---- nvmf_fabrics.c, nvmf_admin.c, nvmf_identify.c, nvmf_log.c, nvmf_io.c --------------------------------------------------- */
+
+/* Each carries out a command whose data, if it takes any, is in r->payload; returns its status, and leaves what it gives in
+ * r->payload (answer_bytes) and r->result. All suspend. */
+OX_CHECKED uint16_t nvmf_fabrics_run(struct nvmf_request *r);
+OX_CHECKED uint16_t nvmf_admin_run(struct nvmf_request *r);
+OX_CHECKED uint16_t nvmf_identify_run(struct nvmf_request *r);
+OX_CHECKED uint16_t nvmf_log_run(struct nvmf_request *r);
+OX_CHECKED uint16_t nvmf_io_run(struct nvmf_request *r);
+/* Two fused commands, to the end of both answers. Suspends. */
+void nvmf_pair_run(struct nvmf_request *second);
+/* Connect, by the receiver itself. */
+void nvmf_connect_run(struct nvmf_request *r);
+struct nvmf_bounds nvmf_bounds_of(const struct nvmf_conn *c, uint32_t capsule_bytes);
+/* A number that changes when volumes or listeners come or go. */
+uint64_t nvmf_discovery_hash(struct nvmf_server *server);
+
+#endif

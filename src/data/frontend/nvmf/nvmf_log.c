@@ -1,0 +1,252 @@
+/*
+ * nvmf_log.c: log pages. Each is made whole, and the part that was asked for is given; what lies beyond its end is zero.
+ */
+#include "data/frontend/nvmf/nvmf_conn.h"
+
+#include "base/prng.h"
+#include "base/text.h"
+
+#include <stdio.h>
+
+#define REFUSED(status) ((uint16_t)((status) | NVME_STATUS_DNR))
+#define UNIT_BYTES	512000u /* what SMART counts in */
+
+/* ---- errors, health, firmware ------------------------------------------------------------------------------------------------- */
+
+static void put_errors(struct nvmf_controller *ctrl, struct text *out)
+{
+	for (uint64_t i = 0; i < NVMF_ERRORS_KEPT; i++) {
+		struct nvme_log_error none = {0}; /* the newest comes first */
+		bool is_kept = i < ctrl->error_count;
+		const struct nvme_log_error *w =
+			is_kept ? &ctrl->errors[(ctrl->error_count - i) % NVMF_ERRORS_KEPT] : &none;
+		text_add_bytes(out, w, sizeof(*w));
+	}
+}
+
+struct traffic {
+	const char *name;
+	struct nvme_log_smart *smart;
+};
+
+static void put_count(uint8_t field[16], uint64_t value)
+{
+	le64 low = le64_of(value);
+	memcpy(field, &low, sizeof(low));
+}
+
+static bool count_traffic(void *ctx, const char *name, const struct engine_stats *s)
+{
+	const struct traffic *t = ctx;
+	if (strcmp(name, t->name) != 0)
+		return true;
+	put_count(t->smart->units_read, u64_div_up(s->bytes[ENGINE_READ], UNIT_BYTES));
+	put_count(t->smart->units_written, u64_div_up(s->bytes[ENGINE_WRITE], UNIT_BYTES));
+	put_count(t->smart->host_reads, s->ops[ENGINE_READ]);
+	put_count(t->smart->host_writes, s->ops[ENGINE_WRITE]);
+	put_count(t->smart->media_errors, s->errors[ENGINE_READ] + s->errors[ENGINE_WRITE]);
+	return false;
+}
+
+/* Since the daemon started: what a volume has gone through before is nobody's record. */
+static void put_smart(struct nvmf_controller *ctrl, struct text *out)
+{
+	struct nvme_log_smart w = {.temperature_kelvin = le16_of(273), .spare = 100, .spare_threshold = 0};
+	struct traffic t = {engine_name(ctrl->engine), &w};
+	engines_stats_walk(ctrl->server->engines, count_traffic, &t);
+	put_count(w.error_entries, ctrl->error_count);
+	text_add_bytes(out, &w, sizeof(w));
+}
+
+static void put_firmware(struct nvmf_controller *ctrl, struct text *out)
+{
+	struct nvme_log_firmware w = {.active = 1};
+	(void)ctrl;
+	memset(w.slots[0], ' ', sizeof(w.slots[0]));
+	memcpy(w.slots[0], OXBOW_VERSION, u64_min(strlen(OXBOW_VERSION), sizeof(w.slots[0])));
+	text_add_bytes(out, &w, sizeof(w));
+}
+
+/* ---- namespaces, effects, access ------------------------------------------------------------------------------------------------ */
+
+static void put_changed(struct nvmf_controller *ctrl, struct text *out)
+{
+	struct nvme_id_list w = {0};
+	w.nsid[0] = le32_of(ctrl->namespace_changed);
+	text_add_bytes(out, &w, sizeof(w));
+}
+
+static void put_effects(struct nvmf_controller *ctrl, struct text *out)
+{
+	static const uint8_t admin[] = {NVME_ADMIN_GET_LOG_PAGE, NVME_ADMIN_IDENTIFY,
+					NVME_ADMIN_ABORT,	 NVME_ADMIN_SET_FEATURES,
+					NVME_ADMIN_GET_FEATURES, NVME_ADMIN_ASYNC_EVENT,
+					NVME_ADMIN_KEEP_ALIVE};
+	static const uint8_t read[] = {NVME_IO_FLUSH, NVME_IO_READ, NVME_IO_COMPARE, NVME_IO_VERIFY};
+	static const uint8_t write[] = {NVME_IO_WRITE, NVME_IO_WRITE_ZEROES, NVME_IO_DATASET_MANAGEMENT};
+	struct nvme_log_effects w = {0};
+	(void)ctrl;
+	for (size_t i = 0; i < ARRAY_COUNT(admin); i++)
+		w.admin[admin[i]] = le32_of(NVME_EFFECT_SUPPORTED);
+	for (size_t i = 0; i < ARRAY_COUNT(read); i++)
+		w.io[read[i]] = le32_of(NVME_EFFECT_SUPPORTED);
+	for (size_t i = 0; i < ARRAY_COUNT(write); i++)
+		w.io[write[i]] = le32_of(NVME_EFFECT_SUPPORTED | NVME_EFFECT_CHANGES_DATA);
+	text_add_bytes(out, &w, sizeof(w));
+}
+
+/* One group, and the way to it is good: there is one node. */
+static void put_ana(struct nvmf_controller *ctrl, struct text *out)
+{
+	struct nvme_log_ana w = {.groups = le16_of(1)};
+	struct nvme_log_ana_group group = {
+		.group_id = le32_of(1), .nsid_count = le32_of(1), .state = NVME_ANA_OPTIMIZED};
+	le32 nsid = le32_of(1);
+	(void)ctrl;
+	text_add_bytes(out, &w, sizeof(w));
+	text_add_bytes(out, &group, sizeof(group));
+	text_add_bytes(out, &nsid, sizeof(nsid));
+}
+
+/* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
+
+struct discovery {
+	struct nvmf_server *server;
+	struct text *out; /* NULL: only the hash */
+	uint64_t records, hash;
+};
+
+/* tcp:HOST:PORT or tcp:[HOST]:PORT, into the fields it is told in. */
+static void put_address(struct nvme_discovery_entry *w, const char *address)
+{
+	const char *host = address + strlen("tcp:"), *port = strrchr(address, ':');
+	bool is_v6 = *host == '[';
+	size_t host_bytes = (size_t)(port - host);
+	if (is_v6) {
+		host++;
+		host_bytes -= 2;
+	}
+	w->adrfam = is_v6 ? NVME_ADRFAM_IPV6 : NVME_ADRFAM_IPV4;
+	memcpy(w->traddr, host, u64_min(host_bytes, sizeof(w->traddr) - 1));
+	memcpy(w->trsvcid, port + 1, u64_min(strlen(port + 1), sizeof(w->trsvcid) - 1));
+}
+
+static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct nvmf_listener *l)
+{
+	struct nvme_discovery_entry w = {
+		.trtype = NVME_TRTYPE_TCP,
+		.subtype = NVME_SUBTYPE_NVM,
+		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.portid = le16_of(l->port_id),
+		.cntlid = le16_of(NVME_CNTLID_ANY),
+		.asqsz = le16_of(NVMF_ENTRIES_MAX),
+	};
+	d->records++;
+	d->hash = hash_u64(d->hash ^ hash_bytes(volume_id, sizeof(*volume_id)) ^ l->port_id);
+	if (!d->out)
+		return;
+	put_address(&w, rt_listener_address(l->listener));
+	nvme_nqn_of_volume(volume_id, w.subnqn);
+	text_add_bytes(d->out, &w, sizeof(w));
+}
+
+static bool discovery_volume(void *ctx, const struct engine_export *e)
+{
+	struct discovery *d = ctx;
+	const struct nvmf_listener *l;
+	if (!e->is_snapshot)
+		list_for_each (l, &d->server->listeners, link)
+			discovery_add(d, &e->volume_id, l);
+	return true;
+}
+
+uint64_t nvmf_discovery_hash(struct nvmf_server *server)
+{
+	struct discovery d = {.server = server, .hash = 1};
+	engines_walk(server->engines, discovery_volume, &d);
+	return d.hash;
+}
+
+/* The generation is what was seen last; whoever reads it sees what there is now. */
+static void generation_update(struct nvmf_server *server, uint64_t hash)
+{
+	if (hash != server->discovery_hash)
+		server->discovery_generation++;
+	server->discovery_hash = hash;
+}
+
+static void put_discovery(struct nvmf_controller *ctrl, struct text *out)
+{
+	struct nvme_log_discovery w = {0};
+	struct discovery d = {.server = ctrl->server, .out = out, .hash = 1};
+	text_add_bytes(out, &w, sizeof(w));
+	engines_walk(ctrl->server->engines, discovery_volume, &d);
+	generation_update(ctrl->server, d.hash);
+	w.generation = le64_of(ctrl->server->discovery_generation);
+	w.records = le64_of(d.records);
+	memcpy(out->data, &w, sizeof(w));
+}
+
+/* ---- which ----------------------------------------------------------------------------------------------------------------------------- */
+
+struct log_rule {
+	uint8_t id;
+	bool is_discovery;
+	void (*put)(struct nvmf_controller *ctrl, struct text *out);
+};
+
+static const struct log_rule rules[] = {
+	{NVME_LOG_ERROR, false, put_errors},	   {NVME_LOG_SMART, false, put_smart},
+	{NVME_LOG_FIRMWARE, false, put_firmware},  {NVME_LOG_CHANGED_NAMESPACES, false, put_changed},
+	{NVME_LOG_EFFECTS, false, put_effects},	   {NVME_LOG_ANA, false, put_ana},
+	{NVME_LOG_DISCOVERY, true, put_discovery},
+};
+
+static const struct log_rule *rule_of(const struct nvmf_controller *ctrl, uint8_t id)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(rules); i++)
+		if (rules[i].id == id && rules[i].is_discovery == nvmf_is_discovery(ctrl))
+			return &rules[i];
+	return NULL;
+}
+
+/* Reading a log tells that its notice has arrived, unless it says otherwise. */
+static void notice_seen(struct nvmf_controller *ctrl, uint8_t id)
+{
+	if (id == NVME_LOG_CHANGED_NAMESPACES) {
+		ctrl->namespace_changed = false;
+		nvmf_event_seen(ctrl, NVMF_EVENT_NAMESPACE);
+	} else if (id == NVME_LOG_ANA) {
+		nvmf_event_seen(ctrl, NVMF_EVENT_ANA);
+	} else if (id == NVME_LOG_DISCOVERY) {
+		nvmf_event_seen(ctrl, NVMF_EVENT_DISCOVERY);
+	}
+}
+
+static uint16_t give_part(struct nvmf_request *r, const struct text *page)
+{
+	uint64_t offset = (uint64_t)le32_get(r->sqe.cdw13) << 32 | le32_get(r->sqe.cdw12);
+	if (offset > page->len_bytes || offset % 4)
+		return REFUSED(NVME_STATUS_INVALID_FIELD);
+	size_t there = u64_min(page->len_bytes - offset, r->command.data_bytes);
+	memcpy(r->payload, page->data + offset, there);
+	memset((uint8_t *)r->payload + there, 0, r->command.data_bytes - there);
+	r->answer_bytes = r->command.data_bytes;
+	return 0;
+}
+
+uint16_t nvmf_log_run(struct nvmf_request *r)
+{
+	struct nvmf_controller *ctrl = r->conn->controller;
+	uint8_t id = le32_get(r->sqe.cdw10) & 0xff;
+	const struct log_rule *rule = rule_of(ctrl, id);
+	struct text page = {0};
+	if (!rule)
+		return REFUSED(NVME_STATUS_INVALID_LOG_PAGE);
+	rule->put(ctrl, &page);
+	uint16_t status = give_part(r, &page);
+	text_free(&page);
+	if (status == 0 && !(le32_get(r->sqe.cdw10) & NVME_LOG_RETAIN))
+		notice_seen(ctrl, id);
+	return status;
+}

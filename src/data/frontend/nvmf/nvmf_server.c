@@ -1,0 +1,271 @@
+/*
+ * nvmf_server.c: listeners, and a connection's life from accept to close.
+ *
+ * A listener is a fiber that accepts; a connection is a fiber that receives until there is no more. Closing the server cuts
+ * every connection and waits for the fibers.
+ */
+#include "data/frontend/nvmf/nvmf_conn.h"
+
+#include "base/log.h"
+
+#define BUDGET_MIN_BYTES     (16 * MiB) /* a few of the largest commands, and as much left for others */
+#define CONNECTION_MIN_BYTES (4 * MiB)
+#define RECEIVE_MIN_BYTES    (16 * KiB)
+#define ACCEPT_PAUSE_NS	     (100 * NS_PER_MS)
+
+/* ---- a connection --------------------------------------------------------------------------------------------------------- */
+
+int nvmf_drop(struct nvmf_conn *c, const char *because)
+{
+	if (!c->dropped_because)
+		c->dropped_because = because;
+	return OXE_PROTO;
+}
+
+void nvmf_conn_break(struct nvmf_conn *c)
+{
+	if (c->is_broken)
+		return;
+	c->is_broken = true;
+	nbd_link_shutdown(&c->link); /* the receiver ends */
+	nvmf_requests_give_up(c);
+}
+
+static void log_end(struct nvmf_conn *c)
+{
+	const struct nvmf_controller *ctrl = c->controller;
+	const char *peer = rt_conn_peer(c->link.conn);
+	const char *host = ctrl ? ctrl->hostnqn : "", *subsystem = ctrl ? ctrl->subnqn : "";
+	if (c->dropped_because) {
+		c->server->stats.connections_dropped++;
+		LOG_WARN("nvmf.dropped", "a host was dropped", F_STR("peer", peer), F_STR("host", host),
+			 F_STR("subsystem", subsystem), F_U64("queue", c->qid),
+			 F_STR("because", c->dropped_because));
+	} else if (ctrl && c->qid == NVME_ADMIN_QUEUE) {
+		LOG_INFO("nvmf.left", "a host left", F_STR("peer", peer), F_STR("host", host),
+			 F_STR("subsystem", subsystem), F_U64("controller", ctrl->cntlid));
+	}
+}
+
+static void conn_free(struct nvmf_conn *c)
+{
+	for (uint32_t i = 0; i < c->slot_count; i++)
+		free(c->slots[i]);
+	log_end(c);
+	if (c->controller)
+		nvmf_controller_leave(c);
+	nbd_link_fini(&c->link);
+	list_del(&c->link_in_server);
+	c->server->stats.connections--;
+	free(c);
+}
+
+static void conn_run(void *arg)
+{
+	struct nvmf_conn *c = arg;
+	struct nvmf_server *server = c->server;
+	nvmf_receive(c);
+	nvmf_conn_break(c);
+	if (c->controller)
+		nvmf_controller_part(c);
+	if (c->fused_first)
+		nvmf_request_free(c->fused_first);
+	group_wait(&c->requests);
+	conn_free(c);
+	group_done(&server->fibers);
+}
+
+static struct nvmetcp_terms terms_at_first(void)
+{
+	return (struct nvmetcp_terms){
+		.side = NVMETCP_SIDE_CONTROLLER,
+		.rx_capsule_data_max = NVMF_CAPSULE_MAX,
+		.rx_data_max = NVMF_DATA_MAX,
+	};
+}
+
+static void conn_start(struct nvmf_listener *l, struct rt_conn *conn)
+{
+	struct nvmf_server *server = l->server;
+	struct nvmf_conn *c = mem_zalloc(sizeof(*c));
+	c->server = server;
+	c->listener = l;
+	c->terms = terms_at_first();
+	c->entries = 1;
+	nbd_link_init(&c->link, server->rt, conn, RECEIVE_MIN_BYTES, server->options.stall_timeout_ns);
+	fmutex_init(&c->memory_turn);
+	list_init(&c->free_requests);
+	list_init(&c->out);
+	group_init(&c->requests);
+	list_add_tail(&server->connections, &c->link_in_server);
+	server->stats.connections++;
+	group_add(&server->fibers, 1);
+	fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
+}
+
+/* ---- listening ------------------------------------------------------------------------------------------------------------- */
+
+/* Logged once each time the limit is reached, not for each of thousands. */
+static void refuse_one_too_many(struct nvmf_server *server, struct rt_conn *conn)
+{
+	server->stats.connections_refused++;
+	if (!server->was_full)
+		LOG_WARN("nvmf.full", "connections are refused: the limit is reached",
+			 F_STR("peer", rt_conn_peer(conn)), F_U64("limit", server->options.connections_max));
+	server->was_full = true;
+	rt_conn_close(conn);
+}
+
+static void accepted(struct nvmf_listener *l, struct rt_conn *conn)
+{
+	struct nvmf_server *server = l->server;
+	server->stats.connections_accepted++;
+	if (server->stats.connections >= server->options.connections_max) {
+		refuse_one_too_many(server, conn);
+		return;
+	}
+	server->was_full = false;
+	conn_start(l, conn);
+}
+
+static void listener_run(void *arg)
+{
+	struct nvmf_listener *l = arg;
+	struct nvmf_server *server = l->server;
+	struct rt_conn *conn;
+	while (!server->closing) {
+		int err = rt_accept(l->listener, &conn);
+		if (err == 0 && !server->closing)
+			accepted(l, conn);
+		else if (err == 0)
+			rt_conn_close(conn);
+		else if (err != OXE_SHUTDOWN)
+			fiber_sleep(ACCEPT_PAUSE_NS); /* out of descriptors: some will be closed */
+		else
+			break;
+	}
+	group_done(&server->fibers);
+}
+
+int nvmf_server_listen(struct nvmf_server *server, const char *address, const char **bound)
+{
+	struct rt_listener *listener;
+	if (strncmp(address, "tcp:", 4) != 0)
+		return OXE_INVAL;
+	int err = rt_listen(server->rt, address, &listener);
+	if (err)
+		return err;
+	struct nvmf_listener *l = mem_zalloc(sizeof(*l));
+	l->server = server;
+	l->listener = listener;
+	l->port_id = ++server->last_port_id;
+	list_add_tail(&server->listeners, &l->link);
+	group_add(&server->fibers, 1);
+	fiber_spawn(server->rt, "nvmf-listen", listener_run, l);
+	if (bound)
+		*bound = rt_listener_address(listener);
+	LOG_INFO("nvmf.listening", "NVMe over TCP is served",
+		 F_STR("address", rt_listener_address(listener)));
+	nvmf_server_changed(server);
+	return 0;
+}
+
+/* ---- the server --------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t or_default(uint64_t value, uint64_t fallback)
+{
+	return value ? value : fallback;
+}
+
+static struct nvmf_options with_defaults(const struct nvmf_options *given)
+{
+	static const struct nvmf_options none = {0};
+	const struct nvmf_options *o = given ? given : &none;
+	return (struct nvmf_options){
+		.buffer_budget_bytes =
+			u64_max(or_default(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
+		.connection_bytes_max =
+			u64_max(or_default(o->connection_bytes_max, 32 * MiB), CONNECTION_MIN_BYTES),
+		.handshake_timeout_ns = or_default(o->handshake_timeout_ns, 30 * NS_PER_S),
+		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
+		.connections_max = (uint32_t)or_default(o->connections_max, 2048),
+	};
+}
+
+struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_options *options)
+{
+	struct nvmf_server *server = mem_zalloc(sizeof(*server));
+	server->rt = rt_current();
+	server->engines = engines;
+	server->options = with_defaults(options);
+	server->payloads = rt_bufpool_new(server->rt, server->options.buffer_budget_bytes);
+	server->last_cntlid = (uint16_t)rt_random_u64(server->rt);
+	waitq_init(&server->memory);
+	waitq_init(&server->departures);
+	list_init(&server->connections);
+	list_init(&server->listeners);
+	list_init(&server->subsystems);
+	list_init(&server->controllers);
+	group_init(&server->fibers);
+	return server;
+}
+
+static void tell_size(struct nvmf_controller *ctrl)
+{
+	uint64_t size_bytes = engine_info(ctrl->engine)->size_bytes;
+	if (size_bytes == ctrl->size_told)
+		return;
+	ctrl->size_told = size_bytes;
+	ctrl->namespace_changed = true;
+	nvmf_event_raise(ctrl, NVMF_EVENT_NAMESPACE);
+}
+
+void nvmf_server_changed(struct nvmf_server *server)
+{
+	struct nvmf_controller *ctrl;
+	bool is_new = nvmf_discovery_hash(server) != server->discovery_hash;
+	list_for_each (ctrl, &server->controllers, link_in_server) {
+		if (!nvmf_is_discovery(ctrl))
+			tell_size(ctrl);
+		else if (is_new)
+			nvmf_event_raise(ctrl, NVMF_EVENT_DISCOVERY);
+	}
+}
+
+void nvmf_server_evict(struct nvmf_server *server, const char *pool_name)
+{
+	struct nvmf_controller *ctrl;
+	size_t length = strlen(pool_name);
+	list_for_each (ctrl, &server->controllers, link_in_server) {
+		const char *name = ctrl->engine ? engine_name(ctrl->engine) : "";
+		if (strncmp(name, pool_name, length) == 0 && name[length] == '/')
+			nvmf_controller_end(ctrl, "its pool is to be closed");
+	}
+}
+
+void nvmf_server_close(struct nvmf_server *server)
+{
+	struct nvmf_listener *l;
+	struct nvmf_conn *c;
+	server->closing = true;
+	list_for_each (l, &server->listeners, link)
+		rt_listener_close(l->listener);
+	list_for_each (c, &server->connections, link_in_server)
+		nvmf_conn_break(c);
+	group_wait(&server->fibers);
+	while ((l = list_pop(&server->listeners, struct nvmf_listener, link)))
+		free(l);
+	rt_bufpool_free(server->payloads);
+	free(server);
+}
+
+void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
+{
+	*out = server->stats;
+}
+
+void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE])
+{
+	static_assert(NVMF_NQN_SIZE == NVME_NQN_FIELD, "a name's field");
+	nvme_nqn_of_volume(volume_id, nqn);
+}
