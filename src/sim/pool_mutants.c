@@ -43,5 +43,9 @@ const struct pool_mutant pool_mutants[] = {
 	{37, "naming a snapshot is acknowledged before it is durable"},
 	{38, "a merge loses the zero mask of the layer"},
 	{39, "a note is acknowledged before it is durable"},
+	{51, "growing the pool does not write the superblock"},
+	{52, "extents do not take a zeroed block for a changed one"},
+	{53, "usage does not see the older snapshots that share a block"},
+	{54, "usage does not see the heads and clones that share a block"},
 	{0},
 };

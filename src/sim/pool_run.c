@@ -14,7 +14,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define DISK_PATH	 "/dev/sda"
 #define LIVES		 3u
 #define DEPTH_MAX	 3u
 #define UNFLUSHED_MAX	 512u
@@ -32,6 +31,7 @@ struct run {
 	struct pool_format_spec format;
 	struct pool_options options;
 	struct work_profile profile;
+	const char *disk_path; /* a device, or a file */
 	uint64_t disk_bytes, fill_seed, next_state;
 	uint32_t lba_bytes, expected_points, states_aim;
 	struct sim_disk_faults faults;
@@ -48,6 +48,7 @@ struct life {
 	struct sim *sim;
 	struct sim_node *node;
 	struct sim_disk *disk;
+	struct rt_disk *rt_disk;    /* while the pool is open, which owns it */
 	const struct model *before; /* what the disk held when this began */
 	struct model *model;	    /* what it holds now; NULL until recovered */
 	bool power_cut;		    /* a power cut is among the crashes since `before` */
@@ -187,7 +188,7 @@ static struct pool *life_open(struct life *l)
 {
 	struct rt_disk *disk;
 	struct pool *pool;
-	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), DISK_PATH, 0, 0, &disk)))
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
 		return NULL;
 	if (!l->formatted && !life_says(l, "pool_format", pool_format(disk, &l->run->format, false))) {
 		rt_disk_close(disk);
@@ -196,6 +197,7 @@ static struct pool *life_open(struct life *l)
 	l->formatted = true;
 	if (!life_says(l, "pool_open", pool_open(disk, &l->run->options, &pool)))
 		return NULL;
+	l->rt_disk = disk;
 	return pool;
 }
 
@@ -304,7 +306,7 @@ static void crash_disk(struct life *l, const struct sim_frozen *frozen, const st
 	size_t count = l->unflushed;
 	if (crash->kill) {
 		l->how = "kill";
-		l->disk = sim_disk_fork_kill(l->node, DISK_PATH, frozen);
+		l->disk = sim_disk_fork_kill(l->node, l->run->disk_path, frozen);
 		return;
 	}
 	if (crash->exact) {
@@ -316,7 +318,7 @@ static void crash_disk(struct life *l, const struct sim_frozen *frozen, const st
 		fates_draw(l, pattern, u64_min(count, UNFLUSHED_MAX), l->in_flight, fates);
 	}
 	bool drawn_by_disk = count > UNFLUSHED_MAX;
-	l->disk = sim_disk_fork_power_cut(l->node, DISK_PATH, frozen, drawn_by_disk ? NULL : fates);
+	l->disk = sim_disk_fork_power_cut(l->node, l->run->disk_path, frozen, drawn_by_disk ? NULL : fates);
 }
 
 static uint64_t run_seed_for(const struct run *run, uint64_t what)
@@ -467,7 +469,7 @@ static void life_watch(void *ctx, struct sim_disk *disk)
 static bool life_work(struct life *l, struct pool *pool)
 {
 	struct work *work = mem_alloc(sizeof(*work));
-	work_init(work, l->sim, pool, l->model, &l->run->profile);
+	work_init(work, l->sim, l->disk, l->rt_disk, pool, l->model, &l->run->profile);
 	*sim_disk_faults(l->disk) = l->run->faults;
 	work_run(work);
 	no_errors(l->disk);
@@ -510,14 +512,14 @@ static void life_disk(struct life *l, struct sim_frozen *frozen)
 {
 	struct run *run = l->run;
 	if (!frozen) {
-		l->disk = sim_disk_new(l->node, DISK_PATH, run->disk_bytes, run->lba_bytes);
+		l->disk = sim_disk_new(l->node, run->disk_path, run->disk_bytes, run->lba_bytes);
 		if (run->fill_seed)
 			sim_disk_fill(l->disk, run->fill_seed);
 	} else if (prng_one_in(&run->rng, 3)) {
-		l->disk = sim_disk_fork_kill(l->node, DISK_PATH, frozen);
+		l->disk = sim_disk_fork_kill(l->node, l->run->disk_path, frozen);
 	} else {
 		l->power_cut = true;
-		l->disk = sim_disk_fork_power_cut(l->node, DISK_PATH, frozen, NULL);
+		l->disk = sim_disk_fork_power_cut(l->node, l->run->disk_path, frozen, NULL);
 	}
 	*sim_disk_faults(l->disk) = run->faults;
 	no_errors(l->disk);
@@ -562,6 +564,7 @@ static uint64_t one_of(struct prng *rng, const uint64_t *values, size_t count)
 
 static void draw_disk(struct run *run, struct prng *rng)
 {
+	run->disk_path = prng_one_in(rng, 3) ? "/var/pool" : "/dev/sda";
 	run->disk_bytes = ONE_OF(rng, 16 * MiB, 16 * MiB, 20 * MiB, 32 * MiB);
 	run->lba_bytes = (uint32_t)ONE_OF(rng, 512, 512, 4096);
 	run->fill_seed = prng_one_in(rng, 2) ? prng_u64(rng) | 1 : 0;
@@ -663,6 +666,7 @@ bool pool_run(const struct run_spec *spec, struct run_report *report)
 	model_init(model);
 	log_sink_set(log_to_trace, NULL, LOG_LEVEL_DEBUG);
 	run_draw(&run);
+	model->pool_bytes = run.disk_bytes;
 	for (uint32_t i = 0; i < LIVES && !report->failed; i++) {
 		life_run(&run, model, frozen, run.next_formatted, run.next_power_cut);
 		if (frozen)

@@ -28,6 +28,8 @@ struct work_profile {
 
 struct work {
 	struct sim *sim;
+	struct sim_disk *disk;
+	struct rt_disk *rt_disk; /* the pool's own handle on it */
 	struct pool *pool;
 	struct model *model;
 	struct work_profile profile;
@@ -40,8 +42,9 @@ struct work {
 	char why[400];	  /* what went wrong; empty: nothing */
 };
 
-void work_init(struct work *w, struct sim *sim, struct pool *pool, struct model *model,
-	       const struct work_profile *profile);
+/* `rt_disk` is what the pool was opened on, `disk` the device behind it. */
+void work_init(struct work *w, struct sim *sim, struct sim_disk *disk, struct rt_disk *rt_disk,
+	       struct pool *pool, struct model *model, const struct work_profile *profile);
 /* Returns when the clients are through, with every handle closed. Suspends. */
 void work_run(struct work *w);
 

@@ -112,6 +112,8 @@ struct sim_disk *sim_disk_find(struct sim_node *node, const char *path);
 /* Unwritten space reads as garbage: a disk that served somebody else. Before the first write. */
 void sim_disk_fill(struct sim_disk *disk, uint64_t fill_seed);
 struct sim_disk_faults *sim_disk_faults(struct sim_disk *disk);
+/* Whoever provides a block device makes it larger. Its opener hears of it by rt_disk_grow. */
+void sim_disk_enlarge(struct sim_disk *disk, uint64_t size_bytes);
 /* What rt_disk_probe says about it; static text. NULL: judge by whether both ends are zero. */
 void sim_disk_set_probe(struct sim_disk *disk, const char *what);
 

@@ -113,6 +113,13 @@ void sim_disk_fill(struct sim_disk *disk, uint64_t fill_seed)
 	disk->medium.durable.fill_seed = disk->medium.current.fill_seed = fill_seed;
 }
 
+void sim_disk_enlarge(struct sim_disk *disk, uint64_t size_bytes)
+{
+	assert(u64_is_aligned(size_bytes, SIM_PAGE_BYTES));
+	image_grow(&disk->medium.current, size_bytes);
+	image_grow(&disk->medium.durable, size_bytes);
+}
+
 struct sim_disk_faults *sim_disk_faults(struct sim_disk *disk)
 {
 	return &disk->faults;
@@ -241,10 +248,8 @@ int disk_op_grow(struct rt_disk *base, uint64_t size_bytes)
 {
 	struct sim_disk *disk = disk_of(base);
 	fiber_sleep(100 * NS_PER_US);
-	if (size_bytes > disk->medium.current.size_bytes && !base->info.is_block_device) {
-		image_grow(&disk->medium.current, size_bytes);
-		image_grow(&disk->medium.durable, size_bytes);
-	}
+	if (size_bytes > disk->medium.current.size_bytes && !base->info.is_block_device)
+		sim_disk_enlarge(disk, size_bytes);
 	base->info.size_bytes = disk->medium.current.size_bytes;
 	return base->info.size_bytes < size_bytes ? OXE_RANGE : 0;
 }

@@ -375,7 +375,8 @@ static int changed_once(struct vol *vol, const struct layer *since, uint32_t ind
 		struct page *leaf;
 		int err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
 		if (!err) {
-			*changed |= map_entry_view(leaf, index)->defined;
+			const struct map_entry *e = map_entry_view(leaf, index);
+			*changed |= e->defined & (uint16_t) ~(MUTANT(52) ? e->zero : 0);
 			page_unpin(leaf);
 		}
 		if (generation != resolve_generation(vol->pool))
