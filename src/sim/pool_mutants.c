@@ -47,5 +47,7 @@ const struct pool_mutant pool_mutants[] = {
 	{52, "extents do not take a zeroed block for a changed one"},
 	{53, "usage does not see the older snapshots that share a block"},
 	{54, "usage does not see the heads and clones that share a block"},
+	{55, "a pool that has failed goes on writing in place"},
+	{56, "a first touch whose data did not arrive is not taken back"},
 	{0},
 };
