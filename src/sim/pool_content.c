@@ -283,6 +283,24 @@ static uint64_t block_end(const struct content *c, uint64_t block)
 	return u64_min((block + 1) * CONTENT_BLOCK_SECTORS, c->sector_count);
 }
 
+static bool set_is_in_flight(const struct alt_set *set)
+{
+	for (uint32_t i = 0; set && i < set->count; i++) {
+		if (set->alts[i].done == NEVER)
+			return true;
+	}
+	return false;
+}
+
+bool content_block_is_untouched(const struct content *c, uint64_t block, uint64_t begin)
+{
+	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(c, block); s++) {
+		if (set_is_in_flight(c->sets[s]))
+			return false;
+	}
+	return c->stamps[block] < begin;
+}
+
 bool content_block_is_data(const struct content *c, uint64_t block)
 {
 	bool data = false;

@@ -73,7 +73,9 @@ bool content_is_open(const struct content *c, uint64_t cluster);
 bool content_may_equal(const struct content *a, const struct content *b, uint64_t sector, uint64_t since);
 
 uint64_t content_block_count(const struct content *c);
-/* A 4 KiB block: every sector has one value, and not all of them are zero. */
+/* A 4 KiB block: no write to it was answered since `begin`, and none is under way. */
+bool content_block_is_untouched(const struct content *c, uint64_t block, uint64_t begin);
+/* Every sector has one value, and not all of them are zero. */
 bool content_block_is_data(const struct content *c, uint64_t block);
 /* It may have been written, be it with zeroes. */
 bool content_block_may_be_data(const struct content *c, uint64_t block);

@@ -14,6 +14,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define DISK_DEVICE	 "/dev/sda"
+#define DISK_FILE	 "/var/pool"
 #define LIVES		 3u
 #define DEPTH_MAX	 3u
 #define UNFLUSHED_MAX	 512u
@@ -172,6 +174,7 @@ static void no_errors(struct sim_disk *disk)
 {
 	struct sim_disk_faults *f = sim_disk_faults(disk);
 	f->read_error_one_in = f->write_error_one_in = f->flush_error_one_in = 0;
+	f->space_bytes = 0;
 }
 
 /* ---- recovering and checking ----------------------------------------------------------------------------------------------- */
@@ -217,11 +220,29 @@ static bool life_check(struct life *l, struct pool *pool, struct model *learned)
 
 static void life_watch(void *ctx, struct sim_disk *disk);
 
+/* There is no room under the file: the pool opens or says so, and what it does then costs nothing. */
+static void open_without_room(struct life *l)
+{
+	struct rt_disk *disk;
+	struct pool *pool;
+	sim_disk_faults(l->disk)->space_bytes = 1;
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
+		return;
+	int err = pool_open(disk, &l->run->options, &pool);
+	if (!err)
+		err = pool_close(pool);
+	if (err != OXE_NOSPC && err != OXE_FAILED)
+		life_says(l, "without room, pool_open or pool_close", err);
+	sim_disk_faults(l->disk)->space_bytes = 0;
+}
+
 /* A crash state: recover, check, close. Some are opened again and checked once more. */
 static void state_main(void *arg)
 {
 	struct life *l = arg;
 	bool again = prng_one_in(&l->rng, 12);
+	if (l->formatted && l->run->profile.room_bytes && prng_one_in(&l->rng, 2))
+		open_without_room(l);
 	for (int round = 0; round < (again ? 2 : 1); round++) {
 		struct pool *pool = life_open(l);
 		l->opened = true;
@@ -487,6 +508,17 @@ static void life_check_end(struct life *l, struct pool *pool)
 	model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
 }
 
+/* The pool stopped for lack of room, and nobody was killed: with room again it opens and has everything. */
+static void life_reopen(struct life *l)
+{
+	struct pool *pool = life_open(l);
+	struct model_check check = {.full = true, .rng = sim_prng(l->sim)};
+	if (!pool)
+		return;
+	model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
+	life_says(l, "pool_close", pool_close(pool));
+}
+
 static void life_main(void *arg)
 {
 	struct life *l = arg;
@@ -502,6 +534,8 @@ static void life_main(void *arg)
 		int err = pool_close(pool);
 		if (!failed && !l->run->profile.errors_expected)
 			life_says(l, "pool_close", err);
+		if (failed && !l->why[0] && l->run->profile.room_bytes)
+			life_reopen(l);
 	}
 	if (!l->model)
 		model_free(learned);
@@ -564,7 +598,7 @@ static uint64_t one_of(struct prng *rng, const uint64_t *values, size_t count)
 
 static void draw_disk(struct run *run, struct prng *rng)
 {
-	run->disk_path = prng_one_in(rng, 3) ? "/var/pool" : "/dev/sda";
+	run->disk_path = prng_one_in(rng, 3) ? DISK_FILE : DISK_DEVICE;
 	run->disk_bytes = ONE_OF(rng, 16 * MiB, 16 * MiB, 20 * MiB, 32 * MiB);
 	run->lba_bytes = (uint32_t)ONE_OF(rng, 512, 512, 4096);
 	run->fill_seed = prng_one_in(rng, 2) ? prng_u64(rng) | 1 : 0;
@@ -629,15 +663,31 @@ static void draw_work(struct run *run, struct prng *rng)
 	draw_theme(run, rng);
 }
 
+/* A few runs have their pool in a sparse file on a file system that is full at times. */
+static void draw_full(struct run *run, struct prng *rng)
+{
+	run->disk_path = DISK_FILE;
+	run->fill_seed = 0;
+	run->profile.room_bytes = MiB + prng_below(rng, 4 * MiB);
+}
+
 /* A few runs have a disk that fails requests. */
 static void draw_errors(struct run *run, struct prng *rng)
 {
-	if (!prng_one_in(rng, 8))
-		return;
 	run->profile.errors_expected = true;
 	run->faults.read_error_one_in = (uint32_t)ONE_OF(rng, 0, 40, 200);
 	run->faults.write_error_one_in = (uint32_t)ONE_OF(rng, 0, 100, 400);
 	run->faults.flush_error_one_in = (uint32_t)ONE_OF(rng, 0, 0, 20);
+}
+
+/* Each kind of fault has runs of its own, with its own rules of what is promised. */
+static void draw_fault(struct run *run, struct prng *rng)
+{
+	uint64_t kind = prng_below(rng, 16);
+	if (kind < 2)
+		draw_errors(run, rng);
+	else if (kind == 2)
+		draw_full(run, rng);
 }
 
 static void run_draw(struct run *run)
@@ -652,7 +702,7 @@ static void run_draw(struct run *run)
 	run->format.id = uuid_from_random(id);
 	snprintf(run->format.name, sizeof(run->format.name), "pool-%llu",
 		 (unsigned long long)run->spec->seed);
-	draw_errors(run, &rng);
+	draw_fault(run, &rng);
 	run->expected_points = run->profile.operations * 2 + 20;
 	run->states_aim = u64_max(1, run->spec->states / LIVES);
 }

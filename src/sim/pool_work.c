@@ -69,12 +69,15 @@ static bool work_over(const struct work *w)
 /* An error of a call that may meet one. True if the client goes on. */
 static bool error_is_expected(struct work *w, const char *call, int err)
 {
-	if (err == OXE_FAILED || err == OXE_IO) {
-		if (!w->profile.errors_expected)
+	bool full = w->profile.room_bytes != 0, expected = full || w->profile.errors_expected;
+	if (err == OXE_FAILED || (err == OXE_IO && !full)) {
+		if (!expected)
 			work_fail(w, "%s returned %s on a disk without errors", call, err_name(err));
 		w->pool_failed |= err == OXE_FAILED;
-		return w->profile.errors_expected;
+		return expected;
 	}
+	if (err == OXE_NOSPC && full)
+		return true;
 	work_fail(w, "%s returned %s", call, err_name(err));
 	return false;
 }
@@ -133,6 +136,15 @@ struct span {
 	uint64_t first, count; /* sectors */
 };
 
+/* On a full file system others come and go. */
+static void room_change(struct work *w)
+{
+	uint64_t room_bytes = w->profile.room_bytes;
+	if (room_bytes)
+		sim_disk_faults(w->disk)->space_bytes =
+			one_in(w, 3) ? 0 : room_bytes / 2 + below(w, room_bytes);
+}
+
 /* On a tight pool all clients meet at one cluster for a while: it is read, freed and written by several at once. */
 static struct span hot_span(const struct work *w, const struct model_volume *v)
 {
@@ -171,8 +183,9 @@ static enum content_answer answer_for(int err, bool durable, bool all_or_nothing
 static void data_answered(struct work *w, struct model_volume *v, const char *call, struct span at,
 			  uint64_t submitted, int err, bool durable)
 {
-	content_write_end(v->content, at.first, at.count, submitted, model_tick(w->model),
-			  answer_for(err, durable, strcmp(call, "op.write.end") == 0));
+	content_write_end(
+		v->content, at.first, at.count, submitted, model_tick(w->model),
+		answer_for(err, durable, strcmp(call, "op.write.end") == 0 && !w->profile.room_bytes));
 	sim_trace(w->sim, call, v->serial, at.first << 32 | at.count, (uint64_t)(int64_t)err);
 	if (err && err != OXE_NOSPC)
 		error_is_expected(w, call, err);
@@ -324,7 +337,8 @@ static void extent_check_sector(struct work *w, const struct model_volume *v,
 	else if (since && !(flags & VOL_EXTENT_CHANGED) &&
 		 !content_may_equal(c, since->content, s, submitted))
 		says = "unchanged";
-	else if (flags & VOL_EXTENT_CHANGED && (!since || c->stamps[s / BLOCK_SECTORS] < since->begin))
+	else if (flags & VOL_EXTENT_CHANGED &&
+		 (!since || content_block_is_untouched(c, s / BLOCK_SECTORS, since->begin)))
 		says = "changed";
 	if (says)
 		work_fail(w, "extents of %s call sector %llu %s", v->name, (unsigned long long)s, says);
@@ -840,6 +854,8 @@ static void client_main(void *arg)
 	struct work *w = c->work;
 	while (w->steps_left > 0 && !work_over(w)) {
 		w->steps_left--;
+		if (one_in(w, 30))
+			room_change(w);
 		if (!pick_volume(w) || one_in(w, w->profile.control_one_in))
 			step_control(w);
 		else if (one_in(w, w->profile.flush_one_in))

@@ -24,6 +24,8 @@ struct work_profile {
 	bool chains;		 /* snapshots, clones, flattening and merges above all */
 	uint64_t swarm;		 /* which kinds of steps are left out and which are frequent; 0: as usual */
 	bool errors_expected;	 /* the disk fails requests now and then */
+	uint64_t
+		room_bytes; /* the file system under the pool has no more than this, now and then; 0: it has */
 };
 
 struct work {

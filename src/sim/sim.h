@@ -118,7 +118,9 @@ void sim_disk_enlarge(struct sim_disk *disk, uint64_t size_bytes);
 void sim_disk_set_probe(struct sim_disk *disk, const char *what);
 
 struct sim_disk_counts {
-	uint64_t reads, writes, flushes, discards, errors, read_bytes, written_bytes;
+	uint64_t reads, writes, flushes, discards, read_bytes, written_bytes;
+	uint64_t errors;   /* requests that failed, and may have been done in part */
+	uint64_t refusals; /* writes for which there was no room: nothing of them was done */
 };
 const struct sim_disk_counts *sim_disk_counts(const struct sim_disk *disk);
 

@@ -541,7 +541,8 @@ static void request_done(void *arg)
 		complete_flush(disk, r);
 	else
 		complete_write(disk, r);
-	disk->counts.errors += r->result ? 1 : 0;
+	disk->counts.errors += r->result == OXE_IO;
+	disk->counts.refusals += r->result == OXE_NOSPC;
 	sim_trace(disk->node->sim, done_names[r->op], io->offset_bytes, (uint64_t)(int64_t)r->result, r->crc);
 	io->result = r->result;
 	request_free(r);
