@@ -49,5 +49,6 @@ const struct pool_mutant pool_mutants[] = {
 	{54, "usage does not see the heads and clones that share a block"},
 	{55, "a pool that has failed goes on writing in place"},
 	{56, "a first touch whose data did not arrive is not taken back"},
+	{62, "a write lets go of a metadata page that it did not get"},
 	{0},
 };

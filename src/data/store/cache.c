@@ -353,15 +353,18 @@ int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct
 			p->address = where.page;
 			p->generation = where.generation;
 			err = page_fill(c, p);
-			*out = p;
+			if (!err || MUTANT(62))
+				*out = p;
 			return err ? page_give_up(c, p) : 0;
 		}
 		if (parent)
 			page_unpin(parent);
 	}
 	pin_resident(p);
-	*out = p;
-	return page_wait_loaded(c, p);
+	int err = page_wait_loaded(c, p);
+	if (!err || MUTANT(62))
+		*out = p;
+	return err;
 }
 
 struct page *page_peek(struct tree *t, unsigned level, uint64_t index, bool *absent)
