@@ -171,6 +171,7 @@ struct checking {
 	char *why;
 	size_t why_size;
 	uint32_t volumes_found, snapshots_found;
+	uint64_t problems_excused;
 };
 
 OX_PRINTF(2, 3) static bool differs(struct checking *c, const char *format, ...)
@@ -212,20 +213,48 @@ static bool check_sector(struct checking *c, const struct expected *e, const uin
 		       allowed);
 }
 
+static bool unreadable(struct checking *c, const struct expected *e, uint64_t sector, int err)
+{
+	return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
+		       (unsigned long long)(sector * VALUE_BYTES), err_name(err));
+}
+
+static bool check_sectors(struct checking *c, const struct expected *e, uint64_t first, uint64_t count,
+			  struct content *learned)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		if (!check_sector(c, e, c->buf + i * VALUE_BYTES, first + i, learned))
+			return false;
+	}
+	return true;
+}
+
+/* Block by block, as what is damaged may cost one of them and not its neighbours. */
+static bool check_damaged(struct checking *c, const struct expected *e, struct vol *vol, uint64_t first,
+			  uint64_t end)
+{
+	for (uint64_t at = first; at < end; at += CONTENT_BLOCK_SECTORS) {
+		uint64_t count = u64_min(CONTENT_BLOCK_SECTORS, end - at);
+		int err = vol_read(vol, c->buf, at * VALUE_BYTES, count * VALUE_BYTES);
+		bool excused = err && damage_excuses_io(c->check->damage, c->pool, &vol_info(vol)->id,
+							at / CONTENT_BLOCK_SECTORS, err);
+		if (err && !excused)
+			return unreadable(c, e, at, err);
+		if (!err && !check_sectors(c, e, at, count, NULL))
+			return false;
+	}
+	return true;
+}
+
 static bool check_cluster(struct checking *c, const struct expected *e, struct vol *vol, uint64_t cluster,
 			  struct content *learned)
 {
 	uint64_t first = cluster * CONTENT_CLUSTER_SECTORS;
 	uint64_t count = u64_min(CONTENT_CLUSTER_SECTORS, e->content->sector_count - first);
 	int err = vol_read(vol, c->buf, first * VALUE_BYTES, count * VALUE_BYTES);
-	if (err)
-		return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
-			       (unsigned long long)(first * VALUE_BYTES), err_name(err));
-	for (uint64_t i = 0; i < count; i++) {
-		if (!check_sector(c, e, c->buf + i * VALUE_BYTES, first + i, learned))
-			return false;
-	}
-	return true;
+	if (err && c->check->damage)
+		return check_damaged(c, e, vol, first, first + count);
+	return err ? unreadable(c, e, first, err) : check_sectors(c, e, first, count, learned);
 }
 
 /* Without `full`: what is open, what was touched lately, one in ten of the rest. */
@@ -447,7 +476,11 @@ static bool check_volume(struct checking *c, const struct model_volume *v)
 
 static void problem_note(void *ctx, const struct pool_problem *p)
 {
-	differs(ctx, "pool_check: %s", p->text);
+	struct checking *c = ctx;
+	if (c->check->damage && damage_excuses_problem(c->check->damage, p))
+		c->problems_excused++;
+	else
+		differs(c, "pool_check: %s", p->text);
 }
 
 static bool check_structure(struct checking *c)
@@ -456,7 +489,7 @@ static bool check_structure(struct checking *c)
 	int err = pool_check(c->pool, problem_note, c, &result);
 	if (err)
 		return differs(c, "pool_check: %s", err_name(err));
-	return result.problem_count == 0 || differs(c, "pool_check found problems");
+	return result.problem_count == c->problems_excused || differs(c, "pool_check found problems");
 }
 
 static bool check_counts(struct checking *c)

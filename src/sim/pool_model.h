@@ -11,6 +11,7 @@
 #include "base/prng.h"
 #include "data/store/pool.h"
 #include "sim/pool_content.h"
+#include "sim/pool_damage.h"
 
 #define MODEL_VOLUMES	8u
 #define MODEL_SNAPSHOTS 10u
@@ -91,6 +92,7 @@ struct model_check {
 	bool full; /* read everything, rather than what is open, what was touched lately and a few others */
 	struct prng *rng;
 	struct model *learned; /* NULL, or an empty model to fill with what was found; needs `full` */
+	struct damage *damage; /* NULL, or what may be missing because of it; notes what it shows */
 };
 
 /* Compare the pool with what is allowed; runs pool_check too. False with a sentence in `why`. Suspends. */

@@ -49,6 +49,13 @@ const struct pool_mutant pool_mutants[] = {
 	{54, "usage does not see the heads and clones that share a block"},
 	{55, "a pool that has failed goes on writing in place"},
 	{56, "a first touch whose data did not arrive is not taken back"},
+	{57, "the CRC of a metadata page is not checked"},
+	{58, "a metadata page may be one that was meant for another place"},
+	{59, "a metadata page may be of another layer"},
+	{60, "a metadata page may be of another generation"},
+	{61, "a metadata page that cannot be read counts as absent"},
 	{62, "a write lets go of a metadata page that it did not get"},
+	{63, "a damaged journal block counts as the end of the journal"},
+	{64, "an error of one of several reads is not reported"},
 	{0},
 };

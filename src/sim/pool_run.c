@@ -9,6 +9,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "data/store/super_format.h"
+#include "sim/pool_value.h"
 #include "sim/pool_work.h"
 
 #include <stdarg.h>
@@ -37,6 +38,7 @@ struct run {
 	uint64_t disk_bytes, fill_seed, next_state;
 	uint32_t lba_bytes, expected_points, states_aim;
 	struct sim_disk_faults faults;
+	bool damages; /* of its crash states, some have a damaged page */
 	/* Where the next life begins. */
 	struct sim_frozen *next_disk;
 	struct model *next_model;
@@ -56,7 +58,9 @@ struct life {
 	bool power_cut;		    /* a power cut is among the crashes since `before` */
 	bool formatted, opened, full, done;
 	bool super_lost; /* the newest superblock was damaged besides */
-	uint32_t depth;	 /* crashes since the life began; 0 is the life itself */
+	bool damaged;	 /* or one page of the pool is to be, and then is: */
+	char damage[120];
+	uint32_t depth; /* crashes since the life began; 0 is the life itself */
 	uint64_t points, state_id;
 	uint32_t nested;
 	struct prng rng; /* of a crash state: what to enumerate inside it */
@@ -107,9 +111,9 @@ static void describe_where(const struct life *l, char *text, size_t size_bytes)
 	}
 	describe_where(l->parent, text, size_bytes);
 	size_t used = strlen(text);
-	snprintf(text + used, size_bytes - used, "; %s%s at write %llu (%zu unflushed, %zu in flight)",
+	snprintf(text + used, size_bytes - used, "; %s%s at write %llu (%zu unflushed, %zu in flight)%s%s",
 		 l->how, l->super_lost ? ", newest superblock damaged," : "", (unsigned long long)l->point_of,
-		 l->unflushed, l->in_flight);
+		 l->unflushed, l->in_flight, l->damage[0] ? "; then " : "", l->damage);
 }
 
 static void events_print(const struct life *l)
@@ -257,9 +261,159 @@ static void state_main(void *arg)
 	l->done = true;
 }
 
+/* ---- damaged states ----------------------------------------------------------------------------------------------------------------- */
+
+/* A crash state in which one page of the pool is damaged besides, before recovery or after a close. What the damage does not
+ * cost is right; what it did not let open is as it was; and once it is healed nothing is missing. */
+struct damaged {
+	struct life *life;
+	struct damage damage;
+	struct model *model; /* what the pool holds */
+	bool power_cut;	     /* of what `model` lists, anything not struck out may be there */
+};
+
+static void damaged_check(struct damaged *x, struct pool *pool, bool healed)
+{
+	struct life *l = x->life;
+	struct model_check check = {.power_cut = x->power_cut, .full = true, .rng = sim_prng(l->sim)};
+	if (!healed)
+		check.damage = &x->damage;
+	if (!l->why[0])
+		model_check_pool(x->model, pool, &check, l->why, sizeof(l->why));
+}
+
+static void damaged_says(struct damaged *x, const char *what, int err)
+{
+	struct life *l = x->life;
+	if (!l->why[0])
+		snprintf(l->why, sizeof(l->why), "%s returned %s though %s", what, err_name(err), l->damage);
+}
+
+/* The pool in a known state, and closed: what is not crashed any more has one value for each sector. */
+static void settle_and_close(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct pool *pool = life_open(l);
+	struct model *learned = mem_alloc(sizeof(*learned));
+	model_init(learned);
+	if (pool) {
+		life_check(l, pool, learned);
+		life_says(l, "pool_close", pool_close(pool));
+	}
+	model_free(x->model);
+	x->model = learned;
+	x->power_cut = false;
+}
+
+static struct pool *damaged_open(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct rt_disk *disk;
+	struct pool *pool;
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
+		return NULL;
+	int err = pool_open(disk, &l->run->options, &pool);
+	bool right = err ? damage_excuses_open(&x->damage, err) : !damage_forbids_open(&x->damage);
+	if (!right)
+		damaged_says(x, "pool_open", err);
+	return err ? NULL : pool;
+}
+
+static bool damaged_write(struct damaged *x, struct pool *pool, struct model_volume *v, struct vol *vol,
+			  uint8_t *buf)
+{
+	struct prng *rng = sim_prng(x->life->sim);
+	uint64_t unit = v->lba_bytes / VALUE_BYTES, units = v->content->sector_count / unit;
+	uint64_t count = unit * (1 + prng_below(rng, u64_min(units, 128 / unit)));
+	uint64_t first = unit * prng_below(rng, units - count / unit + 1);
+	uint64_t tag = value_tag(v->serial, ++x->model->version), submitted = model_tick(x->model);
+	value_fill(buf, first, count, tag);
+	content_write_begin(v->content, first, count, tag, submitted);
+	int err = vol_write(vol, buf, first * VALUE_BYTES, count * VALUE_BYTES, VOL_FUA);
+	content_write_end(v->content, first, count, submitted, model_tick(x->model),
+			  err == 0	     ? ANSWER_DURABLE
+			  : err == OXE_NOSPC ? ANSWER_UNCHANGED
+					     : ANSWER_UNKNOWN);
+	bool excused = err == 0 || err == OXE_NOSPC;
+	for (uint64_t s = first; !excused && s < first + count; s++)
+		excused = damage_excuses_io(&x->damage, pool, &v->id, s / CONTENT_BLOCK_SECTORS, err);
+	if (!excused)
+		damaged_says(x, "vol_write", err);
+	return excused;
+}
+
+/* Clients write to what there is. */
+static void damaged_work(struct damaged *x, struct pool *pool)
+{
+	uint8_t *buf = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	for (size_t i = 0; i < MODEL_VOLUMES && !x->life->why[0]; i++) {
+		struct model_volume *v = &x->model->volumes[i];
+		struct vol *vol;
+		if (v->presence != PRESENT || v->reverting_to >= 0)
+			continue;
+		int err = vol_open(pool, &v->id, &vol);
+		if (err) {
+			damaged_says(x, "vol_open", err);
+			break;
+		}
+		for (unsigned k = 0; k < 4 && damaged_write(x, pool, v, vol, buf); k++)
+			;
+		vol_close(vol);
+	}
+	free(buf);
+}
+
+static void damaged_life(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct pool *pool = damaged_open(x);
+	if (!pool)
+		return;
+	damaged_check(x, pool, false);
+	if (damage_must_show(&x->damage) && !x->damage.reported)
+		damaged_says(x, "pool_check", 0);
+	if (!l->why[0])
+		damaged_work(x, pool);
+	damaged_check(x, pool, false);
+	life_says(l, "pool_close", pool_close(pool));
+}
+
+/* What is unreadable where data was may have been believed unread: it stays so. */
+static void damaged_again(struct damaged *x)
+{
+	struct life *l = x->life;
+	bool heals = x->damage.target != DAMAGE_DATA;
+	if (heals)
+		damage_heal(&x->damage, l->disk);
+	struct pool *pool = heals ? life_open(l) : damaged_open(x);
+	if (!pool)
+		return;
+	damaged_check(x, pool, heals);
+	life_says(l, "pool_close", pool_close(pool));
+}
+
+static void damaged_main(void *arg)
+{
+	struct life *l = arg;
+	struct damaged *x = mem_zalloc(sizeof(*x));
+	*x = (struct damaged){.life = l, .model = model_copy(l->before), .power_cut = l->power_cut};
+	bool at_rest = prng_one_in(&l->rng, 2);
+	if (at_rest)
+		settle_and_close(x);
+	if (!l->why[0] && damage_do(&x->damage, l->disk, &l->rng, at_rest)) {
+		damage_text(&x->damage, l->damage, sizeof(l->damage));
+		damaged_life(x);
+		if (!l->why[0])
+			damaged_again(x);
+	}
+	model_free(x->model);
+	free(x);
+	l->done = true;
+}
+
 static void state_run_sim(struct life *l)
 {
-	fiber_spawn_big(sim_node_start(l->node), "recover", state_main, l);
+	fiber_spawn_big(sim_node_start(l->node), "recover", l->damaged ? damaged_main : state_main, l);
 	enum sim_end end = life_simulate(l);
 	if (end != SIM_DONE && !l->why[0])
 		snprintf(l->why, sizeof(l->why), "recovery %s", end == SIM_STUCK ? "hangs" : "never ends");
@@ -371,10 +525,11 @@ static void state_try(struct life *parent, const struct sim_frozen *frozen, cons
 	l.node = sim_node_new(l.sim, "crashed");
 	sim_shuffle(l.sim, prng_one_in(&l.rng, 2));
 	crash_disk(&l, frozen, crash);
-	l.super_lost = l.formatted && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
+	l.damaged = l.formatted && run->damages && l.depth == 1 && prng_one_in(&l.rng, 2);
+	l.super_lost = l.formatted && !l.damaged && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
 	no_errors(l.disk);
 	sim_disk_faults(l.disk)->stall_one_in = 0;
-	if (l.depth < DEPTH_MAX)
+	if (l.depth < DEPTH_MAX && !l.damaged)
 		sim_disk_watch(l.disk, life_watch, &l);
 	run->report->states++;
 	state_run_sim(&l);
@@ -688,6 +843,8 @@ static void draw_fault(struct run *run, struct prng *rng)
 		draw_errors(run, rng);
 	else if (kind == 2)
 		draw_full(run, rng);
+	else if (kind == 3)
+		run->damages = true;
 }
 
 static void run_draw(struct run *run)

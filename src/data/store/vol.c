@@ -134,7 +134,7 @@ void io_batch_init(struct io_batch *b, struct batch_io *ios, uint32_t capacity)
 static void batch_io_done(struct rt_io *io)
 {
 	struct io_batch *b = container_of(io, struct batch_io, io)->batch;
-	if (io->result && !b->err)
+	if (io->result && !b->err && !(io->op == RT_IO_READ && MUTANT(64)))
 		b->err = io->result;
 	group_done(&b->group);
 }
