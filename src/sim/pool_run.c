@@ -657,10 +657,10 @@ static bool life_work(struct life *l, struct pool *pool)
 }
 
 /* What nobody has crashed must be exactly what is current. */
-static void life_check_end(struct life *l, struct pool *pool)
+static bool life_check_end(struct life *l, struct pool *pool)
 {
 	struct model_check check = {.full = true, .rng = sim_prng(l->sim)};
-	model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
+	return model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
 }
 
 /* The pool stopped for lack of room, and nobody was killed: with room again it opens and has everything. */
@@ -674,6 +674,17 @@ static void life_reopen(struct life *l)
 	life_says(l, "pool_close", pool_close(pool));
 }
 
+/* A request that was refused room while the clients were there may end, and stop the pool, when they have gone. */
+static bool late_refusal(struct life *l, struct pool *pool)
+{
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	if (!stats.failed || !l->run->profile.room_bytes || !strstr(l->why, err_name(OXE_FAILED)))
+		return false;
+	l->why[0] = '\0';
+	return true;
+}
+
 static void life_main(void *arg)
 {
 	struct life *l = arg;
@@ -685,7 +696,7 @@ static void life_main(void *arg)
 		l->model = learned;
 		bool failed = life_work(l, pool);
 		if (!l->why[0] && !failed && !l->run->profile.errors_expected)
-			life_check_end(l, pool);
+			failed = !life_check_end(l, pool) && late_refusal(l, pool);
 		int err = pool_close(pool);
 		if (!failed && !l->run->profile.errors_expected)
 			life_says(l, "pool_close", err);
@@ -762,7 +773,8 @@ static void draw_disk(struct run *run, struct prng *rng)
 		.latency_max_ns = ONE_OF(rng, 30, 100, 1000) * NS_PER_US,
 		.flush_ns = ONE_OF(rng, 50, 500, 3000, 20000) * NS_PER_US,
 		.stall_one_in = (uint32_t)ONE_OF(rng, 0, 0, 200, 20),
-		.stall_ns = 20 * NS_PER_MS,
+		.stall_ns = ONE_OF(rng, 20, 20, 500, 30000) *
+			    NS_PER_MS, /* as a disk that retries, or a path that fails over */
 		.discard = (enum sim_discard)prng_below(rng, 4),
 		.torn_bytes = (uint32_t)(run->lba_bytes == 4096 ? 4096 : ONE_OF(rng, 512, 4096)),
 	};
