@@ -340,18 +340,18 @@ bool damage_excuses_open(const struct damage *d, int err)
 	case DAMAGE_DATA:
 		return false;
 	case DAMAGE_MAP:
-		return DAMAGED_MAP_STOPS_REPLAY && !d->at_rest && error_fits(d, err);
-	case DAMAGE_CATALOG:
-		return DAMAGED_CATALOG_STOPS_POOL && error_fits(d, err);
-	default:
+		return DAMAGED_METADATA_STOPS_POOL && !d->at_rest && error_fits(d, err);
+	case DAMAGE_JOURNAL:
 		return error_fits(d, err);
+	default:
+		return DAMAGED_METADATA_STOPS_POOL && error_fits(d, err);
 	}
 }
 
 bool damage_forbids_open(const struct damage *d)
 {
-	return d->target == DAMAGE_JOURNAL || d->target == DAMAGE_BITMAP || d->target == DAMAGE_USAGE ||
-	       (d->target == DAMAGE_CATALOG && DAMAGED_CATALOG_STOPS_POOL);
+	return d->target == DAMAGE_JOURNAL ||
+	       (DAMAGED_METADATA_STOPS_POOL && is_page_of_tree(d) && d->target != DAMAGE_MAP);
 }
 
 /* Does a reader of `id` look at the damaged page's layer? */

@@ -8,8 +8,7 @@
  *     journal       a block that a later     the pool does not open: going on would lose what was acknowledged
  *                   flush mark vouches for
  *     map           of one layer             reads through that layer, in the page's range, may fail. Everything else is right
- *     usage, bitmap                          the pool does not open
- *     catalog                                the same, as long as DAMAGED_CATALOG_STOPS_POOL
+ *     usage, bitmap, catalog                 the pool does not open (DAMAGED_METADATA_STOPS_POOL)
  *     data          only unreadable: it      reads of that one block may fail, whoever sees it
  *                   has no checksum yet
  *
@@ -23,10 +22,9 @@
 #include "data/store/pool.h"
 #include "sim/sim.h"
 
-/* A catalog page that cannot be believed costs the whole pool, not only the volumes it describes. */
-#define DAMAGED_CATALOG_STOPS_POOL true
-/* So does a map page for which the journal has records: replay cannot pass it over. After a clean close it never does. */
-#define DAMAGED_MAP_STOPS_REPLAY true
+/* A page of the catalog, the bitmap or the usage table that cannot be believed costs the whole pool, and so does a map page for which
+ * the journal has records (after a clean close it has none). S9 wants less: this is what stands now. */
+#define DAMAGED_METADATA_STOPS_POOL true
 
 enum damage_target {
 	DAMAGE_SUPER_NEWEST,
