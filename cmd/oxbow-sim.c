@@ -305,12 +305,14 @@ static void usage(FILE *out)
 		     "  --state S       only this crash state of the seed, and those inside it\n"
 		     "  -j N            processes (1)\n"
 		     "  --keep-going    go on after a seed has failed\n"
+		     "  --events N      how many of the last events to print when a seed fails (80)\n"
 		     "  --hash          print each seed's hash of everything that happened\n"
 		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
 		     "  --rare          with --mutants: those that take minutes to find\n"
 		     "  --mutant N      plant this one\n"
 		     "  --list-faults   what can go wrong in the simulator\n"
 		     "  --list-mutants  what can be planted\n"
+		     "  --help          this\n"
 		     "exit: 0 all is well, 1 a seed failed (or a mutant was missed), 2 usage\n");
 }
 

@@ -296,7 +296,7 @@ def the_man_page_and_the_completion_are_those_of_this_program():
 
 
 def the_man_pages_format_without_a_complaint():
-    for page in ("oxbow.1", "oxbowd.8"):
+    for page in ("oxbow.1", "oxbow-sim.1", "oxbowd.8"):
         done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", os.path.join(DIST, page), env=dict(os.environ, LC_ALL="C.UTF-8"))
         expect(done.returncode == 0 and not done.stderr, f"{page}: {done.stderr}")
 

@@ -8,6 +8,11 @@ uint64_t content_cluster_count(const struct content *c)
 	return u64_div_up(c->sector_count, CONTENT_CLUSTER_SECTORS);
 }
 
+uint64_t content_block_count(const struct content *c)
+{
+	return u64_div_up(c->sector_count, CONTENT_BLOCK_SECTORS);
+}
+
 struct content *content_new(uint64_t sector_count)
 {
 	struct content *c = mem_zalloc(sizeof(*c));
@@ -29,7 +34,9 @@ void content_grow(struct content *c, uint64_t sector_count)
 	c->tags = grown(c->tags, c->sector_count, sector_count, sizeof(*c->tags));
 	c->sets = grown(c->sets, c->sector_count, sector_count, sizeof(*c->sets));
 	c->listed = grown(c->listed, c->sector_count, sector_count, sizeof(*c->listed));
+	uint64_t blocks = content_block_count(c);
 	c->sector_count = sector_count;
+	c->stamps = grown(c->stamps, blocks, content_block_count(c), sizeof(*c->stamps));
 	wanted = content_cluster_count(c);
 	c->touched = grown(c->touched, clusters, wanted, sizeof(*c->touched));
 }
@@ -47,6 +54,7 @@ void content_free(struct content *c)
 	free(c->open);
 	free(c->listed);
 	free(c->touched);
+	free(c->stamps);
 	free(c);
 }
 
@@ -72,6 +80,7 @@ struct content *content_copy(const struct content *from)
 	struct content *c = content_new(from->sector_count);
 	memcpy(c->tags, from->tags, from->sector_count * sizeof(*c->tags));
 	memcpy(c->touched, from->touched, content_cluster_count(from) * sizeof(*c->touched));
+	memcpy(c->stamps, from->stamps, content_block_count(from) * sizeof(*c->stamps));
 	for (size_t i = 0; i < from->open_count; i++) {
 		uint64_t sector = from->open[i];
 		const struct alt_set *set = from->sets[sector];
@@ -123,6 +132,9 @@ static void touch(struct content *c, uint64_t first, uint64_t count, uint64_t no
 		c->touched[s / CONTENT_CLUSTER_SECTORS] = now;
 	if (count)
 		c->touched[(first + count - 1) / CONTENT_CLUSTER_SECTORS] = now;
+	uint64_t block = first / CONTENT_BLOCK_SECTORS;
+	for (; block < u64_div_up(first + count, CONTENT_BLOCK_SECTORS) && count; block++)
+		c->stamps[block] = now;
 }
 
 void content_write_begin(struct content *c, uint64_t first, uint64_t count, uint64_t tag, uint64_t now)
@@ -252,6 +264,84 @@ bool content_is_open(const struct content *c, uint64_t cluster)
 	return false;
 }
 
+bool content_may_equal(const struct content *a, const struct content *b, uint64_t sector, uint64_t since)
+{
+	const struct alt_set *set = sector < b->sector_count ? b->sets[sector] : NULL;
+	if (!set)
+		return content_allows(a, sector, sector < b->sector_count ? b->tags[sector] : 0, since);
+	for (uint32_t i = 0; i < set->count; i++) {
+		if (set->alts[i].superseded == NEVER && content_allows(a, sector, set->alts[i].tag, since))
+			return true;
+	}
+	return false;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t block_end(const struct content *c, uint64_t block)
+{
+	return u64_min((block + 1) * CONTENT_BLOCK_SECTORS, c->sector_count);
+}
+
+static bool set_is_in_flight(const struct alt_set *set)
+{
+	for (uint32_t i = 0; set && i < set->count; i++) {
+		if (set->alts[i].done == NEVER)
+			return true;
+	}
+	return false;
+}
+
+bool content_block_is_untouched(const struct content *c, uint64_t block, uint64_t begin)
+{
+	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(c, block); s++) {
+		if (set_is_in_flight(c->sets[s]))
+			return false;
+	}
+	return c->stamps[block] < begin;
+}
+
+bool content_block_is_data(const struct content *c, uint64_t block)
+{
+	bool data = false;
+	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(c, block); s++) {
+		if (c->sets[s])
+			return false;
+		data |= c->tags[s] != 0;
+	}
+	return data;
+}
+
+bool content_block_may_be_data(const struct content *c, uint64_t block)
+{
+	return c->stamps[block] != 0 || content_block_is_data(c, block);
+}
+
+bool content_block_may_be_shared(const struct content *a, const struct content *b, uint64_t block)
+{
+	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(a, block); s++) {
+		if (s >= b->sector_count ||
+		    !(content_allows(b, s, a->tags[s], ANY_TIME) || content_allows(b, s, a->tags[s], NEVER)))
+			return false;
+	}
+	return true;
+}
+
+bool content_block_is_shared(const struct content *a, const struct content *b, uint64_t block)
+{
+	if (block >= content_block_count(b) || a->stamps[block] != b->stamps[block] || !a->stamps[block])
+		return false;
+	return content_block_is_data(b, block) && content_block_may_be_shared(a, b, block);
+}
+
+void content_restamp(struct content *c, uint64_t begin, uint64_t stamp)
+{
+	for (uint64_t block = 0; block < content_block_count(c); block++) {
+		if (c->stamps[block] >= begin)
+			c->stamps[block] = stamp;
+	}
+}
+
 struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now)
 {
 	struct content *c = content_copy(from);
@@ -266,6 +356,7 @@ struct content *content_snapshot(const struct content *from, uint64_t begin, uin
 			a->done = u64_min(a->done, now);
 		}
 	}
+	content_restamp(c, begin, now);
 	return c;
 }
 

@@ -38,9 +38,12 @@ struct content {
 	size_t open_count, open_capacity;
 	uint8_t *listed;   /* the sector is in `open` */
 	uint64_t *touched; /* for each 64 KiB, when it was written last */
+	uint64_t *
+		stamps; /* for each 4 KiB, the same; of two copies with one stamp, neither was written since */
 };
 
 #define CONTENT_CLUSTER_SECTORS 128u
+#define CONTENT_BLOCK_SECTORS	8u
 
 struct content *content_new(uint64_t sector_count); /* all zeroes */
 struct content *content_copy(const struct content *from);
@@ -66,6 +69,22 @@ void content_set(struct content *c, uint64_t sector, uint64_t tag);
 bool content_allows(const struct content *c, uint64_t sector, uint64_t tag, uint64_t since);
 /* May something in these 64 KiB have more than one value? */
 bool content_is_open(const struct content *c, uint64_t cluster);
+/* May sector `sector` of `a`, looked at since `since`, hold what the snapshot `b` holds there? Beyond its end are zeroes. */
+bool content_may_equal(const struct content *a, const struct content *b, uint64_t sector, uint64_t since);
+
+uint64_t content_block_count(const struct content *c);
+/* A 4 KiB block: no write to it was answered since `begin`, and none is under way. */
+bool content_block_is_untouched(const struct content *c, uint64_t block, uint64_t begin);
+/* Every sector has one value, and not all of them are zero. */
+bool content_block_is_data(const struct content *c, uint64_t block);
+/* It may have been written, be it with zeroes. */
+bool content_block_may_be_data(const struct content *c, uint64_t block);
+/* For a block of `a` that is data: can the reader of `b` find the same there / is it the same write they both find? */
+bool content_block_may_be_shared(const struct content *a, const struct content *b, uint64_t block);
+bool content_block_is_shared(const struct content *a, const struct content *b, uint64_t block);
+/* What was stamped at `begin` or later is stamped `stamp` now: it is not known which write this copy has. */
+void content_restamp(struct content *c, uint64_t begin, uint64_t stamp);
+
 /* What a snapshot taken between `begin` and `now` may hold. */
 struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now);
 /* "17 (done), 18 (in flight)" for people. */

@@ -119,3 +119,55 @@ TEST(a_snapshot_holds_what_was_current_at_some_time_while_it_was_taken)
 	content_free(s);
 	content_free(c);
 }
+
+TEST(a_block_is_shared_by_copies_that_nobody_wrote_to_since)
+{
+	struct content *c = content_new(16);
+	put(c, 5, ANSWER_DURABLE);
+	content_flushed(c, ++now, NEVER);
+	uint64_t taking = ++now;
+	struct content *s = content_snapshot(c, taking, ++now);
+	CHECK(content_block_is_data(s, 0) && !content_block_may_be_data(s, 1));
+	CHECK(content_block_is_shared(s, c, 0) && content_block_may_be_shared(s, c, 0));
+	uint64_t w = begin(c, 6);
+	CHECK(!content_block_is_shared(s, c, 0) && content_block_may_be_shared(s, c, 0));
+	end(c, w, ANSWER_DURABLE);
+	CHECK(!content_block_may_be_shared(s, c, 0));
+	content_free(s);
+	content_free(c);
+}
+
+TEST(of_a_block_written_while_a_snapshot_is_taken_nobody_knows_whether_it_is_shared)
+{
+	struct content *c = content_new(8);
+	uint64_t taking = ++now;
+	put(c, 5, ANSWER_DURABLE);
+	struct content *s = content_snapshot(c, taking, ++now);
+	CHECK(!content_block_is_data(s, 0)); /* old or new */
+	now++;
+	content_settle(s, 0, 5, now, now + 1);
+	now += 2;
+	content_flushed(s, now, NEVER);
+	content_flushed(c, now, NEVER);
+	CHECK(content_block_is_data(s, 0) && content_block_is_data(c, 0));
+	CHECK(!content_block_is_shared(s, c, 0) && content_block_may_be_shared(s, c, 0));
+	content_free(s);
+	content_free(c);
+}
+
+TEST(contents_may_be_equal_where_they_have_a_current_value_in_common)
+{
+	struct content *c = content_new(8), *s;
+	put(c, 5, ANSWER_DURABLE);
+	uint64_t taking = ++now;
+	s = content_snapshot(c, taking, ++now);
+	CHECK(content_may_equal(c, s, 0, ++now));
+	uint64_t w = begin(c, 6);
+	CHECK(content_may_equal(c, s, 0, ++now));
+	end(c, w, ANSWER_DONE);
+	CHECK(!content_may_equal(c, s, 0, ++now));
+	content_grow(c, 16);
+	CHECK(content_may_equal(c, s, 12, now)); /* beyond the snapshot's end are zeroes */
+	content_free(s);
+	content_free(c);
+}

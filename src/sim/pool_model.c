@@ -76,6 +76,90 @@ struct model_snapshot *model_snapshot_free_slot(struct model_volume *v)
 	return NULL;
 }
 
+void model_snapshot_taken(struct model_volume *v, const struct model_snapshot *s)
+{
+	v->ancestors |= 1u << (s - v->snapshots);
+}
+
+void model_snapshot_gone(struct model_volume *v, struct model_snapshot *s)
+{
+	uint32_t bit = 1u << (s - v->snapshots);
+	v->ancestors &= ~bit;
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++)
+		v->snapshots[i].ancestors &= ~bit;
+	model_snapshot_drop(s);
+}
+
+/* ---- what is shared ------------------------------------------------------------------------------------------------------ */
+
+/* A reader of the pool: a head, or a snapshot. */
+struct reader {
+	const struct model_volume *volume;
+	const struct content *content;
+};
+
+/* The next reader after *at, counting heads and snapshots of all volumes. False: that was the last. */
+static bool next_reader(const struct model *m, size_t *at, struct reader *out)
+{
+	for (; *at < (size_t)MODEL_VOLUMES * (MODEL_SNAPSHOTS + 1); ++*at) {
+		size_t k = *at % (MODEL_SNAPSHOTS + 1);
+		out->volume = &m->volumes[*at / (MODEL_SNAPSHOTS + 1)];
+		out->content =
+			k == MODEL_SNAPSHOTS ? out->volume->content : out->volume->snapshots[k].content;
+		if (!out->content)
+			continue;
+		++*at;
+		return true;
+	}
+	return false;
+}
+
+static bool nobody_else_can_see(const struct model *m, const struct content *c, uint64_t block)
+{
+	struct reader r;
+	for (size_t at = 0; next_reader(m, &at, &r);) {
+		if (r.content != c && content_block_may_be_shared(c, r.content, block))
+			return false;
+	}
+	return true;
+}
+
+void model_usage_least(const struct model *m, const struct model_snapshot *s, struct model_usage *out)
+{
+	out->referenced_min = out->exclusive_min = 0;
+	for (uint64_t block = 0; block < content_block_count(s->content); block++) {
+		if (!content_block_is_data(s->content, block))
+			continue;
+		out->referenced_min++;
+		out->exclusive_min += nobody_else_can_see(m, s->content, block);
+	}
+}
+
+static bool somebody_else_sees(const struct model *m, const struct model_volume *v, const struct content *c,
+			       uint64_t block)
+{
+	struct reader r;
+	for (size_t at = 0; next_reader(m, &at, &r);) {
+		bool comparable = r.volume == v || !m->flattened;
+		if (r.content != c && comparable && content_block_is_shared(c, r.content, block))
+			return true;
+	}
+	return false;
+}
+
+void model_usage_most(const struct model *m, const struct model_volume *v, const struct model_snapshot *s,
+		      struct model_usage *out)
+{
+	out->referenced_max = out->exclusive_max = 0;
+	for (uint64_t block = 0; block < content_block_count(s->content); block++) {
+		if (!content_block_may_be_data(s->content, block))
+			continue;
+		bool data = content_block_is_data(s->content, block);
+		out->referenced_max++;
+		out->exclusive_max += !data || !somebody_else_sees(m, v, s->content, block);
+	}
+}
+
 /* ---- the check ---------------------------------------------------------------------------------------------------------- */
 
 struct checking {
@@ -87,6 +171,7 @@ struct checking {
 	char *why;
 	size_t why_size;
 	uint32_t volumes_found, snapshots_found;
+	uint64_t problems_excused;
 };
 
 OX_PRINTF(2, 3) static bool differs(struct checking *c, const char *format, ...)
@@ -104,7 +189,8 @@ OX_PRINTF(2, 3) static bool differs(struct checking *c, const char *format, ...)
 struct expected {
 	const char *what, *name;
 	const struct content *content;
-	uint64_t since; /* what was current then or later; after a power cut anything not struck out */
+	uint64_t since;	       /* what was current then or later; after a power cut anything not struck out */
+	uint64_t stamps_since; /* learned stamps from here on are not to be trusted */
 };
 
 static bool check_sector(struct checking *c, const struct expected *e, const uint8_t *data, uint64_t sector,
@@ -127,20 +213,48 @@ static bool check_sector(struct checking *c, const struct expected *e, const uin
 		       allowed);
 }
 
+static bool unreadable(struct checking *c, const struct expected *e, uint64_t sector, int err)
+{
+	return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
+		       (unsigned long long)(sector * VALUE_BYTES), err_name(err));
+}
+
+static bool check_sectors(struct checking *c, const struct expected *e, uint64_t first, uint64_t count,
+			  struct content *learned)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		if (!check_sector(c, e, c->buf + i * VALUE_BYTES, first + i, learned))
+			return false;
+	}
+	return true;
+}
+
+/* Block by block, as what is damaged may cost one of them and not its neighbours. */
+static bool check_damaged(struct checking *c, const struct expected *e, struct vol *vol, uint64_t first,
+			  uint64_t end)
+{
+	for (uint64_t at = first; at < end; at += CONTENT_BLOCK_SECTORS) {
+		uint64_t count = u64_min(CONTENT_BLOCK_SECTORS, end - at);
+		int err = vol_read(vol, c->buf, at * VALUE_BYTES, count * VALUE_BYTES);
+		bool excused = err && damage_excuses_io(c->check->damage, c->pool, &vol_info(vol)->id,
+							at / CONTENT_BLOCK_SECTORS, err);
+		if (err && !excused)
+			return unreadable(c, e, at, err);
+		if (!err && !check_sectors(c, e, at, count, NULL))
+			return false;
+	}
+	return true;
+}
+
 static bool check_cluster(struct checking *c, const struct expected *e, struct vol *vol, uint64_t cluster,
 			  struct content *learned)
 {
 	uint64_t first = cluster * CONTENT_CLUSTER_SECTORS;
 	uint64_t count = u64_min(CONTENT_CLUSTER_SECTORS, e->content->sector_count - first);
 	int err = vol_read(vol, c->buf, first * VALUE_BYTES, count * VALUE_BYTES);
-	if (err)
-		return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
-			       (unsigned long long)(first * VALUE_BYTES), err_name(err));
-	for (uint64_t i = 0; i < count; i++) {
-		if (!check_sector(c, e, c->buf + i * VALUE_BYTES, first + i, learned))
-			return false;
-	}
-	return true;
+	if (err && c->check->damage)
+		return check_damaged(c, e, vol, first, first + count);
+	return err ? unreadable(c, e, first, err) : check_sectors(c, e, first, count, learned);
 }
 
 /* Without `full`: what is open, what was touched lately, one in ten of the rest. */
@@ -149,6 +263,13 @@ static bool cluster_matters(const struct checking *c, const struct content *cont
 	uint64_t lately = c->model->clock > 60 ? c->model->clock - 60 : 0;
 	return c->check->full || content->touched[cluster] > lately || content_is_open(content, cluster) ||
 	       prng_one_in(c->check->rng, 10);
+}
+
+/* Beyond the clock of the model they are nobody else's. */
+static void learn_stamps(const struct checking *c, const struct expected *e, struct content *learned)
+{
+	memcpy(learned->stamps, e->content->stamps, content_block_count(learned) * sizeof(*learned->stamps));
+	content_restamp(learned, e->stamps_since, c->model->clock + 1);
 }
 
 static bool check_content(struct checking *c, const struct expected *e, const struct uuid *id,
@@ -167,16 +288,23 @@ static bool check_content(struct checking *c, const struct expected *e, const st
 		if (cluster_matters(c, e->content, i))
 			ok = check_cluster(c, e, vol, i, learned);
 	}
+	if (ok && learned)
+		learn_stamps(c, e, learned);
 	vol_close(vol);
 	return ok;
 }
 
-static struct model_snapshot *learn_snapshot(struct checking *c, const struct snapshot_info *info)
+static struct model_snapshot *learn_snapshot(struct checking *c, const struct model_volume *v,
+					     const struct model_snapshot *from,
+					     const struct snapshot_info *info)
 {
 	if (!c->learned)
 		return NULL;
-	struct model_snapshot *s = model_snapshot_free_slot(c->learned);
+	struct model_snapshot *s = &c->learned->snapshots[from - v->snapshots];
 	s->presence = PRESENT;
+	s->ancestors = from->ancestors;
+	if (from->presence == APPEARING)
+		model_snapshot_taken(c->learned, s);
 	s->id = info->id;
 	s->size_bytes = info->size_bytes;
 	snprintf(s->name, sizeof(s->name), "%s", info->name);
@@ -204,8 +332,8 @@ static bool check_snapshot(struct checking *c, const struct model_volume *v, con
 		return differs(c, "snapshot %s of %s has another volume or size", s->name, v->name);
 	bool appearing = s->presence == APPEARING;
 	struct expected e = {"snapshot", s->name, appearing ? v->content : s->content,
-			     appearing ? s->begin : NEVER};
-	struct model_snapshot *learned = learn_snapshot(c, &info);
+			     appearing ? s->begin : NEVER, appearing ? s->begin : NEVER};
+	struct model_snapshot *learned = learn_snapshot(c, v, s, &info);
 	return check_content(c, &e, &s->id, learned ? learned->content : NULL);
 }
 
@@ -218,7 +346,8 @@ static bool check_snapshots(struct checking *c, const struct model_volume *v)
 	return true;
 }
 
-static void learn_volume(struct checking *c, const struct model_volume *v, const struct volume_info *info)
+static void learn_volume(struct checking *c, const struct model_volume *v, const struct volume_info *info,
+			 bool reverted)
 {
 	struct model *learned = c->check->learned;
 	c->learned = learned ? model_volume_free_slot(learned) : NULL;
@@ -232,8 +361,11 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 		.lba_bytes = info->lba_bytes,
 		.reverting_to = -1,
 		.new_note_kind = -1,
+		.ancestors = v->ancestors,
 		.content = content_new(info->size_bytes / VALUE_BYTES),
 	};
+	if (reverted)
+		c->learned->ancestors = v->snapshots[v->reverting_to].ancestors | 1u << v->reverting_to;
 	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
 }
 
@@ -301,7 +433,7 @@ static bool check_notes(struct checking *c, const struct model_volume *v)
 static bool check_head(struct checking *c, const struct model_volume *v, const struct volume_info *info,
 		       const struct content *content)
 {
-	struct expected e = {"volume", v->name, content, NEVER};
+	struct expected e = {"volume", v->name, content, NEVER, NEVER};
 	struct content *resized = NULL;
 	if (info->size_bytes / VALUE_BYTES > content->sector_count) {
 		resized = content_copy(content);
@@ -311,6 +443,15 @@ static bool check_head(struct checking *c, const struct model_volume *v, const s
 	bool ok = check_content(c, &e, &v->id, c->learned ? c->learned->content : NULL);
 	content_free(resized);
 	return ok;
+}
+
+/* What was vanishing may be gone: nothing stands on it. */
+static void forget_absent(struct model_volume *learned)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (learned->snapshots[i].presence == ABSENT)
+			model_snapshot_gone(learned, &learned->snapshots[i]);
+	}
 }
 
 static bool check_volume(struct checking *c, const struct model_volume *v)
@@ -323,16 +464,23 @@ static bool check_volume(struct checking *c, const struct model_volume *v)
 		return differs(c, "volume %s: %s", v->name, err_name(err));
 	bool reverted = v->reverting_to >= 0 && uuid_equal(&info.head_id, &v->reverting_head);
 	c->volumes_found++;
-	learn_volume(c, v, &info);
+	learn_volume(c, v, &info, reverted);
 	if (!check_volume_facts(c, v, &info, reverted) || !check_notes(c, v))
 		return false;
 	const struct content *content = reverted ? v->snapshots[v->reverting_to].content : v->content;
-	return check_head(c, v, &info, content) && check_snapshots(c, v);
+	bool ok = check_head(c, v, &info, content) && check_snapshots(c, v);
+	if (ok && c->learned)
+		forget_absent(c->learned);
+	return ok;
 }
 
 static void problem_note(void *ctx, const struct pool_problem *p)
 {
-	differs(ctx, "pool_check: %s", p->text);
+	struct checking *c = ctx;
+	if (c->check->damage && damage_excuses_problem(c->check->damage, p))
+		c->problems_excused++;
+	else
+		differs(c, "pool_check: %s", p->text);
 }
 
 static bool check_structure(struct checking *c)
@@ -341,13 +489,19 @@ static bool check_structure(struct checking *c)
 	int err = pool_check(c->pool, problem_note, c, &result);
 	if (err)
 		return differs(c, "pool_check: %s", err_name(err));
-	return result.problem_count == 0 || differs(c, "pool_check found problems");
+	return result.problem_count == c->problems_excused || differs(c, "pool_check found problems");
 }
 
 static bool check_counts(struct checking *c)
 {
 	struct pool_stats stats;
 	pool_stats(c->pool, &stats);
+	if (stats.total_bytes != c->model->pool_bytes && stats.total_bytes != c->model->new_pool_bytes)
+		return differs(c, "the pool has %llu bytes, wanted %llu",
+			       (unsigned long long)stats.total_bytes,
+			       (unsigned long long)c->model->pool_bytes);
+	if (c->check->learned)
+		c->check->learned->pool_bytes = stats.total_bytes;
 	if (stats.volume_count != c->volumes_found)
 		return differs(c, "the pool has %u volumes, %u of them known", stats.volume_count,
 			       c->volumes_found);
@@ -371,7 +525,8 @@ bool model_check_pool(const struct model *m, struct pool *pool, const struct mod
 	}
 	ok = ok && check_counts(&c);
 	if (ok && check->learned) {
-		check->learned->clock = m->clock;
+		check->learned->clock = m->clock + 1;
+		check->learned->flattened = m->flattened;
 		check->learned->version = m->version;
 		check->learned->serial = m->serial;
 	}

@@ -11,6 +11,7 @@
 #include "base/prng.h"
 #include "data/store/pool.h"
 #include "sim/pool_content.h"
+#include "sim/pool_damage.h"
 
 #define MODEL_VOLUMES	8u
 #define MODEL_SNAPSHOTS 10u
@@ -25,6 +26,8 @@ struct model_snapshot {
 	uint64_t size_bytes;
 	struct content *content; /* NULL while APPEARING: then the head's, since `begin` */
 	uint64_t begin;
+	uint32_t ancestors; /* snapshots of the volume below it, as bits by index */
+	uint32_t users;	    /* for the workload: calls that need it */
 };
 
 struct model_volume {
@@ -38,6 +41,7 @@ struct model_volume {
 	uint64_t notes[POOL_NOTE_KINDS]; /* the version of each; 0: none */
 	uint64_t new_note;		 /* being set under new_note_kind */
 	int new_note_kind;		 /* -1: none is being set */
+	uint32_t ancestors;		 /* snapshots that the head stands on, as bits by index */
 	int reverting_to;		 /* index of a snapshot; -1: no revert is under way */
 	struct uuid reverting_head;
 	/* For the workload, nothing to do with what is promised. */
@@ -49,6 +53,8 @@ struct model_volume {
 struct model {
 	struct model_volume volumes[MODEL_VOLUMES];
 	uint64_t clock, version, serial;
+	uint64_t pool_bytes, new_pool_bytes; /* new: the pool is growing; else 0 */
+	bool flattened; /* a clone was copied, or was to be: equal data of two volumes may be two copies */
 };
 
 void model_init(struct model *m);
@@ -68,11 +74,25 @@ void model_snapshot_drop(struct model_snapshot *s);
 /* What the workload notes as `version`: it says so itself. Returns the length; 0 for version 0. */
 uint32_t model_note_fill(uint8_t data[POOL_NOTE_BYTES_MAX], uint64_t version);
 
+void model_snapshot_taken(struct model_volume *v, const struct model_snapshot *s);
+void model_snapshot_gone(struct model_volume *v, struct model_snapshot *s);
+
+/* What snapshot_usage may say of a snapshot, in blocks of 4 KiB. Clients may write meanwhile, so the least is counted before the
+ * call and the most after it. */
+struct model_usage {
+	uint64_t referenced_min, exclusive_min; /* model_usage_least */
+	uint64_t referenced_max, exclusive_max; /* model_usage_most */
+};
+void model_usage_least(const struct model *m, const struct model_snapshot *s, struct model_usage *out);
+void model_usage_most(const struct model *m, const struct model_volume *v, const struct model_snapshot *s,
+		      struct model_usage *out);
+
 struct model_check {
 	bool power_cut; /* else only kills happened */
 	bool full; /* read everything, rather than what is open, what was touched lately and a few others */
 	struct prng *rng;
 	struct model *learned; /* NULL, or an empty model to fill with what was found; needs `full` */
+	struct damage *damage; /* NULL, or what may be missing because of it; notes what it shows */
 };
 
 /* Compare the pool with what is allowed; runs pool_check too. False with a sentence in `why`. Suspends. */

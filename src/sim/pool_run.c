@@ -9,12 +9,14 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "data/store/super_format.h"
+#include "sim/pool_value.h"
 #include "sim/pool_work.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define DISK_PATH	 "/dev/sda"
+#define DISK_DEVICE	 "/dev/sda"
+#define DISK_FILE	 "/var/pool"
 #define LIVES		 3u
 #define DEPTH_MAX	 3u
 #define UNFLUSHED_MAX	 512u
@@ -32,9 +34,11 @@ struct run {
 	struct pool_format_spec format;
 	struct pool_options options;
 	struct work_profile profile;
+	const char *disk_path; /* a device, or a file */
 	uint64_t disk_bytes, fill_seed, next_state;
 	uint32_t lba_bytes, expected_points, states_aim;
 	struct sim_disk_faults faults;
+	bool damages; /* of its crash states, some have a damaged page */
 	/* Where the next life begins. */
 	struct sim_frozen *next_disk;
 	struct model *next_model;
@@ -48,12 +52,15 @@ struct life {
 	struct sim *sim;
 	struct sim_node *node;
 	struct sim_disk *disk;
+	struct rt_disk *rt_disk;    /* while the pool is open, which owns it */
 	const struct model *before; /* what the disk held when this began */
 	struct model *model;	    /* what it holds now; NULL until recovered */
 	bool power_cut;		    /* a power cut is among the crashes since `before` */
 	bool formatted, opened, full, done;
 	bool super_lost; /* the newest superblock was damaged besides */
-	uint32_t depth;	 /* crashes since the life began; 0 is the life itself */
+	bool damaged;	 /* or one page of the pool is to be, and then is: */
+	char damage[120];
+	uint32_t depth; /* crashes since the life began; 0 is the life itself */
 	uint64_t points, state_id;
 	uint32_t nested;
 	struct prng rng; /* of a crash state: what to enumerate inside it */
@@ -104,9 +111,9 @@ static void describe_where(const struct life *l, char *text, size_t size_bytes)
 	}
 	describe_where(l->parent, text, size_bytes);
 	size_t used = strlen(text);
-	snprintf(text + used, size_bytes - used, "; %s%s at write %llu (%zu unflushed, %zu in flight)",
+	snprintf(text + used, size_bytes - used, "; %s%s at write %llu (%zu unflushed, %zu in flight)%s%s",
 		 l->how, l->super_lost ? ", newest superblock damaged," : "", (unsigned long long)l->point_of,
-		 l->unflushed, l->in_flight);
+		 l->unflushed, l->in_flight, l->damage[0] ? "; then " : "", l->damage);
 }
 
 static void events_print(const struct life *l)
@@ -171,6 +178,7 @@ static void no_errors(struct sim_disk *disk)
 {
 	struct sim_disk_faults *f = sim_disk_faults(disk);
 	f->read_error_one_in = f->write_error_one_in = f->flush_error_one_in = 0;
+	f->space_bytes = 0;
 }
 
 /* ---- recovering and checking ----------------------------------------------------------------------------------------------- */
@@ -187,7 +195,7 @@ static struct pool *life_open(struct life *l)
 {
 	struct rt_disk *disk;
 	struct pool *pool;
-	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), DISK_PATH, 0, 0, &disk)))
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
 		return NULL;
 	if (!l->formatted && !life_says(l, "pool_format", pool_format(disk, &l->run->format, false))) {
 		rt_disk_close(disk);
@@ -196,6 +204,7 @@ static struct pool *life_open(struct life *l)
 	l->formatted = true;
 	if (!life_says(l, "pool_open", pool_open(disk, &l->run->options, &pool)))
 		return NULL;
+	l->rt_disk = disk;
 	return pool;
 }
 
@@ -215,11 +224,29 @@ static bool life_check(struct life *l, struct pool *pool, struct model *learned)
 
 static void life_watch(void *ctx, struct sim_disk *disk);
 
+/* There is no room under the file: the pool opens or says so, and what it does then costs nothing. */
+static void open_without_room(struct life *l)
+{
+	struct rt_disk *disk;
+	struct pool *pool;
+	sim_disk_faults(l->disk)->space_bytes = 1;
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
+		return;
+	int err = pool_open(disk, &l->run->options, &pool);
+	if (!err)
+		err = pool_close(pool);
+	if (err != OXE_NOSPC && err != OXE_FAILED)
+		life_says(l, "without room, pool_open or pool_close", err);
+	sim_disk_faults(l->disk)->space_bytes = 0;
+}
+
 /* A crash state: recover, check, close. Some are opened again and checked once more. */
 static void state_main(void *arg)
 {
 	struct life *l = arg;
 	bool again = prng_one_in(&l->rng, 12);
+	if (l->formatted && l->run->profile.room_bytes && prng_one_in(&l->rng, 2))
+		open_without_room(l);
 	for (int round = 0; round < (again ? 2 : 1); round++) {
 		struct pool *pool = life_open(l);
 		l->opened = true;
@@ -234,9 +261,159 @@ static void state_main(void *arg)
 	l->done = true;
 }
 
+/* ---- damaged states ----------------------------------------------------------------------------------------------------------------- */
+
+/* A crash state in which one page of the pool is damaged besides, before recovery or after a close. What the damage does not
+ * cost is right; what it did not let open is as it was; and once it is healed nothing is missing. */
+struct damaged {
+	struct life *life;
+	struct damage damage;
+	struct model *model; /* what the pool holds */
+	bool power_cut;	     /* of what `model` lists, anything not struck out may be there */
+};
+
+static void damaged_check(struct damaged *x, struct pool *pool, bool healed)
+{
+	struct life *l = x->life;
+	struct model_check check = {.power_cut = x->power_cut, .full = true, .rng = sim_prng(l->sim)};
+	if (!healed)
+		check.damage = &x->damage;
+	if (!l->why[0])
+		model_check_pool(x->model, pool, &check, l->why, sizeof(l->why));
+}
+
+static void damaged_says(struct damaged *x, const char *what, int err)
+{
+	struct life *l = x->life;
+	if (!l->why[0])
+		snprintf(l->why, sizeof(l->why), "%s returned %s though %s", what, err_name(err), l->damage);
+}
+
+/* The pool in a known state, and closed: what is not crashed any more has one value for each sector. */
+static void settle_and_close(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct pool *pool = life_open(l);
+	struct model *learned = mem_alloc(sizeof(*learned));
+	model_init(learned);
+	if (pool) {
+		life_check(l, pool, learned);
+		life_says(l, "pool_close", pool_close(pool));
+	}
+	model_free(x->model);
+	x->model = learned;
+	x->power_cut = false;
+}
+
+static struct pool *damaged_open(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct rt_disk *disk;
+	struct pool *pool;
+	if (!life_says(l, "rt_disk_open", rt_disk_open(rt_current(), l->run->disk_path, 0, 0, &disk)))
+		return NULL;
+	int err = pool_open(disk, &l->run->options, &pool);
+	bool right = err ? damage_excuses_open(&x->damage, err) : !damage_forbids_open(&x->damage);
+	if (!right)
+		damaged_says(x, "pool_open", err);
+	return err ? NULL : pool;
+}
+
+static bool damaged_write(struct damaged *x, struct pool *pool, struct model_volume *v, struct vol *vol,
+			  uint8_t *buf)
+{
+	struct prng *rng = sim_prng(x->life->sim);
+	uint64_t unit = v->lba_bytes / VALUE_BYTES, units = v->content->sector_count / unit;
+	uint64_t count = unit * (1 + prng_below(rng, u64_min(units, 128 / unit)));
+	uint64_t first = unit * prng_below(rng, units - count / unit + 1);
+	uint64_t tag = value_tag(v->serial, ++x->model->version), submitted = model_tick(x->model);
+	value_fill(buf, first, count, tag);
+	content_write_begin(v->content, first, count, tag, submitted);
+	int err = vol_write(vol, buf, first * VALUE_BYTES, count * VALUE_BYTES, VOL_FUA);
+	content_write_end(v->content, first, count, submitted, model_tick(x->model),
+			  err == 0	     ? ANSWER_DURABLE
+			  : err == OXE_NOSPC ? ANSWER_UNCHANGED
+					     : ANSWER_UNKNOWN);
+	bool excused = err == 0 || err == OXE_NOSPC;
+	for (uint64_t s = first; !excused && s < first + count; s++)
+		excused = damage_excuses_io(&x->damage, pool, &v->id, s / CONTENT_BLOCK_SECTORS, err);
+	if (!excused)
+		damaged_says(x, "vol_write", err);
+	return excused;
+}
+
+/* Clients write to what there is. */
+static void damaged_work(struct damaged *x, struct pool *pool)
+{
+	uint8_t *buf = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	for (size_t i = 0; i < MODEL_VOLUMES && !x->life->why[0]; i++) {
+		struct model_volume *v = &x->model->volumes[i];
+		struct vol *vol;
+		if (v->presence != PRESENT || v->reverting_to >= 0)
+			continue;
+		int err = vol_open(pool, &v->id, &vol);
+		if (err) {
+			damaged_says(x, "vol_open", err);
+			break;
+		}
+		for (unsigned k = 0; k < 4 && damaged_write(x, pool, v, vol, buf); k++)
+			;
+		vol_close(vol);
+	}
+	free(buf);
+}
+
+static void damaged_life(struct damaged *x)
+{
+	struct life *l = x->life;
+	struct pool *pool = damaged_open(x);
+	if (!pool)
+		return;
+	damaged_check(x, pool, false);
+	if (damage_must_show(&x->damage) && !x->damage.reported)
+		damaged_says(x, "pool_check", 0);
+	if (!l->why[0])
+		damaged_work(x, pool);
+	damaged_check(x, pool, false);
+	life_says(l, "pool_close", pool_close(pool));
+}
+
+/* What is unreadable where data was may have been believed unread: it stays so. */
+static void damaged_again(struct damaged *x)
+{
+	struct life *l = x->life;
+	bool heals = x->damage.target != DAMAGE_DATA;
+	if (heals)
+		damage_heal(&x->damage, l->disk);
+	struct pool *pool = heals ? life_open(l) : damaged_open(x);
+	if (!pool)
+		return;
+	damaged_check(x, pool, heals);
+	life_says(l, "pool_close", pool_close(pool));
+}
+
+static void damaged_main(void *arg)
+{
+	struct life *l = arg;
+	struct damaged *x = mem_zalloc(sizeof(*x));
+	*x = (struct damaged){.life = l, .model = model_copy(l->before), .power_cut = l->power_cut};
+	bool at_rest = prng_one_in(&l->rng, 2);
+	if (at_rest)
+		settle_and_close(x);
+	if (!l->why[0] && damage_do(&x->damage, l->disk, &l->rng, at_rest)) {
+		damage_text(&x->damage, l->damage, sizeof(l->damage));
+		damaged_life(x);
+		if (!l->why[0])
+			damaged_again(x);
+	}
+	model_free(x->model);
+	free(x);
+	l->done = true;
+}
+
 static void state_run_sim(struct life *l)
 {
-	fiber_spawn_big(sim_node_start(l->node), "recover", state_main, l);
+	fiber_spawn_big(sim_node_start(l->node), "recover", l->damaged ? damaged_main : state_main, l);
 	enum sim_end end = life_simulate(l);
 	if (end != SIM_DONE && !l->why[0])
 		snprintf(l->why, sizeof(l->why), "recovery %s", end == SIM_STUCK ? "hangs" : "never ends");
@@ -304,7 +481,7 @@ static void crash_disk(struct life *l, const struct sim_frozen *frozen, const st
 	size_t count = l->unflushed;
 	if (crash->kill) {
 		l->how = "kill";
-		l->disk = sim_disk_fork_kill(l->node, DISK_PATH, frozen);
+		l->disk = sim_disk_fork_kill(l->node, l->run->disk_path, frozen);
 		return;
 	}
 	if (crash->exact) {
@@ -316,7 +493,7 @@ static void crash_disk(struct life *l, const struct sim_frozen *frozen, const st
 		fates_draw(l, pattern, u64_min(count, UNFLUSHED_MAX), l->in_flight, fates);
 	}
 	bool drawn_by_disk = count > UNFLUSHED_MAX;
-	l->disk = sim_disk_fork_power_cut(l->node, DISK_PATH, frozen, drawn_by_disk ? NULL : fates);
+	l->disk = sim_disk_fork_power_cut(l->node, l->run->disk_path, frozen, drawn_by_disk ? NULL : fates);
 }
 
 static uint64_t run_seed_for(const struct run *run, uint64_t what)
@@ -348,10 +525,11 @@ static void state_try(struct life *parent, const struct sim_frozen *frozen, cons
 	l.node = sim_node_new(l.sim, "crashed");
 	sim_shuffle(l.sim, prng_one_in(&l.rng, 2));
 	crash_disk(&l, frozen, crash);
-	l.super_lost = l.formatted && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
+	l.damaged = l.formatted && run->damages && l.depth == 1 && prng_one_in(&l.rng, 2);
+	l.super_lost = l.formatted && !l.damaged && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
 	no_errors(l.disk);
 	sim_disk_faults(l.disk)->stall_one_in = 0;
-	if (l.depth < DEPTH_MAX)
+	if (l.depth < DEPTH_MAX && !l.damaged)
 		sim_disk_watch(l.disk, life_watch, &l);
 	run->report->states++;
 	state_run_sim(&l);
@@ -467,7 +645,7 @@ static void life_watch(void *ctx, struct sim_disk *disk)
 static bool life_work(struct life *l, struct pool *pool)
 {
 	struct work *work = mem_alloc(sizeof(*work));
-	work_init(work, l->sim, pool, l->model, &l->run->profile);
+	work_init(work, l->sim, l->disk, l->rt_disk, pool, l->model, &l->run->profile);
 	*sim_disk_faults(l->disk) = l->run->faults;
 	work_run(work);
 	no_errors(l->disk);
@@ -479,10 +657,32 @@ static bool life_work(struct life *l, struct pool *pool)
 }
 
 /* What nobody has crashed must be exactly what is current. */
-static void life_check_end(struct life *l, struct pool *pool)
+static bool life_check_end(struct life *l, struct pool *pool)
 {
 	struct model_check check = {.full = true, .rng = sim_prng(l->sim)};
+	return model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
+}
+
+/* The pool stopped for lack of room, and nobody was killed: with room again it opens and has everything. */
+static void life_reopen(struct life *l)
+{
+	struct pool *pool = life_open(l);
+	struct model_check check = {.full = true, .rng = sim_prng(l->sim)};
+	if (!pool)
+		return;
 	model_check_pool(l->model, pool, &check, l->why, sizeof(l->why));
+	life_says(l, "pool_close", pool_close(pool));
+}
+
+/* A request that was refused room while the clients were there may end, and stop the pool, when they have gone. */
+static bool late_refusal(struct life *l, struct pool *pool)
+{
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	if (!stats.failed || !l->run->profile.room_bytes || !strstr(l->why, err_name(OXE_FAILED)))
+		return false;
+	l->why[0] = '\0';
+	return true;
 }
 
 static void life_main(void *arg)
@@ -496,10 +696,12 @@ static void life_main(void *arg)
 		l->model = learned;
 		bool failed = life_work(l, pool);
 		if (!l->why[0] && !failed && !l->run->profile.errors_expected)
-			life_check_end(l, pool);
+			failed = !life_check_end(l, pool) && late_refusal(l, pool);
 		int err = pool_close(pool);
 		if (!failed && !l->run->profile.errors_expected)
 			life_says(l, "pool_close", err);
+		if (failed && !l->why[0] && l->run->profile.room_bytes)
+			life_reopen(l);
 	}
 	if (!l->model)
 		model_free(learned);
@@ -510,14 +712,14 @@ static void life_disk(struct life *l, struct sim_frozen *frozen)
 {
 	struct run *run = l->run;
 	if (!frozen) {
-		l->disk = sim_disk_new(l->node, DISK_PATH, run->disk_bytes, run->lba_bytes);
+		l->disk = sim_disk_new(l->node, run->disk_path, run->disk_bytes, run->lba_bytes);
 		if (run->fill_seed)
 			sim_disk_fill(l->disk, run->fill_seed);
 	} else if (prng_one_in(&run->rng, 3)) {
-		l->disk = sim_disk_fork_kill(l->node, DISK_PATH, frozen);
+		l->disk = sim_disk_fork_kill(l->node, l->run->disk_path, frozen);
 	} else {
 		l->power_cut = true;
-		l->disk = sim_disk_fork_power_cut(l->node, DISK_PATH, frozen, NULL);
+		l->disk = sim_disk_fork_power_cut(l->node, l->run->disk_path, frozen, NULL);
 	}
 	*sim_disk_faults(l->disk) = run->faults;
 	no_errors(l->disk);
@@ -562,6 +764,7 @@ static uint64_t one_of(struct prng *rng, const uint64_t *values, size_t count)
 
 static void draw_disk(struct run *run, struct prng *rng)
 {
+	run->disk_path = prng_one_in(rng, 3) ? DISK_FILE : DISK_DEVICE;
 	run->disk_bytes = ONE_OF(rng, 16 * MiB, 16 * MiB, 20 * MiB, 32 * MiB);
 	run->lba_bytes = (uint32_t)ONE_OF(rng, 512, 512, 4096);
 	run->fill_seed = prng_one_in(rng, 2) ? prng_u64(rng) | 1 : 0;
@@ -570,7 +773,8 @@ static void draw_disk(struct run *run, struct prng *rng)
 		.latency_max_ns = ONE_OF(rng, 30, 100, 1000) * NS_PER_US,
 		.flush_ns = ONE_OF(rng, 50, 500, 3000, 20000) * NS_PER_US,
 		.stall_one_in = (uint32_t)ONE_OF(rng, 0, 0, 200, 20),
-		.stall_ns = 20 * NS_PER_MS,
+		.stall_ns = ONE_OF(rng, 20, 20, 500, 30000) *
+			    NS_PER_MS, /* as a disk that retries, or a path that fails over */
 		.discard = (enum sim_discard)prng_below(rng, 4),
 		.torn_bytes = (uint32_t)(run->lba_bytes == 4096 ? 4096 : ONE_OF(rng, 512, 4096)),
 	};
@@ -626,15 +830,33 @@ static void draw_work(struct run *run, struct prng *rng)
 	draw_theme(run, rng);
 }
 
+/* A few runs have their pool in a sparse file on a file system that is full at times. */
+static void draw_full(struct run *run, struct prng *rng)
+{
+	run->disk_path = DISK_FILE;
+	run->fill_seed = 0;
+	run->profile.room_bytes = MiB + prng_below(rng, 4 * MiB);
+}
+
 /* A few runs have a disk that fails requests. */
 static void draw_errors(struct run *run, struct prng *rng)
 {
-	if (!prng_one_in(rng, 8))
-		return;
 	run->profile.errors_expected = true;
 	run->faults.read_error_one_in = (uint32_t)ONE_OF(rng, 0, 40, 200);
 	run->faults.write_error_one_in = (uint32_t)ONE_OF(rng, 0, 100, 400);
 	run->faults.flush_error_one_in = (uint32_t)ONE_OF(rng, 0, 0, 20);
+}
+
+/* Each kind of fault has runs of its own, with its own rules of what is promised. */
+static void draw_fault(struct run *run, struct prng *rng)
+{
+	uint64_t kind = prng_below(rng, 16);
+	if (kind < 2)
+		draw_errors(run, rng);
+	else if (kind == 2)
+		draw_full(run, rng);
+	else if (kind == 3)
+		run->damages = true;
 }
 
 static void run_draw(struct run *run)
@@ -649,7 +871,7 @@ static void run_draw(struct run *run)
 	run->format.id = uuid_from_random(id);
 	snprintf(run->format.name, sizeof(run->format.name), "pool-%llu",
 		 (unsigned long long)run->spec->seed);
-	draw_errors(run, &rng);
+	draw_fault(run, &rng);
 	run->expected_points = run->profile.operations * 2 + 20;
 	run->states_aim = u64_max(1, run->spec->states / LIVES);
 }
@@ -663,6 +885,7 @@ bool pool_run(const struct run_spec *spec, struct run_report *report)
 	model_init(model);
 	log_sink_set(log_to_trace, NULL, LOG_LEVEL_DEBUG);
 	run_draw(&run);
+	model->pool_bytes = run.disk_bytes;
 	for (uint32_t i = 0; i < LIVES && !report->failed; i++) {
 		life_run(&run, model, frozen, run.next_formatted, run.next_power_cut);
 		if (frozen)

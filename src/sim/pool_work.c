@@ -1,12 +1,14 @@
 /* pool_work.c: see pool_work.h. */
 #include "sim/pool_work.h"
 
+#include "data/store/super.h"
 #include "sim/pool_value.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define BLOCK_SECTORS (POOL_BLOCK_BYTES / VALUE_BYTES)
+#define BLOCK_SECTORS  (POOL_BLOCK_BYTES / VALUE_BYTES)
+#define POOL_BYTES_MAX (48 * MiB)
 
 struct client {
 	struct work *work;
@@ -14,10 +16,15 @@ struct client {
 	uint8_t *buf;
 };
 
-void work_init(struct work *w, struct sim *sim, struct pool *pool, struct model *model,
-	       const struct work_profile *profile)
+void work_init(struct work *w, struct sim *sim, struct sim_disk *disk, struct rt_disk *rt_disk,
+	       struct pool *pool, struct model *model, const struct work_profile *profile)
 {
-	*w = (struct work){.sim = sim, .pool = pool, .model = model, .profile = *profile};
+	*w = (struct work){.sim = sim,
+			   .disk = disk,
+			   .rt_disk = rt_disk,
+			   .pool = pool,
+			   .model = model,
+			   .profile = *profile};
 	w->steps_left = profile->operations;
 	fmutex_init(&w->control);
 	group_init(&w->clients);
@@ -62,12 +69,15 @@ static bool work_over(const struct work *w)
 /* An error of a call that may meet one. True if the client goes on. */
 static bool error_is_expected(struct work *w, const char *call, int err)
 {
-	if (err == OXE_FAILED || err == OXE_IO) {
-		if (!w->profile.errors_expected)
+	bool full = w->profile.room_bytes != 0, expected = full || w->profile.errors_expected;
+	if (err == OXE_FAILED || (err == OXE_IO && !full)) {
+		if (!expected)
 			work_fail(w, "%s returned %s on a disk without errors", call, err_name(err));
 		w->pool_failed |= err == OXE_FAILED;
-		return w->profile.errors_expected;
+		return expected;
 	}
+	if (err == OXE_NOSPC && full)
+		return true;
 	work_fail(w, "%s returned %s", call, err_name(err));
 	return false;
 }
@@ -126,6 +136,15 @@ struct span {
 	uint64_t first, count; /* sectors */
 };
 
+/* On a full file system others come and go. */
+static void room_change(struct work *w)
+{
+	uint64_t room_bytes = w->profile.room_bytes;
+	if (room_bytes)
+		sim_disk_faults(w->disk)->space_bytes =
+			one_in(w, 3) ? 0 : room_bytes / 2 + below(w, room_bytes);
+}
+
 /* On a tight pool all clients meet at one cluster for a while: it is read, freed and written by several at once. */
 static struct span hot_span(const struct work *w, const struct model_volume *v)
 {
@@ -164,8 +183,9 @@ static enum content_answer answer_for(int err, bool durable, bool all_or_nothing
 static void data_answered(struct work *w, struct model_volume *v, const char *call, struct span at,
 			  uint64_t submitted, int err, bool durable)
 {
-	content_write_end(v->content, at.first, at.count, submitted, model_tick(w->model),
-			  answer_for(err, durable, strcmp(call, "op.write.end") == 0));
+	content_write_end(
+		v->content, at.first, at.count, submitted, model_tick(w->model),
+		answer_for(err, durable, strcmp(call, "op.write.end") == 0 && !w->profile.room_bytes));
 	sim_trace(w->sim, call, v->serial, at.first << 32 | at.count, (uint64_t)(int64_t)err);
 	if (err && err != OXE_NOSPC)
 		error_is_expected(w, call, err);
@@ -304,9 +324,28 @@ static void step_read(struct client *c)
 	volume_release(v);
 }
 
-/* What is said to be a hole or zero must read as zeroes. */
-static void extents_check(struct work *w, const struct model_volume *v, const struct vol_extent *extents,
-			  size_t count, struct span at, uint64_t submitted)
+/* What is said to be a hole or zero must read as zeroes, and what is not said to have changed as in the snapshot `since`, if
+ * there is one. Not more than was written after it may be said to have changed. */
+static void extent_check_sector(struct work *w, const struct model_volume *v,
+				const struct model_snapshot *since, unsigned flags, uint64_t s,
+				uint64_t submitted)
+{
+	const struct content *c = v->content;
+	const char *says = NULL;
+	if ((flags & (VOL_EXTENT_HOLE | VOL_EXTENT_ZERO)) && !content_allows(c, s, 0, submitted))
+		says = "zero";
+	else if (since && !(flags & VOL_EXTENT_CHANGED) &&
+		 !content_may_equal(c, since->content, s, submitted))
+		says = "unchanged";
+	else if (flags & VOL_EXTENT_CHANGED &&
+		 (!since || content_block_is_untouched(c, s / BLOCK_SECTORS, since->begin)))
+		says = "changed";
+	if (says)
+		work_fail(w, "extents of %s call sector %llu %s", v->name, (unsigned long long)s, says);
+}
+
+static void extents_check(struct work *w, const struct model_volume *v, const struct model_snapshot *since,
+			  const struct vol_extent *extents, size_t count, struct span at, uint64_t submitted)
 {
 	uint64_t expected = at.first * VALUE_BYTES, end = (at.first + at.count) * VALUE_BYTES;
 	for (size_t i = 0; i < count; i++) {
@@ -317,14 +356,8 @@ static void extents_check(struct work *w, const struct model_volume *v, const st
 			return;
 		}
 		expected += e->len_bytes;
-		for (uint64_t s = e->offset_bytes / VALUE_BYTES; s < expected / VALUE_BYTES; s++) {
-			if ((e->flags & (VOL_EXTENT_HOLE | VOL_EXTENT_ZERO)) &&
-			    !content_allows(v->content, s, 0, submitted)) {
-				work_fail(w, "extents of %s call sector %llu zero", v->name,
-					  (unsigned long long)s);
-				return;
-			}
-		}
+		for (uint64_t s = e->offset_bytes / VALUE_BYTES; s < expected / VALUE_BYTES; s++)
+			extent_check_sector(w, v, since, e->flags, s, submitted);
 	}
 }
 
@@ -337,14 +370,23 @@ static void step_extents(struct client *c)
 	if (!v)
 		return;
 	struct span at = pick_span(w, v, 1 * MiB);
+	struct model_snapshot *since = one_in(w, 2) ? pick_snapshot(w, v) : NULL;
+	bool below = since && v->ancestors >> (since - v->snapshots) & 1;
 	uint64_t submitted = w->reading_since[c->index] = model_tick(w->model);
-	int err = vol_extents(v->handle, NULL, at.first * VALUE_BYTES, at.count * VALUE_BYTES, extents,
-			      ARRAY_COUNT(extents), &count);
+	if (since)
+		since->users++;
+	int err = vol_extents(v->handle, since ? &since->id : NULL, at.first * VALUE_BYTES,
+			      at.count * VALUE_BYTES, extents, ARRAY_COUNT(extents), &count);
+	if (since)
+		since->users--;
 	sim_trace(w->sim, "op.extents", v->serial, count, (uint64_t)(int64_t)err);
-	if (err)
+	if (since && !below && err != OXE_NOENT && !w->pool_failed)
+		work_fail(w, "extents of %s since %s, on which it does not stand: %s", v->name, since->name,
+			  err_name(err));
+	else if (err && (!since || below))
 		error_is_expected(w, "vol_extents", err);
-	else
-		extents_check(w, v, extents, count, at, submitted);
+	else if (!err)
+		extents_check(w, v, since, extents, count, at, submitted);
 	w->reading_since[c->index] = NEVER;
 	volume_release(v);
 }
@@ -416,7 +458,9 @@ static void control_clone(struct work *w)
 	content_grow(v->content, v->size_bytes / VALUE_BYTES);
 	struct volume_spec spec = {.id = v->id, .size_bytes = v->size_bytes};
 	snprintf(spec.name, sizeof(spec.name), "%s", v->name);
-	int err = volume_clone(w->pool, &spec, &s->id, one_in(w, 3));
+	bool full_copy = one_in(w, 3);
+	w->model->flattened |= full_copy;
+	int err = volume_clone(w->pool, &spec, &s->id, full_copy);
 	if (control_answered(w, "op.clone", err, true, &undone))
 		v->presence = PRESENT;
 	else if (undone)
@@ -495,6 +539,7 @@ static void control_snapshot(struct work *w)
 	s->id = new_id(w);
 	s->size_bytes = v->size_bytes;
 	s->begin = w->reading_since[WORK_CLIENTS] = model_tick(w->model);
+	s->ancestors = v->ancestors;
 	name_draw(w, s->name, sizeof(s->name), "s");
 	int err = snapshot_create(w->pool, &v->id, &s->id, s->name, &pause_ns);
 	uint64_t now = model_tick(w->model);
@@ -502,6 +547,7 @@ static void control_snapshot(struct work *w)
 	if (control_answered(w, "op.snapshot", err, true, &undone)) {
 		s->presence = PRESENT;
 		s->content = content_snapshot(v->content, s->begin, now);
+		model_snapshot_taken(v, s);
 		if (one_in(w, 4) && (err = snapshot_create(w->pool, &v->id, &s->id, s->name, NULL)) != 0)
 			error_is_expected(w, "snapshot_create, again,", err);
 	} else if (undone) {
@@ -517,9 +563,11 @@ static void control_snapshot_delete(struct work *w)
 	if (!s)
 		return;
 	s->presence = VANISHING;
+	while (s->users > 0)
+		fiber_sleep(20 * NS_PER_US);
 	int err = snapshot_delete(w->pool, &s->id);
 	if (control_answered(w, "op.snapshot_delete", err, false, &undone))
-		model_snapshot_drop(s);
+		model_snapshot_gone(v, s);
 }
 
 static void control_snapshot_rename(struct work *w)
@@ -555,6 +603,7 @@ static void control_revert(struct work *w)
 		content_free(v->content);
 		v->content = content_copy(s->content);
 		v->size_bytes = s->size_bytes;
+		v->ancestors = s->ancestors | 1u << (s - v->snapshots);
 		if (one_in(w, 4) && (err = volume_revert(w->pool, &v->id, &s->id, &v->reverting_head)) != 0)
 			error_is_expected(w, "volume_revert, again,", err);
 	}
@@ -569,9 +618,47 @@ static void control_flatten(struct work *w)
 {
 	struct model_volume *v = pick_volume(w);
 	bool undone;
-	if (v)
-		control_answered(w, "op.flatten", volume_flatten(w->pool, &v->id, !one_in(w, 4)), true,
-				 &undone);
+	if (!v)
+		return;
+	w->model->flattened = true;
+	control_answered(w, "op.flatten", volume_flatten(w->pool, &v->id, !one_in(w, 4)), true, &undone);
+}
+
+/* The size that the newest superblock says. */
+static uint64_t super_pool_bytes(const struct work *w)
+{
+	struct super newest = {0}, s;
+	uint8_t image[SUPER_BYTES];
+	for (unsigned slot = 0; slot < 2; slot++) {
+		sim_disk_peek(w->disk, image, sizeof(image), slot * SUPER_SLOT_BYTES);
+		if (super_decode(image, rt_disk_info(w->rt_disk)->size_bytes, &s) == 0 &&
+		    s.generation > newest.generation)
+			newest = s;
+	}
+	return newest.cluster_count * POOL_CLUSTER_BYTES;
+}
+
+/* The disk grows, and then the pool over it; or the pool is asked though the disk has not grown. */
+static void control_pool_grow(struct work *w)
+{
+	struct model *m = w->model;
+	bool undone;
+	uint64_t bytes = rt_disk_info(w->rt_disk)->size_bytes + below(w, 40) * POOL_CLUSTER_BYTES;
+	if (bytes > POOL_BYTES_MAX)
+		return;
+	if (rt_disk_info(w->rt_disk)->is_block_device)
+		sim_disk_enlarge(w->disk, bytes);
+	m->new_pool_bytes = bytes;
+	int err = rt_disk_grow(w->rt_disk, bytes);
+	if (err)
+		work_fail(w, "rt_disk_grow returned %s", err_name(err));
+	if (!control_answered(w, "op.pool_grow", pool_grow(w->pool), false, &undone))
+		return;
+	m->pool_bytes = bytes;
+	m->new_pool_bytes = 0;
+	if (super_pool_bytes(w) != bytes)
+		work_fail(w, "the pool has grown to %llu bytes, and its superblock says %llu",
+			  (unsigned long long)bytes, (unsigned long long)super_pool_bytes(w));
 }
 
 static void control_note(struct work *w)
@@ -632,6 +719,36 @@ static void control_snapshot_read(struct work *w)
 	vol_close(vol);
 }
 
+/* Count what a snapshot shares, and compare with what the model can say about it. */
+static void control_usage(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	struct model_usage may;
+	struct snapshot_usage u;
+	if (!s)
+		return;
+	model_usage_least(w->model, s, &may);
+	int err = snapshot_usage(w->pool, &s->id, &u);
+	sim_trace(w->sim, "op.usage", u.referenced_bytes, u.exclusive_bytes, (uint64_t)(int64_t)err);
+	if (err) {
+		error_is_expected(w, "snapshot_usage", err);
+		return;
+	}
+	model_usage_most(w->model, v, s, &may);
+	uint64_t referenced = u.referenced_bytes / POOL_BLOCK_BYTES;
+	uint64_t exclusive = u.exclusive_bytes / POOL_BLOCK_BYTES;
+	if (referenced < may.referenced_min || referenced > may.referenced_max ||
+	    exclusive < may.exclusive_min || exclusive > may.exclusive_max ||
+	    u.shared_bytes != u.referenced_bytes - u.exclusive_bytes)
+		work_fail(w,
+			  "snapshot %s is said to use %llu blocks, %llu alone; wanted %llu to %llu, "
+			  "%llu to %llu",
+			  s->name, (unsigned long long)referenced, (unsigned long long)exclusive,
+			  (unsigned long long)may.referenced_min, (unsigned long long)may.referenced_max,
+			  (unsigned long long)may.exclusive_min, (unsigned long long)may.exclusive_max);
+}
+
 static void problem_note(void *ctx, const struct pool_problem *p)
 {
 	work_fail(ctx, "pool_check: %s", p->text);
@@ -678,6 +795,8 @@ static const struct {
 	{5, 2, control_snapshot_read},
 	{2, 0, control_check},
 	{3, 1, control_note},
+	{1, 0, control_pool_grow},
+	{3, 5, control_usage},
 };
 
 static uint32_t control_weight(const struct work *w, size_t kind)
@@ -735,6 +854,8 @@ static void client_main(void *arg)
 	struct work *w = c->work;
 	while (w->steps_left > 0 && !work_over(w)) {
 		w->steps_left--;
+		if (one_in(w, 30))
+			room_change(w);
 		if (!pick_volume(w) || one_in(w, w->profile.control_one_in))
 			step_control(w);
 		else if (one_in(w, w->profile.flush_one_in))

@@ -24,10 +24,14 @@ struct work_profile {
 	bool chains;		 /* snapshots, clones, flattening and merges above all */
 	uint64_t swarm;		 /* which kinds of steps are left out and which are frequent; 0: as usual */
 	bool errors_expected;	 /* the disk fails requests now and then */
+	uint64_t
+		room_bytes; /* the file system under the pool has no more than this, now and then; 0: it has */
 };
 
 struct work {
 	struct sim *sim;
+	struct sim_disk *disk;
+	struct rt_disk *rt_disk; /* the pool's own handle on it */
 	struct pool *pool;
 	struct model *model;
 	struct work_profile profile;
@@ -40,8 +44,9 @@ struct work {
 	char why[400];	  /* what went wrong; empty: nothing */
 };
 
-void work_init(struct work *w, struct sim *sim, struct pool *pool, struct model *model,
-	       const struct work_profile *profile);
+/* `rt_disk` is what the pool was opened on, `disk` the device behind it. */
+void work_init(struct work *w, struct sim *sim, struct sim_disk *disk, struct rt_disk *rt_disk,
+	       struct pool *pool, struct model *model, const struct work_profile *profile);
 /* Returns when the clients are through, with every handle closed. Suspends. */
 void work_run(struct work *w);
 

@@ -112,11 +112,15 @@ struct sim_disk *sim_disk_find(struct sim_node *node, const char *path);
 /* Unwritten space reads as garbage: a disk that served somebody else. Before the first write. */
 void sim_disk_fill(struct sim_disk *disk, uint64_t fill_seed);
 struct sim_disk_faults *sim_disk_faults(struct sim_disk *disk);
+/* Whoever provides a block device makes it larger. Its opener hears of it by rt_disk_grow. */
+void sim_disk_enlarge(struct sim_disk *disk, uint64_t size_bytes);
 /* What rt_disk_probe says about it; static text. NULL: judge by whether both ends are zero. */
 void sim_disk_set_probe(struct sim_disk *disk, const char *what);
 
 struct sim_disk_counts {
-	uint64_t reads, writes, flushes, discards, errors, read_bytes, written_bytes;
+	uint64_t reads, writes, flushes, discards, read_bytes, written_bytes;
+	uint64_t errors;   /* requests that failed, and may have been done in part */
+	uint64_t refusals; /* writes for which there was no room: nothing of them was done */
 };
 const struct sim_disk_counts *sim_disk_counts(const struct sim_disk *disk);
 

@@ -53,6 +53,9 @@ const struct sim_fault_text sim_fault_texts[] = {
 	{"nth-io-error", "the nth read, write or flush fails, once"},
 	{"bit-rot", "a bit flips somewhere on the medium"},
 	{"misdirected-writes", "a write lands somewhere else and reports success"},
+	{"stale-pages", "a write was lost: a page holds an older state of itself"},
+	{"false-headers",
+	 "a page is whole and in its place, and one field of its header is not its parent's"},
 	{"latent-errors", "a page cannot be read until it is written again"},
 	{"lying-discard", "a discard leaves the old data, zeroes, garbage or a mix"},
 	{"slow-io", "latencies vary and a request may stall"},
@@ -111,6 +114,13 @@ void sim_disk_fill(struct sim_disk *disk, uint64_t fill_seed)
 {
 	assert(disk->medium.current.page_count == 0);
 	disk->medium.durable.fill_seed = disk->medium.current.fill_seed = fill_seed;
+}
+
+void sim_disk_enlarge(struct sim_disk *disk, uint64_t size_bytes)
+{
+	assert(u64_is_aligned(size_bytes, SIM_PAGE_BYTES));
+	image_grow(&disk->medium.current, size_bytes);
+	image_grow(&disk->medium.durable, size_bytes);
 }
 
 struct sim_disk_faults *sim_disk_faults(struct sim_disk *disk)
@@ -241,10 +251,8 @@ int disk_op_grow(struct rt_disk *base, uint64_t size_bytes)
 {
 	struct sim_disk *disk = disk_of(base);
 	fiber_sleep(100 * NS_PER_US);
-	if (size_bytes > disk->medium.current.size_bytes && !base->info.is_block_device) {
-		image_grow(&disk->medium.current, size_bytes);
-		image_grow(&disk->medium.durable, size_bytes);
-	}
+	if (size_bytes > disk->medium.current.size_bytes && !base->info.is_block_device)
+		sim_disk_enlarge(disk, size_bytes);
 	base->info.size_bytes = disk->medium.current.size_bytes;
 	return base->info.size_bytes < size_bytes ? OXE_RANGE : 0;
 }
@@ -536,7 +544,8 @@ static void request_done(void *arg)
 		complete_flush(disk, r);
 	else
 		complete_write(disk, r);
-	disk->counts.errors += r->result ? 1 : 0;
+	disk->counts.errors += r->result == OXE_IO;
+	disk->counts.refusals += r->result == OXE_NOSPC;
 	sim_trace(disk->node->sim, done_names[r->op], io->offset_bytes, (uint64_t)(int64_t)r->result, r->crc);
 	io->result = r->result;
 	request_free(r);

@@ -216,16 +216,16 @@ static const char *header_fault(struct pool *pool, const uint8_t *image, enum pa
 {
 	const struct page_header_disk *h = (const void *)image;
 	uint32_t crc = crc32c_around(image, PAGE_BYTES, offsetof(struct page_header_disk, crc));
-	if (le32_get(h->crc) != crc)
+	if (le32_get(h->crc) != crc && !MUTANT(57))
 		return "its checksum does not match";
 	if (memcmp(h->pool_id, &pool->ident.id, sizeof(h->pool_id)) != 0)
 		return "it belongs to another pool";
-	if (le64_get(h->page) != address)
+	if (le64_get(h->page) != address && !MUTANT(58))
 		return "it was meant for another place";
-	if (h->kind != kind || h->level != level || le64_get(h->owner) != owner ||
+	if (h->kind != kind || h->level != level || (le64_get(h->owner) != owner && !MUTANT(59)) ||
 	    le64_get(h->index) != index)
 		return "it is another page";
-	if ((uint32_t)le64_get(h->generation) != generation)
+	if ((uint32_t)le64_get(h->generation) != generation && !MUTANT(60))
 		return "it is of another generation";
 	return NULL;
 }
@@ -293,6 +293,8 @@ static int page_fill(struct cache *c, struct page *p)
 	c->misses++;
 	p->loading = true;
 	p->error = page_load(p);
+	if (p->error == OXE_IO && MUTANT(61))
+		p->error = OXE_NOENT;
 	p->loading = false;
 	waitq_wake_all(&p->waiters);
 	return p->error;
@@ -353,15 +355,18 @@ int page_get(struct tree *t, unsigned level, uint64_t index, bool create, struct
 			p->address = where.page;
 			p->generation = where.generation;
 			err = page_fill(c, p);
-			*out = p;
+			if (!err || MUTANT(62))
+				*out = p;
 			return err ? page_give_up(c, p) : 0;
 		}
 		if (parent)
 			page_unpin(parent);
 	}
 	pin_resident(p);
-	*out = p;
-	return page_wait_loaded(c, p);
+	int err = page_wait_loaded(c, p);
+	if (!err || MUTANT(62))
+		*out = p;
+	return err;
 }
 
 struct page *page_peek(struct tree *t, unsigned level, uint64_t index, bool *absent)

@@ -472,7 +472,7 @@ int journal_scan(struct pool *pool, uint64_t block_count, struct journal_positio
 		return OXE_NOMEM;
 	int err = scan_forward(&s, at, end_seq, fn, ctx);
 	if (!err && !fn)
-		err = look_for_damage(&s, at);
+		err = MUTANT(63) ? 0 : look_for_damage(&s, at);
 	else if (!err && at->last_seq != end_seq)
 		err = OXE_CORRUPT; /* readable a moment ago */
 	free(s.buffer);

@@ -127,8 +127,10 @@ int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool 
 	if (err)
 		return err;
 	int there = what_is_there(disk, &spec->id, overwrite);
+	if (there > 0) /* whoever wrote it may not have lived to see it durable */
+		return rt_disk_flush(disk);
 	if (there)
-		return there > 0 ? 0 : there;
+		return there;
 	err = write_zeroes(disk, journal_bytes);
 	return err ? err : write_first_super(disk, spec, journal_bytes);
 }
@@ -295,7 +297,7 @@ int pool_grow(struct pool *pool)
 				     .cluster_count = (uint32_t)clusters};
 	if (!err && clusters > pool->cluster_count)
 		err = record_do(pool, &r.head, true);
-	if (!err)
+	if (!err && !MUTANT(51))
 		err = checkpoint_wait(pool); /* the superblock knows the new size from here on */
 	fmutex_unlock(&pool->control);
 	return err;

@@ -245,7 +245,8 @@ const struct vol_info *vol_info(const struct vol *vol); /* Does not suspend; val
  * called survives power loss; with VOL_FUA the write itself does. Reads of what was never written give zeroes (S1).
  * Overlapping calls in flight at once take effect in some order, block by block of lba_bytes.
  * OXE_NOSPC changes nothing in the blocks that a vol_write of up to 256 KiB names; a longer one, or a vol_zero, may have got
- * part of the way: each logical block is old or new. OXE_IO leaves them old, new or mixed per logical block. */
+ * part of the way: each logical block is old or new. OXE_IO leaves them old, new or mixed per logical block, and so does OXE_NOSPC
+ * of a pool in a sparse file when what is full is the file system below it. */
 OX_CHECKED int vol_read(struct vol *vol, void *data, uint64_t offset_bytes, uint64_t len_bytes);
 OX_CHECKED int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
 			 unsigned flags);

@@ -50,7 +50,7 @@ static int seen_by_branches(struct layer *l, const struct layer *except, uint32_
 {
 	struct layer *child;
 	list_for_each (child, &l->children, sibling) {
-		int err = child == except ? 0 : seen_through(child, index, UINT16_MAX, seen);
+		int err = child == except || MUTANT(54) ? 0 : seen_through(child, index, UINT16_MAX, seen);
 		if (err)
 			return err;
 	}
@@ -69,7 +69,7 @@ static int count_cluster(struct layer *snapshot, uint32_t index, struct snapshot
 			err = seen_by_branches(l, from, index, &seen);
 		if (err)
 			return err;
-		hidden = l != snapshot && is_reader(l) ? 0 : hidden & (uint16_t)~seen;
+		hidden = l != snapshot && is_reader(l) && !MUTANT(53) ? 0 : hidden & (uint16_t)~seen;
 		uint16_t data = e.defined & open & (uint16_t)~e.zero;
 		out->referenced_bytes += (unsigned)__builtin_popcount(data) * POOL_BLOCK_BYTES;
 		out->exclusive_bytes += (unsigned)__builtin_popcount(data & hidden) * POOL_BLOCK_BYTES;

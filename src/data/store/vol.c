@@ -134,7 +134,7 @@ void io_batch_init(struct io_batch *b, struct batch_io *ios, uint32_t capacity)
 static void batch_io_done(struct rt_io *io)
 {
 	struct io_batch *b = container_of(io, struct batch_io, io)->batch;
-	if (io->result && !b->err)
+	if (io->result && !b->err && !(io->op == RT_IO_READ && MUTANT(64)))
 		b->err = io->result;
 	group_done(&b->group);
 }
@@ -375,7 +375,8 @@ static int changed_once(struct vol *vol, const struct layer *since, uint32_t ind
 		struct page *leaf;
 		int err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
 		if (!err) {
-			*changed |= map_entry_view(leaf, index)->defined;
+			const struct map_entry *e = map_entry_view(leaf, index);
+			*changed |= e->defined & (uint16_t) ~(MUTANT(52) ? e->zero : 0);
 			page_unpin(leaf);
 		}
 		if (generation != resolve_generation(vol->pool))

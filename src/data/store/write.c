@@ -90,7 +90,10 @@ static bool in_place_enter_all(struct pool *pool, struct layer *head, const uint
 			       uint64_t offset_bytes, uint64_t len_bytes, struct cut cuts[BATCH],
 			       uint32_t clusters[BATCH], uint32_t *count)
 {
-	for (*count = 0; len_bytes > 0; ++*count) {
+	*count = 0;
+	if (pool->failed && !MUTANT(55)) /* its maps may say what no record on disk does */
+		return false;
+	for (; len_bytes > 0; ++*count) {
 		uint64_t seq;
 		struct cut c = cut_at(offset_bytes, len_bytes);
 		struct page *leaf = page_peek(&head->map, 0, c.index / PAGE_FANOUT, NULL);
@@ -340,7 +343,7 @@ static int piece_wait(struct write *w, struct piece *p)
 		int io_err = io_batch_wait(&p->batch);
 		err = err ? err : io_err;
 	}
-	if (err && p->define && !pool->failed)
+	if (err && p->define && !pool->failed && !MUTANT(56))
 		piece_reject(w, p);
 	return err;
 }
@@ -391,6 +394,8 @@ static int write_run(struct write *w)
 {
 	uint64_t settle_seq = 0;
 	int err = write_prepare(w);
+	if (!err && w->pool->failed && !MUTANT(55)) /* while it was prepared */
+		err = OXE_FAILED;
 	if (!err) {
 		for (uint32_t i = 0; i < w->count; i++)
 			piece_commit(w, &w->pieces[i]);
