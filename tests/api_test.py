@@ -525,6 +525,70 @@ def refused_status(daemon, method, target, body):
     return None
 
 
+def answer_to(daemon, request, *headers, body=b""):
+    """(status, headers, body) of one request, sent as it is: nothing between us and the server corrects it."""
+    lines = [request + " HTTP/1.1", "Host: x", "Connection: close", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    text = talk(daemon, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    head, _, rest = text.partition(b"\r\n\r\n")
+    status, *fields = head.decode().split("\r\n")
+    return int(status.split()[1]), {k.lower(): v for k, v in (f.split(": ", 1) for f in fields)}, rest
+
+
+def the_path_says_404_the_method_405_with_what_there_is_and_nothing_else_happens():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        for target in ("/", "/v1", "/v1/", "/v2/volumes", "/v1/volumes/", "/v1/volumes/v/", "/v1/volumes/v/none", "//v1/volumes",
+                       "/v1/volumes/../pools", "/V1/volumes", "/metrics/", "*"):
+            status, fields, body = answer_to(daemon, f"GET {target}")
+            expect(status in (400, 404), f"GET {target}: {status}")  # 400: a parameter that is empty
+            expect(json.loads(body)["message"] and fields["content-type"] == "application/json", f"GET {target}: {body}")
+        patterns = Checker(daemon.api).patterns
+        for path in openapi()["paths"]:
+            target = path.replace("{volume}", "v").replace("{pool}", "default").replace("{snapshot}", "v@s").replace("{job}", new_id())
+            there = [m.upper() for m, _, pattern in patterns if pattern.match(target)]  # "import" may also be a pool's name
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
+                if method not in there:
+                    status, fields, _ = answer_to(daemon, f"{method} {target}")
+                    expect(status == 405, f"{method} {target}: {status}")
+                    expect(set(fields["allow"].split(", ")) == set(there), f"{target} has {there}, Allow: {fields['allow']}")
+        expect([v["name"] for v in daemon.api.volumes()] == ["v"], "a wrong method did something")
+
+
+def head_is_get_without_the_body():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        for target, wanted in (("/v1/health", 200), ("/metrics", 200), ("/v1/volumes/none", 404)):
+            status, fields, body = answer_to(daemon, f"HEAD {target}")
+            expect(status == wanted and not body and int(fields["content-length"]) > 0, f"HEAD {target}: {status} {fields} {body}")
+
+
+def a_body_is_read_as_json_whatever_its_type_says_so_that_curl_needs_no_header():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        kinds = ("application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded", None)
+        for number, kind in enumerate(kinds):
+            body = json.dumps({"name": f"v{number}", "size_bytes": MIB}).encode()
+            status, _, _ = answer_to(daemon, "POST /v1/volumes", *([f"Content-Type: {kind}"] if kind else []), body=body)
+            expect(status == 201, f"{kind}: {status}")
+        for body in (b"name=v&size_bytes=4096", b"[]", b"null", b'"text"', b"{", b"{} {}", b'{"name": "\xff", "size_bytes": 4096}',
+                     b'{"name": "v9", "name": "v8", "size_bytes": 4096}', b'{"name": "a\\u0000b", "size_bytes": 4096}'):
+            status, _, answer = answer_to(daemon, "POST /v1/volumes", body=body)
+            expect(status == 400 and json.loads(answer)["error"] == "INVAL", f"{body}: {status} {answer}")
+        expect(len(daemon.api.volumes()) == len(kinds), "something else was made")
+
+
+def a_target_that_is_too_long_or_badly_written_is_refused_by_name():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        expect(answer_to(daemon, "GET /v1/volumes/" + "a" * 5000)[0] == 414, "5,000 bytes of target")
+        for target in ("/v1/volumes/" + "a" * 400, "/v1/volumes/%", "/v1/volumes/%zz", "/v1/volumes/%00", "/v1/volumes/%ff",
+                       "/v1/events?after=", "/v1/events?after=-1", "/v1/events?after=1&after=2", "/v1/events?after=1e3",
+                       "/v1/events?after=9223372036854775808", "/v1/events?limit=0", "/v1/events?limit=10001", "/v1/events?wait=301",
+                       "/v1/events?before=1", "/v1/events?%66oo=1", "/v1/health?x"):
+            status, _, body = answer_to(daemon, f"GET {target}")
+            expect(status == 400 and json.loads(body)["error"] == "INVAL", f"GET {target[:40]}: {status} {body}")
+        expect(answer_to(daemon, "GET /v1/events?after=9223372036854775807&%6cimit=1&")[0] == 200, "the largest, and escapes")
+
+
 def a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         big = {"name": "x" * (2 * MIB)}
@@ -777,6 +841,10 @@ TESTS = [
     every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_is_seen,
     a_status_that_no_test_sees_is_named,
     a_job_survives_the_daemon_and_goes_on_under_its_id_and_its_rate,
+    the_path_says_404_the_method_405_with_what_there_is_and_nothing_else_happens,
+    head_is_get_without_the_body,
+    a_body_is_read_as_json_whatever_its_type_says_so_that_curl_needs_no_header,
+    a_target_that_is_too_long_or_badly_written_is_refused_by_name,
     a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on,
     what_is_not_http_harms_nothing,
     clients_that_leave_while_they_wait_are_forgotten,
