@@ -461,8 +461,21 @@ static int job_id(struct call *c, struct uuid *id)
 	return OXE_INVAL;
 }
 
+/* How it ended. Only flattening can be cancelled, and what was flattened to the end has no origin any more. */
+static const char *job_end(struct node *n, const struct node_job *job)
+{
+	struct node_volume v;
+	struct node_why gone;
+	char text[UUID_TEXT_LEN + 1];
+	bool is_flatten = job->info.kind == POOL_JOB_FLATTEN;
+	if (is_flatten && node_volume_get(n, uuid_format(&job->info.id, text), &v, &gone) == 0 &&
+	    v.info.is_clone)
+		return "cancelled";
+	return "done";
+}
+
 /* With `wait`: until it has ended, or time is up. A job is derived from what is on disk, so one that has ended is nowhere any
- * more; only who saw it running is told "done". */
+ * more; only who saw it running is told how it ended. */
 static int job_show(struct call *c)
 {
 	struct node *n = c->api->node;
@@ -481,9 +494,10 @@ static int job_show(struct call *c)
 		running = node_job_get(n, &id, &now, &gone) == 0;
 		job = running ? now : job;
 	}
-	if (!running)
+	const char *state = running ? "running" : job_end(n, &job);
+	if (strcmp(state, "done") == 0)
 		job.info.done_clusters = job.info.total_clusters;
-	c->result = show_job(&job, running ? "running" : "done");
+	c->result = show_job(&job, state);
 	return 0;
 }
 
