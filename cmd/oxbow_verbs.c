@@ -395,6 +395,17 @@ static int volume_rename(struct cli *cli)
 	return done(&a);
 }
 
+/* Stay until a clone depends on nothing. It may be cancelled meanwhile, and then it still has an origin. */
+static void flatten_follow(struct cli *cli, const char *id, const char *name)
+{
+	job_follow(cli, id, name);
+	struct answer a = get(cli, "/v1/volumes/", id, "");
+	if (*js_path_text(a.body, "origin_id"))
+		fail(EXIT_FAILED, "what was copied is kept; 'oxbow volume flatten' goes on from there",
+		     "flattening %s was cancelled", name);
+	answer_free(&a);
+}
+
 static int volume_clone(struct cli *cli)
 {
 	struct js *body = js_object();
@@ -405,7 +416,7 @@ static int volume_clone(struct cli *cli)
 		js_set_bool(body, "full_copy", true);
 	struct answer a = ask(cli, "POST", target_of("/v1/snapshots/", cli->args[0], "/clone"), body);
 	if (cli->values[OPT_FULL] && cli->values[OPT_WAIT])
-		job_follow(cli, js_path_text(a.body, "id"), cli->args[1]);
+		flatten_follow(cli, js_path_text(a.body, "id"), cli->args[1]);
 	volume_done(cli, &a, "cloned");
 	return done(&a);
 }
@@ -415,7 +426,7 @@ static int volume_flatten(struct cli *cli)
 	const char *method = cli->values[OPT_CANCEL] ? "DELETE" : "POST";
 	struct answer a = ask(cli, method, target_of("/v1/volumes/", cli->args[0], "/flatten"), NULL);
 	if (cli->values[OPT_WAIT] && !cli->values[OPT_CANCEL])
-		job_follow(cli, js_path_text(a.body, "id"), cli->args[0]);
+		flatten_follow(cli, js_path_text(a.body, "id"), cli->args[0]);
 	show_done(cli, &a, "volume %s: flattening %s", cli->args[0],
 		  cli->values[OPT_CANCEL] ? "cancelled, what was copied is kept"
 		  : cli->values[OPT_WAIT] ? "done"

@@ -4,6 +4,7 @@
     tests/api_test.py [NAME ...]      tests whose name contains one of these
 """
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -253,30 +254,245 @@ def walk_snapshots(check):
 def walk_jobs(check):
     check.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 0})
     check.call("GET", f"/v1/jobs/{new_id()}", status=404)
+    check.call("GET", "/v1/jobs/none", status=400)
     check.call("DELETE", f"/v1/jobs/{new_id()}", status=404)
 
 
-# Answers that need a disk to fail or fill, or a job to be caught running.
-NOT_WALKED = {"403", "507"}
-RARE = {("get", "/v1/ready", "503"), ("get", "/v1/jobs/{job}", "200"), ("delete", "/v1/jobs/{job}", "204"),
-        ("delete", "/v1/jobs/{job}", "409"), ("post", "/v1/pools/{pool}/export", "409"), ("post", "/v1/pools/import", "409"),
-        ("delete", "/v1/volumes/{volume}", "409"), ("post", "/v1/volumes/{volume}/flatten", "409"),
-        ("delete", "/v1/volumes/{volume}/flatten", "409"), ("post", "/v1/volumes/{volume}/revert", "409"),
-        ("patch", "/v1/snapshots/{snapshot}", "409"), ("delete", "/v1/snapshots/{snapshot}", "409")}
+def write(daemon, export, size_bytes, byte=b"x"):
+    """Connects, writes from the beginning, and returns the client: still connected."""
+    import nbd  # python3-libnbd
+    client = nbd.NBD()
+    client.connect_uri(daemon.uri(export))
+    for offset in range(0, size_bytes, MIB):
+        client.pwrite(byte * min(MIB, size_bytes - offset), offset)
+    return client
 
 
-def every_answer_has_the_form_the_file_gives_it():
+def leave(daemon, client, *volumes):
+    client.shutdown()
+    for volume in volumes:
+        daemon.api.close_wait("volume", volume)
+
+
+def flattening(daemon):
+    """A clone "copy" of a volume "of" that is being flattened so slowly (a byte a second) that it stays so. Returns the job."""
+    daemon.api.volume_create("of", 4 * MIB)
+    leave(daemon, write(daemon, "of", MIB), "of")
+    daemon.api.snapshot_create("of", "s")
+    daemon.api.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 1})
+    daemon.api.clone("of@s", "copy", full_copy=True)
+    jobs = harness.wait_until(lambda: [j for j in daemon.api.jobs() if j["kind"] == "flatten"], "the job")
+    harness.wait_until(lambda: daemon.api.volume("copy")["own_bytes"], "the first cluster of the copy")
+    return jobs[0]
+
+
+def walk_running_jobs(check, daemon):
+    job = flattening(daemon)
+    merged = daemon.api.snapshot_create("of", "t")["id"]
+    check.call("DELETE", f"/v1/snapshots/{merged}", status=204)
+    check.call("GET", "/v1/jobs")
+    shown = check.call("GET", f"/v1/jobs/{job['id']}")
+    expect(shown["state"] == "running" and shown["is_cancellable"], f"{shown}")
+    refused = check.call("DELETE", f"/v1/jobs/{merged}", status=409)
+    expect(refused["error"] == "UNSUPPORTED" and "throttle" in refused["hint"], f"{refused}")
+    check.call("DELETE", f"/v1/jobs/{job['id']}", status=204)
+    check.call("GET", f"/v1/jobs/{job['id']}", status=404)
+    check.call("DELETE", f"/v1/jobs/{job['id']}", status=404)
+    expect(not check.call("GET", "/v1/volumes/copy")["is_flattening"], "it says it is being flattened")
+    check.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 0})
+    daemon.api.jobs_wait()
+    for volume in ("of", "copy"):
+        check.call("DELETE", f"/v1/volumes/{volume}", status=204)
+
+
+def walk_connected(check, daemon):
+    """What is refused while a client is connected."""
+    daemon.api.volume_create("busy", MIB)
+    for name in ("old", "new"):
+        daemon.api.snapshot_create("busy", name)
+    writer, reader = write(daemon, "busy", 4096), write(daemon, "busy@old", 0)
+    check.call("DELETE", "/v1/volumes/busy", status=409)
+    check.call("POST", "/v1/volumes/busy/revert", {"snapshot": "new"}, status=409)
+    check.call("DELETE", "/v1/snapshots/busy@old", status=409)
+    check.call("PATCH", "/v1/snapshots/busy@old", {"name": "new"}, status=409)
+    check.call("POST", "/v1/pools/default/export", status=409)
+    reader.shutdown()
+    leave(daemon, writer, "busy")
+    harness.wait_until(lambda: daemon.api.snapshot("busy@old")["open_count"] == 0, "closing of the snapshot")
+    check.call("DELETE", "/v1/volumes/busy", status=204)
+
+
+def walk_strange_disks(check, directory):
+    text = os.path.join(directory, "text")
+    with open(text, "wb") as file:
+        file.write(b"no pool" * 4096)
+    check.call("POST", "/v1/pools/import", {"path": text}, status=409)
+    check.call("POST", "/v1/pools", {"name": "text", "path": text}, status=409)
+    os.chmod(text, 0)  # the daemon runs without the right to read it all the same
+    check.call("POST", "/v1/pools/import", {"path": text}, status=403)
+    check.call("POST", "/v1/pools", {"name": "text", "path": text}, status=403)
+
+
+def walk_not_ready(check, daemon, directory):
+    daemon.kill()
+    os.rename(f"{directory}/pool", f"{directory}/away")
+    daemon.process = daemon.spawn()
+    harness.wait_until(lambda: is_answering(daemon) and condition_of(daemon, "default") == "PoolAbsent", "the condition")
+    check.call("GET", "/v1/ready", status=503)
+    check.call("GET", "/v1/pools/default")
+    os.rename(f"{directory}/away", f"{directory}/pool")
+    check.call("POST", "/v1/pools/import", {"path": f"{directory}/pool"})
+    daemon.wait_ready()
+
+
+def make_until_refused(check, target, bodies):
+    """With several calls at a time. The last one that is refused is held against the file."""
+    def make(body):
+        try:
+            check.api.call("POST", target, body)
+            return True
+        except Refused as no:
+            expect(no.status == 507, f"{target}: {no}")
+            return False
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        while all(threads.map(make, [next(bodies) for _ in range(100)])):
+            pass
+    check.call("POST", target, next(bodies), status=507)
+
+
+def walk_full_pool(check):
+    """A pool whose reserve is used up too, by thousands of volumes: what makes more is refused, all else goes on (S8)."""
+    with harness.scratch_dir() as directory, \
+            harness.running_daemon(directory, "--init-pool", f"{directory}/pool,{16 * MIB}") as daemon:
+        import nbd  # python3-libnbd
+        check.api = daemon.api
+        daemon.api.volume_create("v", 64 * MIB)
+        for name in ("s", "t"):
+            daemon.api.snapshot_create("v", name)
+        daemon.api.clone("v@s", "clone")
+        try:
+            write(daemon, "v", 64 * MIB)
+            expect(False, "64 MiB fit into a pool of 16")
+        except nbd.Error as no:
+            expect(no.errnum == 28, f"a full pool: {no}")
+        make_until_refused(check, "/v1/volumes", ({"name": f"n{i}", "size_bytes": MIB} for i in range(10**6)))
+        check.call("POST", "/v1/snapshots/v@s/clone", {"name": "one-more"}, status=507)
+        check.call("POST", "/v1/volumes/n0/snapshots", {"name": "s"}, status=507)
+        daemon.api.close_wait("volume", "v")
+        check.call("PATCH", "/v1/volumes/v", {"name": "w", "size_bytes": 128 * MIB})
+        check.call("PATCH", "/v1/snapshots/w@t", {"name": "u"})
+        check.call("POST", "/v1/volumes/clone/flatten")
+        check.call("POST", "/v1/volumes/w/revert", {"snapshot": "s"})
+        check.call("DELETE", "/v1/snapshots/w@u", status=204)
+        check.call("DELETE", "/v1/volumes/w", status=204)
+        daemon.api.jobs_wait()
+        check.call("POST", "/v1/volumes", {"name": "again", "size_bytes": MIB}, status=201)
+        daemon.kill()
+        daemon.start()
+        daemon.pool_check()
+
+
+def walk_full_file_system(check, directory):
+    """The list of known pools, and a pool file that is made, on a file system without space."""
+    with harness.scratch_dir() as other, small_file_system(directory, "8M") as small:
+        daemon = harness.Daemon(small)
+        three = {"name": "three", "path": f"{small}/three", "size_bytes": 64 * MIB, "id": new_id()}
+        try:
+            daemon.start()
+            check.api = daemon.api
+            for name in ("one", "two"):
+                make_pool(daemon, f"{other}/{name}", name)
+            check.call("POST", "/v1/pools/two/export", status=204)
+            fill(small)
+            check.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 1000}, status=507)
+            check.call("POST", "/v1/pools/import", {"path": f"{other}/two"}, status=507)
+            check.call("POST", "/v1/pools", three, status=507)
+            no = check.call("POST", "/v1/pools/one/export", status=507)
+            expect("file system" in no["message"] and "oxbow" not in no["hint"], f"it is no pool that is full: {no}")
+            daemon.wait_ready()
+            expect([p["name"] for p in daemon.api.pools()] == ["one"], "what was not exported is gone")
+            os.unlink(f"{small}/ballast")
+            check.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 0})
+            check.call("POST", "/v1/pools", three, status=201)
+            check.call("POST", "/v1/pools/one/export", status=204)
+        finally:
+            if daemon.process:
+                daemon.kill()
+
+
+# (method, path, status) in the file that no test can bring about here, and why not.
+NEVER_HERE = {
+    ("post", "/v1/pools/{pool}/grow", "507"): "needs a file system that allocates when a file is made longer",
+}
+NEEDS_ROOT = {key for key in (
+    ("put", "/v1/jobs/rate", "507"), ("post", "/v1/pools/import", "507"), ("post", "/v1/pools", "507"),
+    ("post", "/v1/pools/{pool}/export", "507"))}
+
+
+def without_root(directory):
+    """A program that runs the daemon without root's right to read what it may not."""
+    if os.geteuid() != 0:
+        return harness.OXBOWD
+    path = os.path.join(directory, "oxbowd")
+    with open(path, "w", encoding="utf-8") as script:
+        script.write("#!/bin/sh\nexec setpriv --bounding-set=-dac_override,-dac_read_search "
+                     f"--inh-caps=-dac_override,-dac_read_search {harness.OXBOWD} \"$@\"\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_is_seen():
+    with harness.scratch_dir() as directory:
+        daemon = harness.Daemon(directory, *pool_option(directory), program=without_root(directory))
+        with harness.running(daemon):
+            check = Checker(daemon.api)
+            walk_daemon(check)
+            walk_pools(check, directory)
+            walk_strange_disks(check, directory)
+            walk_volumes(check)
+            walk_snapshots(check)
+            walk_jobs(check)
+            walk_running_jobs(check, daemon)
+            walk_connected(check, daemon)
+            walk_not_ready(check, daemon, directory)
+            walk_daemon(check)
+        walk_full_pool(check)
+        if os.geteuid() == 0:
+            walk_full_file_system(check, directory)
+        missing = never_seen(check.document, check.seen) - (set() if os.geteuid() == 0 else NEEDS_ROOT)
+        expect(not missing, f"never seen: {sorted(missing)}")
+        expect(not check.seen & set(NEVER_HERE), f"seen, and said to be impossible: {check.seen & set(NEVER_HERE)}")
+
+
+def never_seen(document, seen):
+    wanted = {(m, path, status) for (m, path), o in file_operations(document).items()
+              for status in o["responses"] if status != "default"}
+    return wanted - seen - set(NEVER_HERE)
+
+
+def a_status_that_no_test_sees_is_named():
+    document = openapi()
+    document["paths"]["/v1/health"]["get"]["responses"]["418"] = {"description": "planted"}
+    all_of_it = {(m, path, s) for (m, path), o in file_operations(openapi()).items() for s in o["responses"]}
+    expect(never_seen(document, all_of_it) == {("get", "/v1/health", "418")}, "the planted one is not named")
+
+
+def a_job_survives_the_daemon_and_goes_on_under_its_id_and_its_rate():
     with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
-        check = Checker(daemon.api)
-        walk_daemon(check)
-        walk_pools(check, directory)
-        walk_volumes(check)
-        walk_snapshots(check)
-        walk_jobs(check)
-        walk_daemon(check)
-        wanted = {(m, path, status) for (m, path), o in file_operations(check.document).items()
-                  for status in o["responses"] if status != "default" and status not in NOT_WALKED}
-        expect(not wanted - check.seen - RARE, f"never seen: {sorted(wanted - check.seen - RARE)}")
+        job = flattening(daemon)
+        for _ in range(3):
+            daemon.kill()
+            daemon.start()
+            answer = daemon.api.call("GET", "/v1/jobs")
+            expect(answer["rate_bytes_per_s"] == 1, f"the limit is {answer['rate_bytes_per_s']}")
+            expect([(j["id"], j["kind"]) for j in answer["jobs"]] == [(job["id"], "flatten")], f"{answer['jobs']}")
+            expect(daemon.api.volume("copy")["is_flattening"], "the volume knows nothing of it")
+        daemon.api.call("PUT", "/v1/jobs/rate", {"bytes_per_s": 100 * MIB})
+        daemon.api.jobs_wait()
+        copy = daemon.api.volume("copy")
+        expect(not copy["is_flattening"] and copy["origin_id"] is None, f"{copy}")
+        expect(copy["own_bytes"] == MIB, f"{copy['own_bytes']} bytes are its own")
+        daemon.pool_check()
 
 
 # ---- HTTP's own corners ----------------------------------------------------------------------------------------------------
@@ -303,6 +519,70 @@ def refused_status(daemon, method, target, body):
     except Refused as no:
         return no.status
     return None
+
+
+def answer_to(daemon, request, *headers, body=b""):
+    """(status, headers, body) of one request, sent as it is: nothing between us and the server corrects it."""
+    lines = [request + " HTTP/1.1", "Host: x", "Connection: close", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    text = talk(daemon, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    head, _, rest = text.partition(b"\r\n\r\n")
+    status, *fields = head.decode().split("\r\n")
+    return int(status.split()[1]), {k.lower(): v for k, v in (f.split(": ", 1) for f in fields)}, rest
+
+
+def the_path_says_404_the_method_405_with_what_there_is_and_nothing_else_happens():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", MIB)
+        for target in ("/", "/v1", "/v1/", "/v2/volumes", "/v1/volumes/", "/v1/volumes/v/", "/v1/volumes/v/none", "//v1/volumes",
+                       "/v1/volumes/../pools", "/V1/volumes", "/metrics/", "*"):
+            status, fields, body = answer_to(daemon, f"GET {target}")
+            expect(status in (400, 404), f"GET {target}: {status}")  # 400: a parameter that is empty
+            expect(json.loads(body)["message"] and fields["content-type"] == "application/json", f"GET {target}: {body}")
+        patterns = Checker(daemon.api).patterns
+        for path in openapi()["paths"]:
+            target = path.replace("{volume}", "v").replace("{pool}", "default").replace("{snapshot}", "v@s").replace("{job}", new_id())
+            there = [m.upper() for m, _, pattern in patterns if pattern.match(target)]  # "import" may also be a pool's name
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
+                if method not in there:
+                    status, fields, _ = answer_to(daemon, f"{method} {target}")
+                    expect(status == 405, f"{method} {target}: {status}")
+                    expect(set(fields["allow"].split(", ")) == set(there), f"{target} has {there}, Allow: {fields['allow']}")
+        expect([v["name"] for v in daemon.api.volumes()] == ["v"], "a wrong method did something")
+
+
+def head_is_get_without_the_body():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        for target, wanted in (("/v1/health", 200), ("/metrics", 200), ("/v1/volumes/none", 404)):
+            status, fields, body = answer_to(daemon, f"HEAD {target}")
+            expect(status == wanted and not body and int(fields["content-length"]) > 0, f"HEAD {target}: {status} {fields} {body}")
+
+
+def a_body_is_read_as_json_whatever_its_type_says_so_that_curl_needs_no_header():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        kinds = ("application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded", None)
+        for number, kind in enumerate(kinds):
+            body = json.dumps({"name": f"v{number}", "size_bytes": MIB}).encode()
+            status, _, _ = answer_to(daemon, "POST /v1/volumes", *([f"Content-Type: {kind}"] if kind else []), body=body)
+            expect(status == 201, f"{kind}: {status}")
+        for body in (b"name=v&size_bytes=4096", b"[]", b"null", b'"text"', b"{", b"{} {}", b'{"name": "\xff", "size_bytes": 4096}',
+                     b'{"name": "v9", "name": "v8", "size_bytes": 4096}', b'{"name": "a\\u0000b", "size_bytes": 4096}'):
+            status, _, answer = answer_to(daemon, "POST /v1/volumes", body=body)
+            expect(status == 400 and json.loads(answer)["error"] == "INVAL", f"{body}: {status} {answer}")
+        expect(len(daemon.api.volumes()) == len(kinds), "something else was made")
+
+
+def a_target_that_is_too_long_or_badly_written_is_refused_by_name():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        expect(answer_to(daemon, "GET /v1/volumes/" + "a" * 5000)[0] == 414, "5,000 bytes of target")
+        for target in ("/v1/volumes/" + "a" * 400, "/v1/volumes/%", "/v1/volumes/%zz", "/v1/volumes/%00", "/v1/volumes/%ff",
+                       "/v1/events?after=", "/v1/events?after=-1", "/v1/events?after=1&after=2", "/v1/events?after=1e3",
+                       "/v1/events?after=9223372036854775808", "/v1/events?limit=0", "/v1/events?limit=10001", "/v1/events?wait=301",
+                       "/v1/events?before=1", "/v1/events?%66oo=1", "/v1/health?x"):
+            status, _, body = answer_to(daemon, f"GET {target}")
+            expect(status == 400 and json.loads(body)["error"] == "INVAL", f"GET {target[:40]}: {status} {body}")
+        expect(answer_to(daemon, "GET /v1/events?after=9223372036854775807&%6cimit=1&")[0] == 200, "the largest, and escapes")
 
 
 def a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on():
@@ -512,43 +792,55 @@ def fill(directory):
         os.posix_fallocate(ballast.fileno(), 0, space.f_bavail * space.f_frsize)
 
 
+@contextlib.contextmanager
+def small_file_system(directory, size):
+    """Its path. Needs root."""
+    small = os.path.join(directory, "small")
+    os.mkdir(small)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small], check=True)
+    try:
+        yield small
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
 def a_pool_that_failed_is_closed_and_comes_back_by_itself_though_a_client_was_connected():
     if os.geteuid() != 0:
         return "needs root, to mount a small file system"
     import nbd
-    with harness.scratch_dir() as directory:
-        small = os.path.join(directory, "small")
-        os.mkdir(small)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96M", "tmpfs", small], check=True)
-        try:
-            with harness.running_daemon(directory, "--init-pool", f"{small}/pool,{GIB}") as daemon:
-                daemon.api.volume_create("v", 64 * MIB)
-                client = nbd.NBD()
-                client.connect_uri(daemon.uri("v"))
-                client.pwrite(b"x" * 4096, 0)
-                fill(small)
-                harness.wait_until(lambda: failing_call(daemon), "failure of the pool")
-                harness.wait_until(lambda: condition_of(daemon, "default") == "DeviceFailed", "the condition")
-                first = daemon.api.call("GET", "/v1/pools/default")["attempts"]
-                time.sleep(2.5)  # what is looked at is how little happens in a while
-                attempts = daemon.api.call("GET", "/v1/pools/default")["attempts"] - first
-                expect(attempts <= 3, f"{attempts} attempts in 2.5 s: a hot loop")
-                os.unlink(f"{small}/ballast")
-                daemon.wait_ready(limit_s=20)
-                again = nbd.NBD()
-                again.connect_uri(daemon.uri("v"))
-                expect(again.pread(4096, 0) == b"x" * 4096, "what was acknowledged before is there")
-                again.shutdown()
-                daemon.pool_check()
-        finally:
-            subprocess.run(["umount", "-l", small], check=True)
+    with harness.scratch_dir() as directory, small_file_system(directory, "96M") as small, \
+            harness.running_daemon(directory, "--init-pool", f"{small}/pool,{GIB}") as daemon:
+        daemon.api.volume_create("v", 64 * MIB)
+        client = nbd.NBD()
+        client.connect_uri(daemon.uri("v"))
+        client.pwrite(b"x" * 4096, 0)
+        fill(small)
+        harness.wait_until(lambda: failing_call(daemon), "failure of the pool")
+        harness.wait_until(lambda: condition_of(daemon, "default") == "DeviceFailed", "the condition")
+        first = daemon.api.call("GET", "/v1/pools/default")["attempts"]
+        time.sleep(2.5)  # what is looked at is how little happens in a while
+        attempts = daemon.api.call("GET", "/v1/pools/default")["attempts"] - first
+        expect(attempts <= 3, f"{attempts} attempts in 2.5 s: a hot loop")
+        os.unlink(f"{small}/ballast")
+        daemon.wait_ready(limit_s=20)
+        again = nbd.NBD()
+        again.connect_uri(daemon.uri("v"))
+        expect(again.pread(4096, 0) == b"x" * 4096, "what was acknowledged before is there")
+        again.shutdown()
+        daemon.pool_check()
     return None
 
 
 TESTS = [
     every_route_is_in_the_file_as_the_server_enforces_it_and_no_other,
     every_reference_in_the_file_resolves_and_every_schema_is_used,
-    every_answer_has_the_form_the_file_gives_it,
+    every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_is_seen,
+    a_status_that_no_test_sees_is_named,
+    a_job_survives_the_daemon_and_goes_on_under_its_id_and_its_rate,
+    the_path_says_404_the_method_405_with_what_there_is_and_nothing_else_happens,
+    head_is_get_without_the_body,
+    a_body_is_read_as_json_whatever_its_type_says_so_that_curl_needs_no_header,
+    a_target_that_is_too_long_or_badly_written_is_refused_by_name,
     a_body_larger_than_the_limit_is_refused_with_413_and_the_daemon_goes_on,
     what_is_not_http_harms_nothing,
     clients_that_leave_while_they_wait_are_forgotten,

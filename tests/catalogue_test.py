@@ -6,10 +6,13 @@ named: what triggered it there is done here, and what must happen instead is che
 """
 import os
 import random
+import struct
 import subprocess
 import sys
 import threading
 import time
+import uuid
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
@@ -395,6 +398,134 @@ def issue_spdk_3864_an_unclean_stop_of_a_large_pool_costs_what_the_journal_costs
         verifier.check("v")
         print(f"   1 TiB pool ready {seconds * 1000:.0f} ms after the start")
         expect(seconds < 10, f"a 1 TiB pool took {seconds:.1f} s")
+
+
+# ---- damage ---------------------------------------------------------------------------------------------------------
+
+PAGE_BYTES = 4096
+KINDS = {1: "MAP", 2: "BITMAP", 3: "CATALOG", 4: "USAGE"}  # docs/format.md
+HEADER = struct.Struct("<IBB2xQQQQ16sQ")
+
+
+class Page(NamedTuple):
+    kind: str
+    level: int
+    owner: int
+    index: int
+    address: int
+    generation: int
+    payload: bytes
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def newest_pages(path, pool_id):
+    """Each metadata page of the pool file, in the newest form that is there."""
+    newest = {}
+    with open(path, "rb") as file:
+        for address in range(os.path.getsize(path) // PAGE_BYTES):
+            page = file.read(PAGE_BYTES)
+            crc, kind, level, owner, index, own_address, generation, pool, _ = HEADER.unpack_from(page)
+            if pool != pool_id.bytes or own_address != address or kind not in KINDS or crc != crc32c(bytes(4) + page[4:]):
+                continue
+            found = Page(KINDS[kind], level, owner, index, address, generation, page[HEADER.size:])
+            key = found[:4]
+            if key not in newest or newest[key].generation < generation:
+                newest[key] = found
+    return list(newest.values())
+
+
+def read_volume(daemon, name, size_bytes):
+    """Its bytes, or None if they cannot be had."""
+    import nbd  # python3-libnbd
+
+    client = nbd.NBD()
+    try:
+        client.connect_uri(daemon.uri(name))
+        data = bytes(client.pread(size_bytes, 0))
+        client.shutdown()
+        return data
+    except nbd.Error:
+        return None
+
+
+def many_small_volumes(daemon, count, size_bytes):
+    """name -> content. All of it is in the last two checkpoints, so that there is nothing to fall back to."""
+    import nbd  # python3-libnbd
+
+    contents = {}
+    for number in range(count):
+        name = f"volume-{number:02}"
+        contents[name] = RNG.randbytes(size_bytes)
+        daemon.api.volume_create(name, MIB)
+        client = nbd.NBD()
+        client.connect_uri(daemon.uri(name))
+        client.pwrite(contents[name], 0)
+        client.shutdown()
+        daemon.api.close_wait("volume", name)
+    for _ in range(3):
+        daemon.pool_check()  # begins with a checkpoint
+    return contents
+
+
+def start_damaged(daemon, contents, page):
+    """Starts the daemon on the damaged pool. Returns the volumes whose bytes cannot be had; others have the right ones."""
+    daemon.start()  # and is ready
+    lost = set()
+    for name, content in contents.items():
+        data = read_volume(daemon, name, len(content))
+        expect(data in (None, content), f"{page.kind} page {page.address} broken: {name} shows other bytes")
+        lost |= {name} if data is None else set()
+    told = [e for e in daemon.api.call("GET", "/v1/events")["events"] if e["event"] == "pool.page_corrupt"]
+    expect(any(e["page"] == page.address for e in told), f"{page.kind} page {page.address} broken, and not named: {told}")
+    return lost
+
+
+def issue_13944_a_broken_metadata_page_is_named_and_costs_what_hangs_under_it_and_nothing_else():
+    with harness.scratch_dir() as directory, one_pool(directory, 64 * MIB) as daemon:
+        contents = many_small_volumes(daemon, 20, 16384)
+        pool_id = uuid.UUID(daemon.api.pools()[0]["id"])
+        daemon.kill()
+        path, whole = os.path.join(directory, "pool"), os.path.join(directory, "whole")
+        subprocess.run(["cp", "--sparse=always", path, whole], check=True)
+        pages = newest_pages(path, pool_id)
+        broken = {kind: RNG.choice([p for p in pages if p.kind == kind and p.level == 0]) for kind in KINDS.values()}
+        expect(sum(p.kind == "CATALOG" and p.level == 0 for p in pages) >= 3, "too few pages to tell what hangs under one")
+        for kind, page in broken.items():
+            with open(path, "r+b") as file:
+                file.seek(page.address * PAGE_BYTES + HEADER.size + 100)
+                file.write(bytes(byte ^ 0x40 for byte in page.payload[100:101]))
+            lost = start_damaged(daemon, contents, page)
+            listed = {name for name in contents if name.encode() in page.payload}
+            print(f"   {kind} page {page.address} costs {sorted(lost) or 'nothing'}")
+            check_cost(daemon, kind, lost, listed)
+            daemon.kill()
+            subprocess.run(["cp", "--sparse=always", whole, path], check=True)
+        daemon.start()
+        expect(all(read_volume(daemon, name, len(content)) == content for name, content in contents.items()), "made whole again")
+
+
+def check_cost(daemon, kind, lost, listed):
+    problems = daemon.api.call("POST", f"/v1/pools/{daemon.api.pools()[0]['id']}/check")["problems"]
+    expect(("page" in {p["kind"] for p in problems}) == bool(lost), f"pool check of a pool without a {kind} page: {problems}")
+    if kind == "MAP":
+        expect(len(lost) == 1, f"the map of one volume costs {lost}")
+    elif kind == "CATALOG":
+        # An object on this page, and at most one at either end whose head is on the next page.
+        expect(listed <= lost and len(lost) <= len(listed) + 2, f"a page that lists {listed} costs {lost}")
+        shown = {v["name"] for v in daemon.api.volumes()}
+        expect(not shown & listed, f"shown, and lost: {shown & listed}")
+        expect(refusal(daemon.api.volume_create, "volume-99", MIB) == "CORRUPT", "names may be taken, and a new one was given")
+    else:
+        expect(not lost, f"a page of {kind} is made good, and costs {lost}")
+        daemon.api.volume_create("another", MIB)
 
 
 TESTS = tuple(value for name, value in globals().items() if name.startswith("issue_"))

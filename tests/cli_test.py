@@ -216,6 +216,44 @@ def events_are_followed_over_a_restart():
         expect(sum("volume_name=before" in l for l in lines) == 1, "an event came twice")
 
 
+def jobs_are_listed_throttled_cancelled_and_waited_for():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
+        daemon.api.volume_create("v", 8 * MIB)
+        run("qemu-io", "-f", "raw", "-c", "write 0 1M", daemon.uri("v"))
+        daemon.api.close_wait("volume", "v")
+        for name in ("s", "t"):
+            oxbow(daemon, "snapshot", "create", "v", name)
+        for end in (["volume", "flatten", "copy", "--cancel"], ["job", "cancel", "ID"]):
+            expect("limited to 1 B a second" in oxbow(daemon, "job", "throttle", "1").stdout, "job throttle")
+            waiting = subprocess.Popen([harness.OXBOW, "-s", daemon.socket, "volume", "clone", "v@s", "copy", "--full", "--wait"],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            job = harness.wait_until(daemon.api.jobs, "the job")[0]
+            table = oxbow(daemon, "job", "list").stdout.splitlines()
+            expect(len(table) == 2 and job["id"] in table[1] and "flatten" in table[1] and "copy" in table[1], f"{table}")
+            oxbow(daemon, *(job["id"] if word == "ID" else word for word in end))
+            expect(oxbow(daemon, "-q", "job", "list").stdout == "", "it is still running")
+            output, complaint = waiting.communicate(timeout=30)
+            expect(waiting.returncode == 1 and "was cancelled" in complaint and not output, f"{waiting.returncode} {output} {complaint}")
+            oxbow(daemon, "volume", "delete", "copy", "--yes")
+            expect("not limited" in oxbow(daemon, "job", "throttle", "none").stdout, "job throttle none")
+            daemon.api.jobs_wait()
+        oxbow(daemon, "job", "throttle", "1")
+        oxbow(daemon, "volume", "clone", "v@s", "copy", "--full")
+        oxbow(daemon, "snapshot", "delete", "v@t")
+        merge = harness.wait_until(lambda: [j for j in daemon.api.jobs() if j["kind"] == "merge"], "the merge")[0]
+        refused = oxbow(daemon, "job", "cancel", merge["id"], status=1)
+        expect("a merge cannot be cancelled" in refused.stderr and "throttle" in refused.stderr, refused.stderr)
+        waiting = subprocess.Popen([harness.OXBOW, "-s", daemon.socket, "job", "watch", daemon.api.volume("copy")["id"]])
+        daemon.kill()
+        daemon.start()
+        expect(len(daemon.api.jobs()) >= 1, "the jobs are gone")
+        oxbow(daemon, "job", "throttle", "none")
+        expect(waiting.wait(timeout=30) == 0, "watching did not outlive the restart")
+        daemon.api.jobs_wait()
+        expect(daemon.api.volume("copy")["origin_id"] is None, "the copy was not finished")
+        daemon.pool_check()
+
+
 # ---- the daemon's own command line -----------------------------------------------------------------------------------------
 
 def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
@@ -323,6 +361,7 @@ TESTS = [
     a_command_whose_answer_is_lost_is_sent_again_and_works_once,
     ready_waits_for_a_daemon_that_is_yet_to_start,
     events_are_followed_over_a_restart,
+    jobs_are_listed_throttled_cancelled_and_waited_for,
     the_daemon_refuses_mistakes_with_status_2_and_a_hint,
     a_second_daemon_says_who_holds_the_directory,
     the_log_is_text_or_json_and_has_priorities_under_systemd,

@@ -271,9 +271,13 @@ class Daemon:
         return f"nbd+unix:///{export}?socket={self.nbd}"
 
 
-@contextlib.contextmanager
 def running_daemon(directory, *arguments):
-    daemon = Daemon(directory, *arguments)
+    return running(Daemon(directory, *arguments))
+
+
+@contextlib.contextmanager
+def running(daemon):
+    """Started, and killed at the end; if the test fails its log is shown."""
     try:
         daemon.start()
         yield daemon

@@ -7,6 +7,7 @@
 
 #define ID_A "11111111-1111-4111-8111-111111111111"
 #define ID_B "22222222-2222-4222-8222-222222222222"
+#define ID_C "33333333-3333-4333-8333-333333333333"
 
 static struct world *world;
 
@@ -232,6 +233,81 @@ static void jobs(struct world *w)
 TEST(the_limit_on_jobs_is_remembered)
 {
 	in_world(jobs);
+}
+
+/* A clone ID_C that is being flattened, at a byte a second. */
+static void begin_flattening(struct world *w)
+{
+	static char data[256 * KiB] = {1};
+	struct engine *e;
+	world_pool(w);
+	CHECK_EQ(status_of("POST", "/v1/volumes", "{\"name\":\"jobs-of\",\"size_bytes\":1048576}"), 201);
+	CHECK_OK(engine_open(w->engines, "fast/jobs-of", &e));
+	CHECK_OK(engine_write(e, data, 0, sizeof(data), 0));
+	engine_close(e);
+	CHECK_EQ(status_of("POST", "/v1/volumes/jobs-of/snapshots", "{\"name\":\"s\"}"), 201);
+	CHECK_EQ(status_of("PUT", "/v1/jobs/rate", "{\"bytes_per_s\":1}"), 200);
+	CHECK_EQ(status_of("POST", "/v1/snapshots/jobs-of@s/clone",
+			   "{\"name\":\"jobs-copy\",\"id\":\"" ID_C "\",\"full_copy\":true}"),
+		 201);
+}
+
+struct job_waiter {
+	struct rt_group ended;
+	char state[16];
+	bool whole;
+};
+
+static void wait_for_job(void *arg)
+{
+	struct job_waiter *waiter = arg;
+	struct world_answer a = world_call(world, "GET", "/v1/jobs/" ID_C "?wait=300", NULL);
+	CHECK_EQ(a.status, 200);
+	snprintf(waiter->state, sizeof(waiter->state), "%s", js_text(js_get(a.body, "state")));
+	waiter->whole = number(&a, "done_bytes") == number(&a, "total_bytes");
+	world_answer_free(&a);
+	group_done(&waiter->ended);
+}
+
+/* Somebody waits for the job already when the call is made. */
+static struct job_waiter job_ended_by(struct world *w, const char *method, const char *target,
+				      const char *body)
+{
+	struct job_waiter waiter = {.whole = false};
+	group_init(&waiter.ended);
+	group_add(&waiter.ended, 1);
+	begin_flattening(w);
+	fiber_spawn_big(w->rt, "waiter", wait_for_job, &waiter);
+	fiber_yield();
+	CHECK_EQ(status_of(method, target, body) / 100, 2);
+	group_wait(&waiter.ended);
+	CHECK_EQ(status_of("DELETE", "/v1/volumes/jobs-copy", NULL), 204);
+	CHECK_EQ(status_of("DELETE", "/v1/volumes/jobs-of", NULL), 204); /* memory outlives a world */
+	return waiter;
+}
+
+static void cancelled(struct world *w)
+{
+	struct job_waiter waiter = job_ended_by(w, "DELETE", "/v1/jobs/" ID_C, NULL);
+	CHECK_STR(waiter.state, "cancelled");
+	CHECK(!waiter.whole);
+}
+
+TEST(who_waits_for_a_job_that_is_cancelled_is_not_told_that_it_is_done)
+{
+	in_world(cancelled);
+}
+
+static void set_free(struct world *w)
+{
+	struct job_waiter waiter = job_ended_by(w, "PUT", "/v1/jobs/rate", "{\"bytes_per_s\":0}");
+	CHECK_STR(waiter.state, "done");
+	CHECK(waiter.whole);
+}
+
+TEST(who_waits_for_a_job_is_told_when_it_is_done)
+{
+	in_world(set_free);
 }
 
 static void events(struct world *w)

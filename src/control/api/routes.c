@@ -461,8 +461,21 @@ static int job_id(struct call *c, struct uuid *id)
 	return OXE_INVAL;
 }
 
+/* How it ended. Only flattening can be cancelled, and what was flattened to the end has no origin any more. */
+static const char *job_end(struct node *n, const struct node_job *job)
+{
+	struct node_volume v;
+	struct node_why gone;
+	char text[UUID_TEXT_LEN + 1];
+	bool is_flatten = job->info.kind == POOL_JOB_FLATTEN;
+	if (is_flatten && node_volume_get(n, uuid_format(&job->info.id, text), &v, &gone) == 0 &&
+	    v.info.is_clone)
+		return "cancelled";
+	return "done";
+}
+
 /* With `wait`: until it has ended, or time is up. A job is derived from what is on disk, so one that has ended is nowhere any
- * more; only who saw it running is told "done". */
+ * more; only who saw it running is told how it ended. */
 static int job_show(struct call *c)
 {
 	struct node *n = c->api->node;
@@ -481,9 +494,10 @@ static int job_show(struct call *c)
 		running = node_job_get(n, &id, &now, &gone) == 0;
 		job = running ? now : job;
 	}
-	if (!running)
+	const char *state = running ? "running" : job_end(n, &job);
+	if (strcmp(state, "done") == 0)
 		job.info.done_clusters = job.info.total_clusters;
-	c->result = show_job(&job, running ? "running" : "done");
+	c->result = show_job(&job, state);
 	return 0;
 }
 
@@ -540,9 +554,9 @@ const struct route api_routes[] = {
 	 .body = {NAME, {"path", FIELD_PATH, true}, ID, SIZE, {"force", FIELD_PATH, false}},
 	 .statuses = "200 201 403 404 409 507"},
 	{"POST",   "/v1/pools/import", pools_import, .body = {{"path", FIELD_PATH, true}},
-	 .statuses = "200 201 403 404 409"},
+	 .statuses = "200 201 403 404 409 507"},
 	{"GET",    "/v1/pools/{pool}", pool_show, .statuses = "200 404"},
-	{"POST",   "/v1/pools/{pool}/export", pool_export_post, .statuses = "204 404 409"},
+	{"POST",   "/v1/pools/{pool}/export", pool_export_post, .statuses = "204 404 409 507"},
 	{"POST",   "/v1/pools/{pool}/grow", pool_grow_post, .body = {SIZE}, .statuses = "200 404 507"},
 	{"POST",   "/v1/pools/{pool}/check", pool_check_post, .statuses = "200 404"},
 
@@ -553,13 +567,13 @@ const struct route api_routes[] = {
 	 .statuses = "200 201 404 409 507"},
 	{"GET",    "/v1/volumes/{volume}", volume_show, .statuses = "200 404"},
 	{"PATCH",  "/v1/volumes/{volume}", volume_patch, .body = {{"name", FIELD_NAME, false}, SIZE},
-	 .statuses = "200 404 409 507"},
-	{"DELETE", "/v1/volumes/{volume}", volume_delete_call, .statuses = "204 404 409 507"},
-	{"POST",   "/v1/volumes/{volume}/flatten", volume_flatten_post, .statuses = "200 404 409 507"},
-	{"DELETE", "/v1/volumes/{volume}/flatten", volume_flatten_delete, .statuses = "200 404 409"},
+	 .statuses = "200 404 409"},
+	{"DELETE", "/v1/volumes/{volume}", volume_delete_call, .statuses = "204 404 409"},
+	{"POST",   "/v1/volumes/{volume}/flatten", volume_flatten_post, .statuses = "200 404"},
+	{"DELETE", "/v1/volumes/{volume}/flatten", volume_flatten_delete, .statuses = "200 404"},
 	{"POST",   "/v1/volumes/{volume}/revert", volume_revert_post,
 	 .body = {{"snapshot", FIELD_REF, true}, {"head_id", FIELD_UUID, false}},
-	 .statuses = "200 404 409 507"},
+	 .statuses = "200 404 409"},
 	{"GET",    "/v1/volumes/{volume}/extents", extents_get,
 	 .query = {{"since", FIELD_REF, false}, {"offset_bytes", FIELD_BYTES, false},
 		   {"length_bytes", FIELD_BYTES, false}, {"limit", FIELD_COUNT, false}},
@@ -570,8 +584,8 @@ const struct route api_routes[] = {
 
 	{"GET",    "/v1/snapshots", snapshots_list, .statuses = "200"},
 	{"GET",    "/v1/snapshots/{snapshot}", snapshot_show, .statuses = "200 404"},
-	{"PATCH",  "/v1/snapshots/{snapshot}", snapshot_patch, .body = {NAME}, .statuses = "200 404 409 507"},
-	{"DELETE", "/v1/snapshots/{snapshot}", snapshot_delete_call, .statuses = "204 404 409 507"},
+	{"PATCH",  "/v1/snapshots/{snapshot}", snapshot_patch, .body = {NAME}, .statuses = "200 404 409"},
+	{"DELETE", "/v1/snapshots/{snapshot}", snapshot_delete_call, .statuses = "204 404 409"},
 	{"GET",    "/v1/snapshots/{snapshot}/usage", snapshot_usage_get, .statuses = "200 404"},
 	{"POST",   "/v1/snapshots/{snapshot}/clone", snapshot_clone,
 	 .body = {NAME, ID, SIZE, {"full_copy", FIELD_BOOL, false}}, .statuses = "200 201 404 409 507"},

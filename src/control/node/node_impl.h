@@ -65,6 +65,8 @@ struct node {
 int why_set(struct node_why *why, int err, const char *format, ...) OX_PRINTF(3, 4);
 /* The same: "<what>: <sentence of err>". */
 int why_failed(struct node_why *why, int err, const char *format, ...) OX_PRINTF(3, 4);
+/* The same of a file on the host, where no space is not the pool's. */
+int why_file_failed(struct node_why *why, int err, const char *format, ...) OX_PRINTF(3, 4);
 void why_hint(struct node_why *why, const char *format, ...) OX_PRINTF(2, 3);
 
 /* ---- node.c ---------------------------------------------------------------------------------------------------------- */

@@ -231,7 +231,7 @@ static int file_make(struct node *n, const struct node_pool_spec *spec, struct r
 		return OXE_NOENT;
 	}
 	int err = rt_disk_open(n->options.rt, spec->path, RT_DISK_CREATE, spec->size_bytes, disk);
-	return why_failed(why, err, "cannot make the file %s", spec->path);
+	return why_file_failed(why, err, "cannot make the file %s", spec->path);
 }
 
 static int occupied(const struct node_pool_spec *spec, struct node_why *why, const char *what)
@@ -276,7 +276,7 @@ static int disk_fit(const struct node_pool_spec *spec, struct rt_disk *disk, str
 	if (spec->size_bytes < info->size_bytes)
 		return why_set(why, OXE_INVAL, "the file %s has %llu bytes, and is not made smaller",
 			       spec->path, (unsigned long long)info->size_bytes);
-	return why_failed(why, rt_disk_grow(disk, spec->size_bytes), "cannot extend %s", spec->path);
+	return why_file_failed(why, rt_disk_grow(disk, spec->size_bytes), "cannot extend %s", spec->path);
 }
 
 static int disk_take(struct node *n, const struct node_pool_spec *spec, struct rt_disk **disk,
@@ -313,7 +313,7 @@ static int pool_make(struct node *n, const struct node_pool_spec *spec, struct n
 	err = pool_format(disk, &format, *spec->force != '\0');
 	if (err) {
 		rt_disk_close(disk);
-		return why_failed(why, err, "cannot make a pool on %s", spec->path);
+		return why_file_failed(why, err, "cannot make a pool on %s", spec->path);
 	}
 	LOG_INFO("pool.created", "a pool was made", F_UUID("pool", &spec->id), F_STR("pool_name", spec->name),
 		 F_STR("path", spec->path));
@@ -456,12 +456,18 @@ static int pool_export(struct node *n, const char *ref, struct node_why *why)
 	err = pool_retire(p);
 	if (err)
 		return why_failed(why, err, "cannot export the pool \"%s\"", p->name);
+	err = node_state_save(n, why);
+	if (err) { /* it would be back after a restart: then it is not gone now either */
+		p->leaving = false;
+		p->keeper = (struct keeper){0};
+		keeper_start(p);
+		return err;
+	}
 	LOG_INFO("pool.exported", "the pool was closed and forgotten", F_UUID("pool", &p->id),
 		 F_STR("pool_name", p->name), F_STR("path", p->path));
-	err = node_state_save(n, why);
 	node_pool_free(p);
 	node_ready_check(n);
-	return err;
+	return 0;
 }
 
 int node_pool_export(struct node *n, const char *ref, struct node_why *why)
@@ -482,7 +488,7 @@ static int disk_extend(struct node_pool *p, uint64_t size_bytes, struct node_why
 		return why_set(why, OXE_INVAL, "the pool \"%s\" has %llu bytes, and only grows", p->name,
 			       (unsigned long long)info->size_bytes);
 	size_bytes = size_bytes ? size_bytes : info->size_bytes;
-	return why_failed(why, rt_disk_grow(p->disk, size_bytes), "cannot extend %s", p->path);
+	return why_file_failed(why, rt_disk_grow(p->disk, size_bytes), "cannot extend %s", p->path);
 }
 
 int node_pool_grow(struct node *n, const char *ref, uint64_t size_bytes, struct node_pool_info *out,

@@ -152,5 +152,5 @@ int node_state_save(struct node *n, struct node_why *why)
 	js_free(root);
 	int err = n->options.platform.state_save(n->options.platform.ctx, text);
 	free(text);
-	return why_failed(why, err, "cannot write the list of known pools");
+	return why_file_failed(why, err, "cannot write the list of known pools");
 }

@@ -49,6 +49,12 @@ int why_set(struct node_why *why, int err, const char *format, ...)
 	return err;
 }
 
+static void why_add(struct node_why *why, const char *sentence)
+{
+	size_t used = strlen(why->message);
+	snprintf(why->message + used, sizeof(why->message) - used, ": %s", sentence);
+}
+
 int why_failed(struct node_why *why, int err, const char *format, ...)
 {
 	va_list args;
@@ -57,8 +63,21 @@ int why_failed(struct node_why *why, int err, const char *format, ...)
 	va_start(args, format);
 	why_format(why, err, format, args);
 	va_end(args);
-	size_t used = strlen(why->message);
-	snprintf(why->message + used, sizeof(why->message) - used, ": %s", err_text(err));
+	why_add(why, err_text(err));
+	return err;
+}
+
+int why_file_failed(struct node_why *why, int err, const char *format, ...)
+{
+	va_list args;
+	if (err == 0)
+		return 0;
+	va_start(args, format);
+	why_format(why, err, format, args);
+	va_end(args);
+	why_add(why, err == OXE_NOSPC ? "the file system is full" : err_text(err));
+	if (err == OXE_NOSPC)
+		why_hint(why, "free space on that file system ('df' shows it)");
 	return err;
 }
 

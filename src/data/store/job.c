@@ -47,6 +47,13 @@ void jobs_spend(struct jobs *j, uint64_t bytes)
 		j->not_before_ns = u64_max(j->not_before_ns, now_ns) + bytes * NS_PER_S / rate;
 }
 
+/* What was copied under the old rate is not held against the new one. */
+void jobs_rate_changed(struct jobs *j)
+{
+	j->not_before_ns = 0;
+	jobs_kick(j);
+}
+
 /* May the next step begin? Waits for the rate and for whoever paused us. False: stop. */
 bool jobs_step_begin(struct jobs *j)
 {

@@ -318,7 +318,7 @@ const struct pool_ident *pool_ident(const struct pool *pool)
 void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s)
 {
 	pool->options.background_bytes_per_s = bytes_per_s;
-	jobs_kick(pool->jobs);
+	jobs_rate_changed(pool->jobs);
 }
 
 void pool_stats(const struct pool *pool, struct pool_stats *out)

@@ -155,6 +155,7 @@ void jobs_start(struct jobs *j);
 void jobs_stop(struct jobs *j);
 /* A layer lost its name or a child, or a volume began flattening: there may be work. Does not suspend. */
 void jobs_kick(struct jobs *j);
+void jobs_rate_changed(struct jobs *j); /* does not suspend */
 /* Hold the worker between steps, for check; counted. jobs_pause suspends until the step under way has ended. */
 void jobs_pause(struct jobs *j);
 void jobs_resume(struct jobs *j);

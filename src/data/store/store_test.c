@@ -307,6 +307,28 @@ STORE_TEST(a_clone_starts_equal_goes_its_own_way_and_outlives_its_origin)
 	CHECK_OK(pool_close(pool));
 }
 
+STORE_TEST(a_job_that_waited_for_a_low_rate_goes_on_at_once_when_it_is_raised)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 4 * MiB), s = an_id(10);
+	struct volume_spec full = {.id = an_id(31), .name = "full"};
+	struct volume_info info;
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 512 * KiB, 1);
+	CHECK_OK(snapshot_create(pool, &id, &s, "s", NULL));
+	pool_set_background_rate(pool, 1); /* after one cluster: 18 hours of waiting */
+	CHECK_OK(volume_clone(pool, &full, &s, true));
+	for (info.own_bytes = 0; info.own_bytes == 0; fiber_yield())
+		CHECK_OK(volume_get(pool, &full.id, &info));
+	CHECK_EQ(info.own_bytes, 64 * KiB);
+	pool_set_background_rate(pool, 1 * GiB);
+	CHECK_OK(pool_jobs_wait(pool));
+	CHECK_OK(volume_get(pool, &full.id, &info));
+	CHECK_EQ(info.own_bytes, 512 * KiB);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
 STORE_TEST(a_revert_goes_back_once_even_if_asked_twice)
 {
 	struct pool *pool = pool_fresh();
