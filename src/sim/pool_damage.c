@@ -308,6 +308,7 @@ bool damage_do(struct damage *d, struct sim_disk *disk, struct prng *rng, bool a
 	s->disk = disk;
 	s->rng = rng;
 	survey_disk(s);
+	d->has_older = s->older.generation != 0;
 	bool done = damage_draw(s, d);
 	if (done && d->kind == DAMAGE_UNREADABLE)
 		sim_disk_make_unreadable(disk, d->page * PAGE_BYTES, PAGE_BYTES);
@@ -334,32 +335,40 @@ static bool error_fits(const struct damage *d, int err)
 
 bool damage_excuses_open(const struct damage *d, int err)
 {
-	switch (d->target) {
-	case DAMAGE_SUPER_NEWEST:
-	case DAMAGE_SUPER_OLDER:
-	case DAMAGE_DATA:
+	bool unreadable = d->kind == DAMAGE_UNREADABLE && UNREADABLE_METADATA_STOPS_POOL;
+	if (!error_fits(d, err))
 		return false;
-	case DAMAGE_MAP:
-		return DAMAGED_METADATA_STOPS_POOL && !d->at_rest && error_fits(d, err);
-	case DAMAGE_JOURNAL:
-		return error_fits(d, err);
-	default:
-		return DAMAGED_METADATA_STOPS_POOL && error_fits(d, err);
-	}
+	if (d->target == DAMAGE_MAP)
+		return unreadable && !d->at_rest;
+	if (d->target == DAMAGE_USAGE)
+		return unreadable || !d->has_older;
+	return d->target == DAMAGE_JOURNAL || (unreadable && is_page_of_tree(d));
 }
 
 bool damage_forbids_open(const struct damage *d)
 {
-	return d->target == DAMAGE_JOURNAL ||
-	       (DAMAGED_METADATA_STOPS_POOL && is_page_of_tree(d) && d->target != DAMAGE_MAP);
+	return d->target == DAMAGE_JOURNAL;
+}
+
+static const struct layer *top_of(const struct pool *pool, const struct uuid *id)
+{
+	const struct volume *v = catalog_volume_by_id(pool->catalog, id);
+	return v ? v->head : catalog_layer_by_id(pool->catalog, id);
 }
 
 /* Does a reader of `id` look at the damaged page's layer? */
 static bool stands_on(const struct pool *pool, const struct uuid *id, uint64_t layer)
 {
-	const struct volume *v = catalog_volume_by_id(pool->catalog, id);
-	const struct layer *l = v ? v->head : catalog_layer_by_id(pool->catalog, id);
+	const struct layer *l = top_of(pool, id);
 	while (l && l->number != layer)
+		l = l->parent;
+	return l != NULL;
+}
+
+static bool stands_on_lost(const struct pool *pool, const struct uuid *id)
+{
+	const struct layer *l = top_of(pool, id);
+	while (l && !l->map.lost)
 		l = l->parent;
 	return l != NULL;
 }
@@ -379,6 +388,8 @@ bool damage_excuses_io(struct damage *d, const struct pool *pool, const struct u
 		return false;
 	if (d->target == DAMAGE_MAP)
 		return is_under(d, block) && stands_on(pool, id, d->owner);
+	if (d->target == DAMAGE_CATALOG)
+		return stands_on_lost(pool, id);
 	if (d->target != DAMAGE_DATA || block % PAGES_PER_CLUSTER != d->page % PAGES_PER_CLUSTER)
 		return false;
 	d->bad_block = d->bad_block == UINT64_MAX ? block : d->bad_block;
@@ -388,7 +399,19 @@ bool damage_excuses_io(struct damage *d, const struct pool *pool, const struct u
 bool damage_excuses_problem(struct damage *d, const struct pool_problem *p)
 {
 	d->reported += p->kind == POOL_PROBLEM_PAGE;
-	return d->target == DAMAGE_MAP;
+	return d->target == DAMAGE_MAP || d->target == DAMAGE_CATALOG;
+}
+
+bool damage_excuses_object(const struct damage *d, const struct pool *pool, int err)
+{
+	return d->target == DAMAGE_CATALOG && err == OXE_CORRUPT && catalog_is_damaged(pool->catalog);
+}
+
+bool damage_is_undone(const struct damage *d)
+{
+	bool noted = d->opened && !d->at_rest; /* records about what is lost */
+	return d->target != DAMAGE_DATA &&
+	       !(noted && (d->target == DAMAGE_MAP || d->target == DAMAGE_CATALOG));
 }
 
 bool damage_must_show(const struct damage *d)

@@ -8,12 +8,15 @@
  *     journal       a block that a later     the pool does not open: going on would lose what was acknowledged
  *                   flush mark vouches for
  *     map           of one layer             reads through that layer, in the page's range, may fail. Everything else is right
- *     usage, bitmap, catalog                 the pool does not open (DAMAGED_METADATA_STOPS_POOL)
+ *     catalog                                the objects it lists, and reads that lead through them. Often nothing: the
+ *                                            checkpoint before may have all of it
+ *     bitmap                                 nothing: it is made anew
+ *     usage                                  nothing, if the superblock before is there; else the pool does not open
  *     data          only unreadable: it      reads of that one block may fail, whoever sees it
  *                   has no checksum yet
  *
- * Whatever the damage did not let be done is done when the page is healed: nothing that was acknowledged is lost, and a pool that
- * did not open is as it was.
+ * A pool that did not open is as it was, and healed it has everything. So has one that opened, if no journal record was about what
+ * was damaged: after a clean close there is none; else the page may have been disowned (format.md).
  */
 #ifndef OXBOW_SIM_POOL_DAMAGE_H
 #define OXBOW_SIM_POOL_DAMAGE_H
@@ -22,9 +25,9 @@
 #include "data/store/pool.h"
 #include "sim/sim.h"
 
-/* A page of the catalog, the bitmap or the usage table that cannot be believed costs the whole pool, and so does a map page for which
- * the journal has records (after a clean close it has none). S9 wants less: this is what stands now. */
-#define DAMAGED_METADATA_STOPS_POOL true
+/* A metadata page that cannot be read (OXE_IO, which may pass) stops the opening, where one that cannot be believed costs what hangs
+ * under it. */
+#define UNREADABLE_METADATA_STOPS_POOL true
 
 enum damage_target {
 	DAMAGE_SUPER_NEWEST,
@@ -52,6 +55,8 @@ struct damage {
 	enum damage_target target;
 	enum damage_kind kind;
 	bool at_rest;		      /* the pool had been closed: no journal to replay */
+	bool has_older;		      /* the superblock before the newest is whole */
+	bool opened;		      /* the pool has been open with it */
 	uint64_t page;		      /* its number, in 4 KiB */
 	uint64_t owner, index, level; /* of a metadata page */
 	uint64_t bad_block; /* of data: the block of its volume, once a reader has met it; else UINT64_MAX */
@@ -69,8 +74,12 @@ bool damage_forbids_open(const struct damage *d);
 /* A block of the open volume or snapshot `id` that could not be read or written. */
 bool damage_excuses_io(struct damage *d, const struct pool *pool, const struct uuid *id, uint64_t block,
 		       int err);
+/* An object of the open pool that could not be found, or opened. */
+bool damage_excuses_object(const struct damage *d, const struct pool *pool, int err);
 /* A problem of pool_check; counts it. */
 bool damage_excuses_problem(struct damage *d, const struct pool_problem *p);
+/* Is nothing missing once the page is healed? */
+bool damage_is_undone(const struct damage *d);
 /* Must pool_check have found it? */
 bool damage_must_show(const struct damage *d);
 /* "a map page is stale" */

@@ -213,6 +213,11 @@ static bool check_sector(struct checking *c, const struct expected *e, const uin
 		       allowed);
 }
 
+static bool is_excused(const struct checking *c, int err)
+{
+	return c->check->damage && damage_excuses_object(c->check->damage, c->pool, err);
+}
+
 static bool unreadable(struct checking *c, const struct expected *e, uint64_t sector, int err)
 {
 	return differs(c, "%s %s cannot be read at %llu: %s", e->what, e->name,
@@ -279,7 +284,8 @@ static bool check_content(struct checking *c, const struct expected *e, const st
 	int err = vol_open(c->pool, id, &vol);
 	bool ok = true;
 	if (err)
-		return differs(c, "%s %s cannot be opened: %s", e->what, e->name, err_name(err));
+		return is_excused(c, err) ||
+		       differs(c, "%s %s cannot be opened: %s", e->what, e->name, err_name(err));
 	if (vol_info(vol)->size_bytes != e->content->sector_count * VALUE_BYTES)
 		ok = differs(c, "%s %s opens with size %llu, wanted %llu", e->what, e->name,
 			     (unsigned long long)vol_info(vol)->size_bytes,
@@ -324,11 +330,14 @@ static bool check_snapshot(struct checking *c, const struct model_volume *v, con
 	if (err == OXE_NOENT && s->presence != PRESENT)
 		return true;
 	if (err)
-		return differs(c, "snapshot %s of %s: %s", s->name, v->name, err_name(err));
+		return is_excused(c, err) ||
+		       differs(c, "snapshot %s of %s: %s", s->name, v->name, err_name(err));
 	c->snapshots_found++;
 	if (!name_fits(info.name, s->name, s->new_name))
 		return differs(c, "snapshot %s of %s is called %s", s->name, v->name, info.name);
-	if (!uuid_equal(&info.volume_id, &v->id) || info.size_bytes != s->size_bytes)
+	bool other =
+		!uuid_equal(&info.volume_id, &v->id) && !is_excused(c, OXE_CORRUPT); /* the volume is lost */
+	if (other || info.size_bytes != s->size_bytes)
 		return differs(c, "snapshot %s of %s has another volume or size", s->name, v->name);
 	bool appearing = s->presence == APPEARING;
 	struct expected e = {"snapshot", s->name, appearing ? v->content : s->content,
@@ -461,7 +470,8 @@ static bool check_volume(struct checking *c, const struct model_volume *v)
 	if (err == OXE_NOENT && (v->presence == APPEARING || v->presence == VANISHING))
 		return true;
 	if (err)
-		return differs(c, "volume %s: %s", v->name, err_name(err));
+		return is_excused(c, err) ? check_snapshots(c, v)
+					  : differs(c, "volume %s: %s", v->name, err_name(err));
 	bool reverted = v->reverting_to >= 0 && uuid_equal(&info.head_id, &v->reverting_head);
 	c->volumes_found++;
 	learn_volume(c, v, &info, reverted);
@@ -496,6 +506,8 @@ static bool check_counts(struct checking *c)
 {
 	struct pool_stats stats;
 	pool_stats(c->pool, &stats);
+	if (c->check->damage && stats.catalog_damaged)
+		return true;
 	if (stats.total_bytes != c->model->pool_bytes && stats.total_bytes != c->model->new_pool_bytes)
 		return differs(c, "the pool has %llu bytes, wanted %llu",
 			       (unsigned long long)stats.total_bytes,

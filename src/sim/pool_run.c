@@ -316,6 +316,7 @@ static struct pool *damaged_open(struct damaged *x)
 	bool right = err ? damage_excuses_open(&x->damage, err) : !damage_forbids_open(&x->damage);
 	if (!right)
 		damaged_says(x, "pool_open", err);
+	x->damage.opened = err == 0;
 	return err ? NULL : pool;
 }
 
@@ -352,10 +353,10 @@ static void damaged_work(struct damaged *x, struct pool *pool)
 		if (v->presence != PRESENT || v->reverting_to >= 0)
 			continue;
 		int err = vol_open(pool, &v->id, &vol);
-		if (err) {
+		if (err && !damage_excuses_object(&x->damage, pool, err))
 			damaged_says(x, "vol_open", err);
-			break;
-		}
+		if (err)
+			continue;
 		for (unsigned k = 0; k < 4 && damaged_write(x, pool, v, vol, buf); k++)
 			;
 		vol_close(vol);
@@ -378,11 +379,11 @@ static void damaged_life(struct damaged *x)
 	life_says(l, "pool_close", pool_close(pool));
 }
 
-/* What is unreadable where data was may have been believed unread: it stays so. */
+/* Healed where that brings everything back, else as it is. */
 static void damaged_again(struct damaged *x)
 {
 	struct life *l = x->life;
-	bool heals = x->damage.target != DAMAGE_DATA;
+	bool heals = damage_is_undone(&x->damage);
 	if (heals)
 		damage_heal(&x->damage, l->disk);
 	struct pool *pool = heals ? life_open(l) : damaged_open(x);
