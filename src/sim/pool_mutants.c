@@ -43,6 +43,8 @@ const struct pool_mutant pool_mutants[] = {
 	{37, "naming a snapshot is acknowledged before it is durable"},
 	{38, "a merge loses the zero mask of the layer"},
 	{39, "a note is acknowledged before it is durable"},
+	{40, "recovery takes a block that is part old, part new for none at all (pool_unsettled_test)",
+	 .rare = true},
 	{51, "growing the pool does not write the superblock"},
 	{52, "extents do not take a zeroed block for a changed one"},
 	{53, "usage does not see the older snapshots that share a block"},
