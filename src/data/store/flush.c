@@ -112,17 +112,6 @@ void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mas
 	waitq_wake_one(&f->work);
 }
 
-void unsettled_clear(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask)
-{
-	struct unsettled *u = unsettled_find(f, layer, index);
-	if (!u)
-		return;
-	f->unsettled_blocks -= (unsigned)__builtin_popcount(u->mask & mask);
-	u->mask &= (uint16_t)~mask;
-	if (!u->mask)
-		unsettled_remove(f, u);
-}
-
 const uint32_t *unsettled_crcs(struct flush *f, uint64_t layer, uint32_t index, unsigned block)
 {
 	const struct unsettled *u = unsettled_find(f, layer, index);

@@ -64,7 +64,6 @@ struct sector_crcs {
 /* The table of unsettled blocks. `mask` of blocks of cluster `index` in layer `layer`; `crcs` of these, copied. None suspends. */
 void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq,
 		   const struct sector_crcs *crcs);
-void unsettled_clear(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask);
 /* The CRCs of an unsettled block, as it lies on the device. */
 const uint32_t *unsettled_crcs(struct flush *f, uint64_t layer, uint32_t index, unsigned block);
 /* Which of the blocks are unsettled; *seq receives the record to settle. */

@@ -66,7 +66,8 @@ static enum piece_kind classify(struct pool *pool, const struct layer *head, con
 	uint16_t stored = data_blocks(e) & c->mask;
 	/* Of all blocks, not only the stored ones: one that was zeroed since may come back if a power cut takes the ZERO, and then
 	 * its unsettled record must find its data, not ours. */
-	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, c->mask, settle_seq);
+	uint16_t asked = MUTANT(6) ? stored : c->mask;
+	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, asked, settle_seq);
 	if (unsettled && !MUTANT(5))
 		return PIECE_AHEAD;
 	return stored == c->mask ? PIECE_IN_PLACE : PIECE_FIRST;
