@@ -265,10 +265,10 @@ static int verify_cluster(struct recovery *r, struct tentative *t, uint8_t *buff
 static void verifier(void *arg)
 {
 	struct recovery *r = arg;
-	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, POOL_BLOCK_BYTES);
+	uint8_t *buffer = page_image_alloc();
 	struct tentative *t;
 	while (!r->err && (t = list_pop(&r->unverified, struct tentative, link))) {
-		int err = buffer ? verify_cluster(r, t, buffer) : OXE_NOMEM;
+		int err = verify_cluster(r, t, buffer);
 		r->err = r->err ? r->err : err;
 		list_add_tail(&r->all, &t->link);
 	}
@@ -421,8 +421,9 @@ static int fold(struct recovery *r, const struct super *s, struct journal_positi
 	tentatives_free(r);
 	pool_state_reset(pool);
 	adopt(pool, s);
-	pool->journal = journal_new(pool, s->journal_blocks);
-	int err = load_checkpoint(pool, s);
+	int err = journal_new(pool, s->journal_blocks, &pool->journal);
+	if (!err)
+		err = load_checkpoint(pool, s);
 	return err ? err : replay_journal(r, s, at);
 }
 

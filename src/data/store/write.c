@@ -149,7 +149,7 @@ static int piece_fill(struct write *w, struct piece *p)
 	if (c->whole_blocks && u64_is_aligned((uintptr_t)p->data, 512))
 		return 0;
 	unsigned first = (unsigned)__builtin_ctz(c->mask), last = 31u - (unsigned)__builtin_clz(c->mask);
-	p->bounce = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	p->bounce = io_alloc(POOL_CLUSTER_BYTES);
 	if (!p->bounce)
 		return OXE_NOMEM;
 	uint16_t edges = c->whole_blocks ? 0 : block_mask(first, first) | block_mask(last, last);
