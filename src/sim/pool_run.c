@@ -65,7 +65,7 @@ struct life {
 	uint32_t nested;
 	struct prng rng; /* of a crash state: what to enumerate inside it */
 	const char *how;
-	uint64_t point_of, errors_seen, quiet_until_ns;
+	uint64_t point_of;
 	size_t unflushed, in_flight;
 	char why[500];
 	struct life *parent;
@@ -611,24 +611,9 @@ static void nested_point(struct life *l, struct sim_disk *disk)
 	sim_frozen_free(frozen);
 }
 
-/* What a device error may have torn is put in order by the store before it answers. A crash in between would be two faults
- * at once, of which one may lose what the other spares: such moments are passed over. */
-#define QUIET_AFTER_ERROR_NS (60 * NS_PER_MS)
-
-static bool error_is_fresh(struct life *l, struct sim_disk *disk)
-{
-	uint64_t errors = sim_disk_counts(disk)->errors;
-	if (errors != l->errors_seen)
-		l->quiet_until_ns = sim_now_ns(l->sim) + QUIET_AFTER_ERROR_NS;
-	l->errors_seen = errors;
-	return sim_now_ns(l->sim) < l->quiet_until_ns;
-}
-
 static void life_watch(void *ctx, struct sim_disk *disk)
 {
 	struct life *l = ctx;
-	if (error_is_fresh(l, disk))
-		return;
 	l->points++;
 	if (l->depth > 0) {
 		nested_point(l, disk);

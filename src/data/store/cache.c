@@ -79,11 +79,11 @@ uint64_t cache_miss_count(const struct cache *c)
 
 /* ---- a page's life -------------------------------------------------------------------------------------------------- */
 
-static uint8_t *image_alloc(void)
+uint8_t *page_image_alloc(void)
 {
 	void *data = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
 	if (!data)
-		abort(); /* as mem_alloc: see base.h */
+		abort();
 	return data;
 }
 
@@ -130,7 +130,7 @@ static struct page *page_new(struct cache *c, struct tree *t, unsigned level, ui
 	p->index = index;
 	p->pins = 1;
 	p->parent = parent; /* takes the caller's pin on it */
-	p->data = image_alloc();
+	p->data = page_image_alloc();
 	p->hash_next = c->buckets[bucket];
 	c->buckets[bucket] = p;
 	c->page_count++;
@@ -462,7 +462,7 @@ static void unshare_image(struct page *p)
 {
 	if (!p->frozen || p->frozen->data != p->data)
 		return;
-	p->data = image_alloc();
+	p->data = page_image_alloc();
 	memcpy(p->data, p->frozen->data, PAGE_BYTES);
 }
 

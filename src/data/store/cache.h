@@ -73,6 +73,10 @@ uint64_t cache_dirty_count(const struct cache *cache);
 uint64_t cache_page_count(const struct cache *cache);
 uint64_t cache_miss_count(const struct cache *cache);
 
+/* Memory for one page, as aligned as the device wants it. Cannot fail, as mem_alloc (base.h). What is larger is asked for with
+ * io_alloc (store.h). */
+uint8_t *page_image_alloc(void);
+
 void tree_init(struct tree *t, struct pool *pool, enum page_kind kind, uint64_t owner, struct root root);
 /* Forget the tree's pages; those on disk are given back with the next checkpoint. Nothing may be pinned. */
 void tree_discard(struct tree *t);

@@ -293,11 +293,13 @@ int pool_check(struct pool *pool, void (*fn)(void *ctx, const struct pool_proble
 	gates_close(pool);
 	int err = pool->options.read_only ? 0 : checkpoint_wait(pool);
 	if (!err) {
-		c.owned = mem_zalloc(pool->cluster_count / 8 + 1);
-		check_everything(&c);
-		free(c.owned);
-		u32map_free(&c.pages);
+		c.owned = calloc(1, pool->cluster_count / 8 + 1);
+		err = c.owned ? 0 : OXE_NOMEM;
 	}
+	if (!err)
+		check_everything(&c);
+	free(c.owned);
+	u32map_free(&c.pages);
 	gates_open(pool);
 	jobs_resume(pool->jobs);
 	fmutex_unlock(&pool->control);

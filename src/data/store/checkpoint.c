@@ -76,15 +76,27 @@ static int write_run(struct image_write *w, size_t first, size_t count, uint8_t 
 			     w->images[first]->address * PAGE_BYTES, 0);
 }
 
+/* Without memory for a run: the images as they are, one by one. Nobody needs the headers of what is in memory. */
+static int write_singly(struct image_write *w, size_t first, size_t count)
+{
+	int err = 0;
+	for (size_t i = first; !err && i < first + count; i++) {
+		struct frozen *f = w->images[i];
+		page_seal(w->pool, f, w->generation, f->data);
+		err = rt_disk_write(w->pool->disk, f->data, PAGE_BYTES, f->address * PAGE_BYTES, 0);
+	}
+	return err;
+}
+
 /* One of several fibers that take runs until none is left. */
 static void write_images(void *arg)
 {
 	struct image_write *w = arg;
-	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, WRITE_PAGES * PAGE_BYTES);
+	uint8_t *buffer = io_alloc(WRITE_PAGES * PAGE_BYTES);
 	while (!w->err && w->next < w->count) {
 		size_t first = w->next, count = run_length(w, first);
 		w->next += count;
-		int err = buffer ? write_run(w, first, count, buffer) : OXE_NOMEM;
+		int err = buffer ? write_run(w, first, count, buffer) : write_singly(w, first, count);
 		w->err = w->err ? w->err : err;
 	}
 	free(buffer);

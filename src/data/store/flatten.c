@@ -107,7 +107,7 @@ static int flatten_step(struct jobs *j, uint64_t number, uint32_t *index, uint8_
 
 int flatten(struct jobs *j, uint64_t number)
 {
-	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	uint8_t *buffer = io_alloc(POOL_CLUSTER_BYTES);
 	uint32_t index = 0;
 	bool finished = false;
 	int err = buffer ? 0 : OXE_NOMEM;

@@ -18,6 +18,7 @@ struct unsettled {
 	uint16_t mask;
 	uint64_t seq;	       /* the newest record about it */
 	uint64_t flushes_seen; /* flushes begun when the first of its blocks was complete */
+	struct sector_crcs crcs;
 };
 
 struct flush {
@@ -81,7 +82,8 @@ static void unsettled_remove(struct flush *f, struct unsettled *u)
 	free(u);
 }
 
-void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq)
+void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq,
+		   const struct sector_crcs *crcs)
 {
 	struct unsettled *u = unsettled_find(f, layer, index);
 	if (u && u->seq <= f->settled_seq) {
@@ -103,18 +105,18 @@ void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mas
 	f->unsettled_blocks += (unsigned)__builtin_popcount(mask & (uint16_t)~u->mask);
 	u->mask |= mask;
 	u->seq = u64_max(u->seq, seq);
+	for (unsigned block = 0; block < BLOCKS_PER_CLUSTER; block++) {
+		if (mask >> block & 1)
+			memcpy(u->crcs.of[block], crcs->of[block], sizeof(u->crcs.of[block]));
+	}
 	waitq_wake_one(&f->work);
 }
 
-void unsettled_clear(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask)
+const uint32_t *unsettled_crcs(struct flush *f, uint64_t layer, uint32_t index, unsigned block)
 {
-	struct unsettled *u = unsettled_find(f, layer, index);
-	if (!u)
-		return;
-	f->unsettled_blocks -= (unsigned)__builtin_popcount(u->mask & mask);
-	u->mask &= (uint16_t)~mask;
-	if (!u->mask)
-		unsettled_remove(f, u);
+	const struct unsettled *u = unsettled_find(f, layer, index);
+	assert(u && (u->mask >> block & 1));
+	return u->crcs.of[block];
 }
 
 uint16_t unsettled_get(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t *seq)

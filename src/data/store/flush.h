@@ -7,9 +7,9 @@
  *
  *     block          an overwrite ...
  *     settled        is one write in place, no metadata
- *     unsettled,     sends a DEFINE with the new CRC ahead, waits for it, then writes in place ("ahead write"):
- *       no flush       whichever of the two contents a kill leaves, one CRC matches. A power cut may lose both: nobody
- *       since          was promised either
+ *     unsettled,     sends a DEFINE_OVER with the new CRC ahead, waits for it, then writes in place ("ahead write"):
+ *       no flush       whichever of the two contents a kill leaves, one CRC matches; if a device error left some sectors old
+ *       since          and some new, each has a CRC of its own there. A power cut may lose both: nobody was promised either
  *     unsettled,     settles first: flush, mark, flush. The old content was promised to survive power loss, and an ahead
  *       flushed        write could lose it
  *
@@ -19,6 +19,7 @@
 #ifndef OXBOW_DATA_STORE_FLUSH_H
 #define OXBOW_DATA_STORE_FLUSH_H
 
+#include "data/store/resolve.h"
 #include "data/store/store.h"
 
 struct flush *flush_new(struct pool *pool);
@@ -55,9 +56,16 @@ void flush_define_end(struct flush *f, struct define_op *op);
 void flush_moved(struct flush *f, uint64_t seq);
 bool flush_moves_are_durable(const struct flush *f);
 
-/* The table of unsettled blocks. `mask` of blocks of cluster `index` in layer `layer`. None suspends. */
-void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq);
-void unsettled_clear(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask);
+/* The CRCs of the sectors of each block of a cluster. */
+struct sector_crcs {
+	uint32_t of[BLOCKS_PER_CLUSTER][SECTORS_PER_BLOCK];
+};
+
+/* The table of unsettled blocks. `mask` of blocks of cluster `index` in layer `layer`; `crcs` of these, copied. None suspends. */
+void unsettled_add(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t seq,
+		   const struct sector_crcs *crcs);
+/* The CRCs of an unsettled block, as it lies on the device. */
+const uint32_t *unsettled_crcs(struct flush *f, uint64_t layer, uint32_t index, unsigned block);
 /* Which of the blocks are unsettled; *seq receives the record to settle. */
 uint16_t unsettled_get(struct flush *f, uint64_t layer, uint32_t index, uint16_t mask, uint64_t *seq);
 

@@ -46,21 +46,24 @@ struct journal {
 	struct waitq room, written, work, ended;
 };
 
-struct journal *journal_new(struct pool *pool, uint64_t block_count)
+int journal_new(struct pool *pool, uint64_t block_count, struct journal **out)
 {
 	struct journal *j = mem_zalloc(sizeof(*j));
 	j->pool = pool;
 	j->block_count = block_count;
 	j->mem_blocks = u64_min(MEM_BLOCKS_MAX, block_count / 2);
-	j->memory = aligned_alloc(RT_IO_ALIGN, j->mem_blocks * JOURNAL_BLOCK_BYTES);
-	if (!j->memory)
-		abort(); /* as mem_alloc */
+	j->memory = io_alloc(j->mem_blocks * JOURNAL_BLOCK_BYTES);
+	if (!j->memory) {
+		free(j);
+		return OXE_NOMEM;
+	}
 	j->stopped = true;
 	waitq_init(&j->room);
 	waitq_init(&j->written);
 	waitq_init(&j->work);
 	waitq_init(&j->ended);
-	return j;
+	*out = j;
+	return 0;
 }
 
 void journal_free(struct journal *j)
@@ -467,7 +470,7 @@ int journal_scan(struct pool *pool, uint64_t block_count, struct journal_positio
 		 journal_record_fn *fn, void *ctx)
 {
 	struct scan s = {.pool = pool, .block_count = block_count};
-	s.buffer = aligned_alloc(RT_IO_ALIGN, SCAN_BLOCKS * JOURNAL_BLOCK_BYTES);
+	s.buffer = io_alloc(SCAN_BLOCKS * JOURNAL_BLOCK_BYTES);
 	if (!s.buffer)
 		return OXE_NOMEM;
 	int err = scan_forward(&s, at, end_seq, fn, ctx);

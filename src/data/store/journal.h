@@ -23,7 +23,8 @@ struct journal_position {
 	uint32_t chain;
 };
 
-struct journal *journal_new(struct pool *pool, uint64_t block_count);
+/* OXE_NOMEM. */
+OX_CHECKED int journal_new(struct pool *pool, uint64_t block_count, struct journal **out);
 void journal_free(struct journal *j);
 /* Start writing from there. Spawns the writer. */
 void journal_start(struct journal *j, struct journal_position at);

@@ -49,6 +49,7 @@ enum record_type {
 	RECORD_LAYER_DETACH,  /* a flattened layer forgets its parent */
 	RECORD_POOL_GROW,     /* the disk has more clusters */
 	RECORD_NOTE_SET,      /* a volume has this note, or none of this kind */
+	RECORD_DEFINE_OVER,   /* as DEFINE, of blocks whose data is about to go over unsettled data */
 	RECORD_TYPES
 };
 
@@ -74,6 +75,29 @@ struct record_define {
 	uint32_t crc[]; /* CRC-32C of each block of the mask, lowest first */
 };
 static_assert(sizeof(struct record_define) == 24, "layout");
+
+#define SECTOR_BYTES	  512u /* of which a device error may leave some old and some new */
+#define SECTORS_PER_BLOCK 8u
+#define OVER_BLOCKS_MAX	  3u
+
+/* A block that is neither the old data nor the new is both, sector by sector, if each sector is one of the two. */
+struct over_block {
+	uint32_t crc;			      /* of the new block */
+	uint32_t old_crcs[SECTORS_PER_BLOCK]; /* CRC-32C of each sector as it lies there */
+	uint32_t new_crcs[SECTORS_PER_BLOCK];
+};
+
+struct record_define_over {
+	struct record_head head;
+	struct number_disk layer;
+	uint32_t index;
+	uint32_t cluster;
+	uint16_t mask; /* up to OVER_BLOCKS_MAX blocks */
+	uint16_t pad;
+	struct over_block blocks[]; /* lowest first */
+};
+static_assert(sizeof(struct record_define_over) == sizeof(struct record_define), "the same up to the CRCs");
+static_assert(sizeof(struct over_block) == 68, "layout");
 
 struct record_reject {
 	struct record_head head;
@@ -181,6 +205,9 @@ static_assert(sizeof(struct record_note_set) == 16, "layout");
 
 #define RECORD_BYTES_USUAL 256u /* all but NOTE_SET are smaller */
 #define RECORD_BYTES_MAX   (sizeof(struct record_note_set) + NOTE_BYTES_MAX)
+static_assert(sizeof(struct record_define_over) + OVER_BLOCKS_MAX * sizeof(struct over_block) <=
+		      RECORD_BYTES_USUAL,
+	      "not large");
 static_assert(RECORD_BYTES_MAX <= JOURNAL_PAYLOAD_BYTES, "a record is never split");
 
 #endif

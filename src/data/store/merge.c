@@ -198,7 +198,7 @@ int merge_step(struct jobs *j, struct layer *l, uint32_t *index)
 	int err = layer_next_run(l, index, MERGE_CLUSTERS, &m->count);
 	if (!err) {
 		m->index = *index;
-		m->buffer = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+		m->buffer = io_alloc(POOL_CLUSTER_BYTES);
 		err = m->buffer ? merge_leaves(m) : OXE_NOMEM;
 		*index += m->count;
 		j->done_clusters += m->count;

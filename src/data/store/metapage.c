@@ -125,8 +125,8 @@ static int usage_page_load(struct metapages *m, uint32_t index, uint64_t *page, 
 int metapages_load(struct metapages *m, uint64_t page, uint32_t page_count)
 {
 	m->next_generation = m->pool->ident.generation + 1;
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
-	int err = image ? 0 : OXE_NOMEM;
+	uint8_t *image = page_image_alloc();
+	int err = 0;
 	if (page_count > m->pool->cluster_count / USAGE_PER_PAGE + 1)
 		err = OXE_CORRUPT;
 	else
@@ -279,9 +279,7 @@ static struct frozen *usage_image(const struct metapages *m, uint32_t index)
 	size_t entries = u64_min(m->count - first, USAGE_PER_PAGE);
 	*f = (struct frozen){.address = m->usage_pages[index], .index = index, .kind = PAGE_USAGE};
 	f->next = index + 1 < m->usage_page_count ? m->usage_pages[index + 1] : 0;
-	f->data = aligned_alloc(RT_IO_ALIGN, PAGE_BYTES);
-	if (!f->data)
-		abort(); /* as mem_alloc */
+	f->data = page_image_alloc();
 	memset(f->data, 0, PAGE_BYTES);
 	memcpy(f->data + PAGE_HEADER_BYTES, m->table + first, entries * sizeof(*m->table));
 	return f;

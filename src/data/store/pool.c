@@ -61,8 +61,8 @@ static bool interrupted_format(struct rt_disk *disk, const struct uuid *id, uint
 
 static bool may_start_over(struct rt_disk *disk, const struct uuid *id)
 {
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
-	bool may = image && interrupted_format(disk, id, image);
+	uint8_t *image = page_image_alloc();
+	bool may = interrupted_format(disk, id, image);
 	free(image);
 	return may;
 }
@@ -105,7 +105,7 @@ static int write_first_super(struct rt_disk *disk, const struct pool_format_spec
  * one place where that would stop the pool. */
 static int write_zeroes(struct rt_disk *disk, uint64_t journal_bytes)
 {
-	uint8_t *zeroes = aligned_alloc(RT_IO_ALIGN, ZERO_BYTES);
+	uint8_t *zeroes = io_alloc(ZERO_BYTES);
 	if (!zeroes)
 		return OXE_NOMEM;
 	memset(zeroes, 0, ZERO_BYTES);

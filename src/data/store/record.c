@@ -574,6 +574,7 @@ static const struct {
 	[RECORD_LAYER_REMOVE] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_remove},
 	[RECORD_LAYER_DETACH] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_detach},
 	[RECORD_POOL_GROW] = {sizeof(struct record_pool_grow), prepare_pool_grow, apply_pool_grow},
+	[RECORD_DEFINE_OVER] = {sizeof(struct record_define_over), prepare_define, apply_define},
 	[RECORD_NOTE_SET] = {sizeof(struct record_note_set), prepare_note_set, apply_note_set},
 };
 
@@ -595,6 +596,12 @@ int record_check(const struct record_head *head)
 	case RECORD_DEFINE:
 		return define->mask && extra == 4 * (unsigned)__builtin_popcount(define->mask) ? 0
 											       : OXE_CORRUPT;
+	case RECORD_DEFINE_OVER:
+		return define->mask && __builtin_popcount(define->mask) <= (int)OVER_BLOCKS_MAX &&
+				       extra == sizeof(struct over_block) *
+							(unsigned)__builtin_popcount(define->mask)
+			       ? 0
+			       : OXE_CORRUPT;
 	case RECORD_ZERO:
 		return extra == 0 && range_is_sane(zero->index, zero->count) ? 0 : OXE_CORRUPT;
 	case RECORD_DROP:

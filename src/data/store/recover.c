@@ -24,8 +24,11 @@
 
 #define VERIFY_FIBERS 32u
 
+#define WHOLE_BLOCK SECTORS_PER_BLOCK
+
 struct candidate {
 	uint8_t block;
+	uint8_t sector; /* WHOLE_BLOCK: of the block */
 	uint32_t crc;
 };
 
@@ -86,13 +89,13 @@ static void tentative_free(struct recovery *r, struct tentative *t)
 	free(t);
 }
 
-static void candidate_add(struct tentative *t, unsigned block, uint32_t crc)
+static void candidate_add(struct tentative *t, unsigned block, unsigned sector, uint32_t crc)
 {
 	if (t->count == t->capacity) {
 		t->capacity = t->capacity ? t->capacity * 2 : 8;
 		t->candidates = mem_realloc(t->candidates, t->capacity * sizeof(*t->candidates));
 	}
-	t->candidates[t->count++] = (struct candidate){(uint8_t)block, crc};
+	t->candidates[t->count++] = (struct candidate){(uint8_t)block, (uint8_t)sector, crc};
 }
 
 static void candidates_drop(struct tentative *t, uint16_t mask)
@@ -106,9 +109,19 @@ static void candidates_drop(struct tentative *t, uint16_t mask)
 	t->mask &= (uint16_t)~mask;
 }
 
+static void doubt_over(struct tentative *t, unsigned block, const struct over_block *over)
+{
+	candidate_add(t, block, WHOLE_BLOCK, over->crc);
+	for (unsigned i = 0; i < SECTORS_PER_BLOCK; i++) {
+		candidate_add(t, block, i, over->old_crcs[i]);
+		candidate_add(t, block, i, over->new_crcs[i]);
+	}
+}
+
 /* Before a DEFINE past the mark is applied. Blocks that hold proven data stay proven: at worst they hold the older content. */
 static void doubt_define(struct recovery *r, const struct record_define *d)
 {
+	const struct over_block *over = d->head.type == RECORD_DEFINE_OVER ? (const void *)d->crc : NULL;
 	struct layer *l = catalog_layer(r->pool->catalog, number_get(d->layer));
 	struct page *leaf = page_peek(&l->map, 0, d->index / PAGE_FANOUT, NULL);
 	if (!leaf)
@@ -125,8 +138,12 @@ static void doubt_define(struct recovery *r, const struct record_define *d)
 			if (!(t->mask & bit))
 				t->zero = (uint16_t)((t->zero & ~bit) | (e->zero & bit));
 			t->mask |= bit;
-			candidate_add(t, block, *crc);
+			if (over)
+				doubt_over(t, block, over);
+			else
+				candidate_add(t, block, WHOLE_BLOCK, *crc);
 		}
+		over = over ? over + 1 : NULL;
 		crc++;
 	}
 }
@@ -170,7 +187,8 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 	if (!err)
 		err = record_prepare(pool, record, &pins);
 	if (!err) {
-		if (record->type == RECORD_DEFINE && seq > r->mark)
+		bool defines = record->type == RECORD_DEFINE || record->type == RECORD_DEFINE_OVER;
+		if (defines && seq > r->mark)
 			doubt_define(r, (const void *)record);
 		else
 			doubt_settled_by(r, record);
@@ -189,14 +207,29 @@ static int replay(void *ctx, uint64_t seq, const struct record_head *record)
 
 /* ---- verify -------------------------------------------------------------------------------------------------------------------- */
 
-static bool matches(const struct tentative *t, unsigned block, uint32_t crc)
+static bool is_candidate(const struct tentative *t, unsigned block, unsigned sector, const uint8_t *data,
+			 size_t len_bytes)
 {
+	uint32_t crc = crc32c(0, data, len_bytes);
 	for (uint32_t i = 0; i < t->count; i++) {
-		if (t->candidates[i].block == block && t->candidates[i].crc == crc &&
+		const struct candidate *c = &t->candidates[i];
+		if (c->block == block && c->sector == sector && c->crc == crc &&
 		    !(MUTANT(20) && i + 1 < t->count))
 			return true;
 	}
 	return false;
+}
+
+/* Is it one of the contents the records tell of, or after a device error two of them, sector by sector? */
+static bool matches(const struct tentative *t, unsigned block, const uint8_t *data)
+{
+	if (is_candidate(t, block, WHOLE_BLOCK, data, POOL_BLOCK_BYTES))
+		return true;
+	for (unsigned i = 0; i < SECTORS_PER_BLOCK; i++) {
+		if (!is_candidate(t, block, i, data + i * SECTOR_BYTES, SECTOR_BYTES) || MUTANT(40))
+			return false;
+	}
+	return true;
 }
 
 /* A block that cannot be read is not proven to be absent: it stays, and reading it is an error (V10 in miniature). */
@@ -206,7 +239,7 @@ static int verify_block(struct recovery *r, struct tentative *t, unsigned block,
 	uint64_t offset_bytes = (uint64_t)cluster * POOL_CLUSTER_BYTES + block * POOL_BLOCK_BYTES;
 	int err = rt_disk_read(r->pool->disk, buffer, POOL_BLOCK_BYTES, offset_bytes);
 	r->pool->recovery_blocks_verified++;
-	if (!err && !matches(t, block, crc32c(0, buffer, POOL_BLOCK_BYTES)))
+	if (!err && !matches(t, block, buffer))
 		t->rejected |= (uint16_t)(1u << block);
 	return err == OXE_IO ? 0 : err;
 }
@@ -232,10 +265,10 @@ static int verify_cluster(struct recovery *r, struct tentative *t, uint8_t *buff
 static void verifier(void *arg)
 {
 	struct recovery *r = arg;
-	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, POOL_BLOCK_BYTES);
+	uint8_t *buffer = page_image_alloc();
 	struct tentative *t;
 	while (!r->err && (t = list_pop(&r->unverified, struct tentative, link))) {
-		int err = buffer ? verify_cluster(r, t, buffer) : OXE_NOMEM;
+		int err = verify_cluster(r, t, buffer);
 		r->err = r->err ? r->err : err;
 		list_add_tail(&r->all, &t->link);
 	}
@@ -388,8 +421,9 @@ static int fold(struct recovery *r, const struct super *s, struct journal_positi
 	tentatives_free(r);
 	pool_state_reset(pool);
 	adopt(pool, s);
-	pool->journal = journal_new(pool, s->journal_blocks);
-	int err = load_checkpoint(pool, s);
+	int err = journal_new(pool, s->journal_blocks, &pool->journal);
+	if (!err)
+		err = load_checkpoint(pool, s);
 	return err ? err : replay_journal(r, s, at);
 }
 

@@ -290,7 +290,9 @@ int space_rebuild_lost(struct space *s)
 {
 	if (!any_lost(s))
 		return 0;
-	uint8_t *bits = mem_zalloc(s->pool->cluster_count / 8 + 1);
+	uint8_t *bits = calloc(1, s->pool->cluster_count / 8 + 1);
+	if (!bits)
+		return OXE_NOMEM;
 	int err = owners_collect(s, bits);
 	for (uint64_t leaf = 0; !err && leaf < s->leaf_count; leaf++)
 		err = s->lost[leaf] ? leaf_rebuild(s, leaf, bits) : 0;

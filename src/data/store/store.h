@@ -74,6 +74,13 @@ struct pool {
 	uint64_t records_lost; /* replayed about something lost */
 };
 
+/* Memory for device requests: payload, or as much as something counts. NULL: the caller returns OXE_NOMEM and has changed nothing, or
+ * does without. A single page is page_image_alloc, small things are mem_alloc: these stop the process (base.h). */
+static inline void *io_alloc(size_t len_bytes)
+{
+	return aligned_alloc(RT_IO_ALIGN, len_bytes);
+}
+
 /* A device error that leaves memory ahead of the disk: stop acknowledging, wake everybody. Logged here, once. */
 void pool_fail(struct pool *pool, int err, const char *why);
 

@@ -113,9 +113,7 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 	older->generation = 0;
 	if (rt_disk_info(disk)->size_bytes < POOL_SIZE_MIN)
 		return OXE_NOTPOOL;
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
-	if (!image)
-		return OXE_NOMEM;
+	uint8_t *image = page_image_alloc();
 	for (unsigned i = 0; i < 2; i++)
 		err[i] = slot_read(disk, i, image, &slots[i]);
 	free(image);
@@ -137,9 +135,7 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 
 int super_wipe(struct rt_disk *disk, uint64_t generation)
 {
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
-	if (!image)
-		return OXE_NOMEM;
+	uint8_t *image = page_image_alloc();
 	memset(image, 0, SUPER_BYTES);
 	int err = rt_disk_write(disk, image, SUPER_BYTES, generation % 2 * SUPER_SLOT_BYTES, RT_IO_FUA);
 	free(image);
@@ -148,9 +144,7 @@ int super_wipe(struct rt_disk *disk, uint64_t generation)
 
 int super_write(struct rt_disk *disk, const struct super *s)
 {
-	uint8_t *image = aligned_alloc(RT_IO_ALIGN, SUPER_BYTES);
-	if (!image)
-		return OXE_NOMEM;
+	uint8_t *image = page_image_alloc();
 	super_encode(s, image);
 	int err = rt_disk_write(disk, image, SUPER_BYTES, s->generation % 2 * SUPER_SLOT_BYTES,
 				MUTANT(36) ? 0 : RT_IO_FUA);

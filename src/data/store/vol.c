@@ -303,7 +303,7 @@ static int read_aligned(struct vol *vol, uint8_t *data, uint64_t offset_bytes, u
 /* The device wants whole sectors and aligned memory; the caller may have neither. */
 static int read_bounced(struct vol *vol, uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes)
 {
-	uint8_t *bounce = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	uint8_t *bounce = io_alloc(POOL_CLUSTER_BYTES);
 	int err = bounce ? 0 : OXE_NOMEM;
 	while (!err && len_bytes > 0) {
 		struct cut c = cut_at(offset_bytes, len_bytes);

@@ -30,7 +30,7 @@ struct piece {
 	struct cut cut;
 	const uint8_t *data; /* of the first byte of the blocks in cut.mask, once they are whole */
 	uint8_t *bounce;     /* ours, if the caller's blocks were not whole or not aligned */
-	uint16_t define;     /* blocks the record is about: those without settled data */
+	uint16_t define;     /* blocks the records are about: those without settled data */
 	uint32_t cluster;    /* set aside for this piece; 0: none */
 	struct page *leaf, *bitmap;
 	struct cluster_hold hold;
@@ -38,8 +38,9 @@ struct piece {
 	struct map_entry old;
 	struct batch_io io;
 	struct io_batch batch;
-	uint64_t seq;
+	uint64_t seq; /* of the last record */
 	bool committed, ahead;
+	struct sector_crcs crcs; /* of the blocks in define */
 };
 
 struct write {
@@ -65,7 +66,8 @@ static enum piece_kind classify(struct pool *pool, const struct layer *head, con
 	uint16_t stored = data_blocks(e) & c->mask;
 	/* Of all blocks, not only the stored ones: one that was zeroed since may come back if a power cut takes the ZERO, and then
 	 * its unsettled record must find its data, not ours. */
-	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, c->mask, settle_seq);
+	uint16_t asked = MUTANT(6) ? stored : c->mask;
+	uint16_t unsettled = unsettled_get(pool->flush, head->number, c->index, asked, settle_seq);
 	if (unsettled && !MUTANT(5))
 		return PIECE_AHEAD;
 	return stored == c->mask ? PIECE_IN_PLACE : PIECE_FIRST;
@@ -147,7 +149,7 @@ static int piece_fill(struct write *w, struct piece *p)
 	if (c->whole_blocks && u64_is_aligned((uintptr_t)p->data, 512))
 		return 0;
 	unsigned first = (unsigned)__builtin_ctz(c->mask), last = 31u - (unsigned)__builtin_clz(c->mask);
-	p->bounce = aligned_alloc(RT_IO_ALIGN, POOL_CLUSTER_BYTES);
+	p->bounce = io_alloc(POOL_CLUSTER_BYTES);
 	if (!p->bounce)
 		return OXE_NOMEM;
 	uint16_t edges = c->whole_blocks ? 0 : block_mask(first, first) | block_mask(last, last);
@@ -254,26 +256,81 @@ static int pieces_ready(struct write *w)
 
 /* ---- commit ----------------------------------------------------------------------------------------------------------------- */
 
-static void piece_record(struct write *w, struct piece *p, uint32_t cluster)
+static const uint8_t *block_data(const struct piece *p, unsigned block)
 {
-	struct pool *pool = w->pool;
+	return p->data + (block - (unsigned)__builtin_ctz(p->cut.mask)) * POOL_BLOCK_BYTES;
+}
+
+static void piece_sum(struct piece *p)
+{
+	for (unsigned block = 0; block < BLOCKS_PER_CLUSTER; block++) {
+		if (!(p->define >> block & 1))
+			continue;
+		for (unsigned i = 0; i < SECTORS_PER_BLOCK; i++)
+			p->crcs.of[block][i] =
+				crc32c(0, block_data(p, block) + i * SECTOR_BYTES, SECTOR_BYTES);
+	}
+}
+
+/* The waiting for the data begins with the first record of the piece. */
+static void record_send(struct write *w, struct piece *p, const struct record_head *head)
+{
+	bool first = p->seq == 0;
+	p->seq = record_commit(w->pool, head);
+	w->reserved--;
+	if (first)
+		flush_define_begin(w->pool->flush, &p->op, p->seq);
+}
+
+/* One DEFINE of the blocks in `mask`. */
+static void piece_define(struct write *w, struct piece *p, uint32_t cluster, uint16_t mask)
+{
 	uint8_t space[sizeof(struct record_define) + 4 * BLOCKS_PER_CLUSTER];
 	struct record_define *r = (void *)space;
-	unsigned first = (unsigned)__builtin_ctz(p->cut.mask), count = 0;
-	for (unsigned block = first; block < BLOCKS_PER_CLUSTER; block++) {
-		if (p->define >> block & 1)
-			r->crc[count++] =
-				crc32c(0, p->data + (block - first) * POOL_BLOCK_BYTES, POOL_BLOCK_BYTES);
+	unsigned count = 0;
+	for (unsigned block = 0; block < BLOCKS_PER_CLUSTER; block++) {
+		if (mask >> block & 1)
+			r->crc[count++] = crc32c(0, block_data(p, block), POOL_BLOCK_BYTES);
 	}
 	r->head = (struct record_head){.type = RECORD_DEFINE,
 				       .len_bytes = (uint16_t)(sizeof(*r) + count * sizeof(uint32_t))};
 	r->layer = number_of(w->head->number);
 	r->index = p->cut.index;
 	r->cluster = cluster;
-	r->mask = p->define;
+	r->mask = mask;
 	r->pad = 0;
-	p->seq = record_commit(pool, &r->head);
-	w->reserved--;
+	record_send(w, p, &r->head);
+}
+
+/* One DEFINE_OVER of the lowest blocks in `mask`. Returns those left. */
+static uint16_t piece_define_over(struct write *w, struct piece *p, uint32_t cluster, uint16_t mask)
+{
+	_Alignas(8) uint8_t
+		space[sizeof(struct record_define_over) + OVER_BLOCKS_MAX * sizeof(struct over_block)];
+	struct record_define_over *r = (void *)space;
+	unsigned count = 0;
+	*r = (struct record_define_over){
+		.layer = number_of(w->head->number), .index = p->cut.index, .cluster = cluster};
+	for (; mask && count < OVER_BLOCKS_MAX; mask &= (uint16_t)(mask - 1)) {
+		unsigned block = (unsigned)__builtin_ctz(mask);
+		struct over_block *b = &r->blocks[count++];
+		b->crc = crc32c(0, block_data(p, block), POOL_BLOCK_BYTES);
+		memcpy(b->old_crcs, unsettled_crcs(w->pool->flush, w->head->number, p->cut.index, block),
+		       sizeof(b->old_crcs));
+		memcpy(b->new_crcs, p->crcs.of[block], sizeof(b->new_crcs));
+		r->mask |= (uint16_t)(1u << block);
+	}
+	r->head =
+		(struct record_head){.type = RECORD_DEFINE_OVER,
+				     .len_bytes = (uint16_t)(sizeof(*r) + count * sizeof(struct over_block))};
+	record_send(w, p, &r->head);
+	return mask;
+}
+
+/* Records for a piece: those of blocks over unsettled data, one for the others, and perhaps a REJECT. */
+static uint32_t records_max(const struct piece *p)
+{
+	return 2 + (uint32_t)u64_div_up((unsigned)__builtin_popcount(p->cut.mask), OVER_BLOCKS_MAX);
 }
 
 static void piece_send(struct write *w, struct piece *p, uint32_t cluster)
@@ -291,14 +348,18 @@ static void piece_commit(struct write *w, struct piece *p)
 	p->old = *map_entry_view(p->leaf, p->cut.index);
 	uint32_t cluster = p->old.cluster ? p->old.cluster : p->cluster;
 	uint16_t stored = data_blocks(&p->old) & p->cut.mask;
-	p->define = (p->cut.mask & (uint16_t)~stored) |
-		    unsettled_get(pool->flush, w->head->number, p->cut.index, stored, &seq);
+	/* What was zeroed since is not gone over: the old data there must not come back. */
+	uint16_t over = unsettled_get(pool->flush, w->head->number, p->cut.index, stored, &seq);
+	uint16_t fresh = p->cut.mask & (uint16_t)~stored;
+	p->define = fresh | over;
 	p->committed = true;
-	if (p->define) {
+	if (p->define)
 		cluster_hold_changed(&p->hold, &p->old);
-		piece_record(w, p, cluster);
-		flush_define_begin(pool->flush, &p->op, p->seq);
-	}
+	piece_sum(p);
+	if (fresh)
+		piece_define(w, p, cluster, fresh);
+	while (over)
+		over = piece_define_over(w, p, cluster, over);
 	if (p->cluster && p->cluster != cluster)
 		space_untake(pool->space, p->cluster); /* somebody else's piece of this cluster came first */
 	p->cluster = cluster;
@@ -353,7 +414,8 @@ static void piece_finish(struct write *w, struct piece *p, int err)
 	struct pool *pool = w->pool;
 	if (p->committed && p->define) {
 		if (!err && !MUTANT(31))
-			unsettled_add(pool->flush, w->head->number, p->cut.index, p->define, p->seq);
+			unsettled_add(pool->flush, w->head->number, p->cut.index, p->define, p->seq,
+				      &p->crcs);
 		flush_define_end(pool->flush, &p->op);
 	}
 	if (p->ahead)
@@ -368,18 +430,21 @@ static void piece_finish(struct write *w, struct piece *p, int err)
 	free(p->bounce);
 }
 
-/* A DEFINE and perhaps a REJECT for each piece, reserved before anything is held. */
+/* Room for all records, reserved before anything is held. */
 static int write_prepare(struct write *w)
 {
 	struct pool *pool = w->pool;
+	uint32_t records = 0;
+	for (uint32_t i = 0; i < w->count; i++)
+		records += records_max(&w->pieces[i]);
 	int err = checkpoint_throttle(pool);
 	if (!err)
 		err = flush_throttle(pool->flush);
 	if (!err)
-		err = journal_reserve(pool->journal, 2 * w->count);
+		err = journal_reserve(pool->journal, records);
 	if (err)
 		return err;
-	w->reserved = 2 * w->count;
+	w->reserved = records;
 	for (uint32_t i = 0; !err && i < w->count; i++)
 		err = piece_prepare(w, &w->pieces[i]);
 	for (uint32_t i = 0; !err && w->only_undefined && i < w->count; i++) {
@@ -399,6 +464,8 @@ static int write_run(struct write *w)
 	if (!err) {
 		for (uint32_t i = 0; i < w->count; i++)
 			piece_commit(w, &w->pieces[i]);
+		journal_unreserve(w->pool->journal, w->reserved - w->count); /* what is left is for rejects */
+		w->reserved = w->count;
 	}
 	for (uint32_t i = 0; i < w->count; i++) {
 		struct piece *p = &w->pieces[i];
@@ -409,8 +476,8 @@ static int write_run(struct write *w)
 		err = err ? err : piece_err;
 	}
 	journal_unreserve(w->pool->journal, w->reserved);
-	/* An ahead write that failed half-way fits none of the CRCs, and what it was to replace had been promised: nobody may
-	 * compare any more. */
+	/* An ahead write that failed half-way is part old, part new: the next one over it would not know which of its sectors are
+	 * which. Settled, nobody compares any more. */
 	if (settle_seq && !w->pool->failed && flush_settle(w->pool->flush, settle_seq))
 		return OXE_FAILED;
 	return err;

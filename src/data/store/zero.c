@@ -27,11 +27,8 @@ static void run_commit(struct zero_run *z, const struct record_zero *r, struct p
 {
 	struct pool *pool = z->vol->pool;
 	struct page *leaf = page_peek(&z->head->map, 0, z->index / PAGE_FANOUT, NULL);
-	for (uint32_t i = 0; i < z->count; i++) {
+	for (uint32_t i = 0; i < z->count; i++)
 		cluster_hold_changed(&z->holds[i], map_entry_view(leaf, z->index + i));
-		if (MUTANT(6))
-			unsettled_clear(pool->flush, z->head->number, z->index + i, z->mask);
-	}
 	*seq = record_commit(pool, &r->head);
 	pins_release(pins);
 }
