@@ -91,7 +91,8 @@ uint64_t js_path_u64(const struct js *value, const char *path);	    /* 0 if ther
 bool confirm(const struct cli *cli, const char *format, ...) OX_PRINTF(2, 3);
 /* Follow a job until it has ended, with a bar on a terminal. */
 void job_follow(const struct cli *cli, const char *job_id, const char *label);
-/* A turning mark while something without a measure runs; both do nothing without a terminal. */
+/* Is there a terminal for the bar, and nobody who wants quiet? Otherwise the two below do nothing. */
+bool shows_progress(const struct cli *cli);
 void bar_draw(const struct cli *cli, const char *label, uint64_t done, uint64_t total);
 void bar_clear(const struct cli *cli);
 

@@ -9,6 +9,8 @@
 struct client {
 	CURL *curl;
 	char *socket_path;
+	void (*on_wait)(void *ctx);
+	void *on_wait_ctx;
 };
 
 struct client *client_new(const char *socket_path)
@@ -40,6 +42,20 @@ void answer_free(struct answer *answer)
 	*answer = (struct answer){0};
 }
 
+void client_on_wait(struct client *c, void (*fn)(void *ctx), void *ctx)
+{
+	c->on_wait = fn;
+	c->on_wait_ctx = ctx;
+}
+
+static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
+{
+	struct client *c = ctx;
+	(void)down_total, (void)down, (void)up_total, (void)up;
+	c->on_wait(c->on_wait_ctx);
+	return 0;
+}
+
 static size_t on_data(char *data, size_t size, size_t count, void *ctx)
 {
 	text_add_bytes(ctx, data, size * count);
@@ -61,6 +77,11 @@ static void request_prepare(struct client *c, const char *method, const char *ur
 	curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, &out->raw);
 	if (body)
 		curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, body);
+	if (!c->on_wait)
+		return;
+	curl_easy_setopt(c->curl, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(c->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(c->curl, CURLOPT_XFERINFODATA, c);
 }
 
 static CURLcode request_send(struct client *c, const char *method, const char *url, const char *body,

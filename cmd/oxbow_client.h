@@ -25,6 +25,9 @@ struct answer {
 
 struct client *client_new(const char *socket_path);
 void client_free(struct client *client);
+/* While a call waits for its answer `fn` is called now and then: several times a second at first, then about once. It may call
+ * through another client. NULL: nothing is called. */
+void client_on_wait(struct client *client, void (*fn)(void *ctx), void *ctx);
 const char *client_socket(const struct client *client);
 enum client_patience {
 	CLIENT_ONCE,	/* one try: the caller has a loop of its own */

@@ -252,7 +252,7 @@ bool confirm(const struct cli *cli, const char *format, ...)
 
 /* ---- progress -------------------------------------------------------------------------------------------------------- */
 
-static bool shows_progress(const struct cli *cli)
+bool shows_progress(const struct cli *cli)
 {
 	return isatty(STDERR_FILENO) && !cli->quiet;
 }

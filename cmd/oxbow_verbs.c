@@ -210,13 +210,50 @@ static int pool_grow(struct cli *cli)
 	return done(&a);
 }
 
+#define PAGE_BYTES UINT64_C(4096) /* of metadata */
+
+/* What a second client asks while the first waits for the check to end. */
+struct check_watch {
+	struct cli *cli;
+	struct client *client;
+	char *target;
+};
+
+static void check_progress(void *ctx)
+{
+	struct check_watch *w = ctx;
+	struct answer a;
+	client_call(w->client, "GET", w->target, NULL, CLIENT_ONCE, &a);
+	uint64_t total = js_path_u64(a.body, "check.pages_total");
+	if (total)
+		bar_draw(w->cli, w->cli->args[0], js_path_u64(a.body, "check.pages_read") * PAGE_BYTES,
+			 total * PAGE_BYTES);
+	answer_free(&a);
+}
+
+static struct answer check_run(struct cli *cli)
+{
+	struct check_watch w = {cli, client_new(client_socket(cli->client)),
+				target_of("/v1/pools/", cli->args[0], "")};
+	char *target = target_of(w.target, "", "/check");
+	struct answer a;
+	if (shows_progress(cli))
+		client_on_wait(cli->client, check_progress, &w);
+	client_call(cli->client, "POST", target, NULL, CLIENT_RESEND, &a);
+	client_on_wait(cli->client, NULL, NULL);
+	bar_clear(cli);
+	if (a.status != 200)
+		fail_answer(cli, &a);
+	client_free(w.client);
+	free(w.target);
+	free(target);
+	return a;
+}
+
 static int pool_check(struct cli *cli)
 {
-	if (isatty(STDERR_FILENO) && !cli->quiet)
-		fprintf(stderr, "checking %s ...\r", cli->args[0]);
-	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/check"), NULL);
+	struct answer a = check_run(cli);
 	uint64_t problems = js_path_u64(a.body, "problem_count");
-	bar_clear(cli);
 	if (!cli->json) {
 		const struct js *list = js_get(a.body, "problems");
 		for (size_t i = 0; i < js_length(list); i++)

@@ -3,6 +3,7 @@
 
     tests/cli_test.py [NAME ...]      tests whose name contains one of these
 """
+import contextlib
 import json
 import os
 import pty
@@ -187,6 +188,67 @@ def a_command_whose_answer_is_lost_is_sent_again_and_works_once():
         dropper.listener.close()
 
 
+class SlowCheck(threading.Thread):
+    """Answers as a daemon whose check of pool "p" ends when it has been asked three times how far it is."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.asked, self.enough = 0, threading.Event()
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(path)
+        self.listener.listen()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.answer, args=(client,), daemon=True).start()
+
+    def answer(self, client):
+        with client:
+            if client.recv(65536).startswith(b"POST /v1/pools/p/check"):
+                self.enough.wait(20)
+                body = {"problem_count": 0, "pages_read": 1024, "clusters_reachable": 0, "layers": 0, "problems": []}
+            else:
+                self.asked += 1
+                body = {"check": {"pages_read": 256 * self.asked, "pages_total": 1024}}
+            text = json.dumps(body)
+            client.sendall(f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+        if self.asked == 3:
+            self.enough.set()
+
+
+def a_pool_check_shows_how_far_it_is_on_a_terminal_and_json_stays_clean():
+    for options in ([], ["-o", "json"], ["-q"]):
+        with harness.scratch_dir() as directory:
+            server = SlowCheck(f"{directory}/slow.sock")
+            server.start()
+            terminal, error = pty.openpty()
+            if options == ["-q"]:
+                server.enough.set()  # nobody will ask
+            done = subprocess.run([harness.OXBOW, "-s", f"{directory}/slow.sock", *options, "pool", "check", "p"], stderr=error,
+                                  stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, timeout=60)
+            os.close(error)
+            shown = b""
+            with contextlib.suppress(OSError):
+                while chunk := os.read(terminal, 4096):
+                    shown += chunk
+            os.close(terminal)
+            server.listener.close()
+            expect(done.returncode == 0, f"{options}: {done}")
+            if options == ["-q"]:
+                expect(not shown and not done.stdout and not server.asked, f"quiet: {shown} {done.stdout}")
+                continue
+            expect(b" 25 %" in shown and b" 75 %" in shown and b"3 MiB of 4 MiB" in shown, f"{options}: {shown}")
+            expect(shown.endswith(b"\r\033[K"), f"the bar is left there: {shown}")
+            if options:
+                expect(json.loads(done.stdout)["problem_count"] == 0, f"{done.stdout}")
+            else:
+                expect(done.stdout.startswith("pool p: 0 problems"), f"{done.stdout}")
+
+
 def ready_waits_for_a_daemon_that_is_yet_to_start():
     with harness.scratch_dir() as directory:
         daemon = harness.Daemon(directory, *pool_option(directory))
@@ -359,6 +421,7 @@ TESTS = [
     mistakes_are_told_with_a_hint_and_their_own_status,
     what_cannot_be_undone_is_asked_on_a_terminal_and_refused_without_one,
     a_command_whose_answer_is_lost_is_sent_again_and_works_once,
+    a_pool_check_shows_how_far_it_is_on_a_terminal_and_json_stays_clean,
     ready_waits_for_a_daemon_that_is_yet_to_start,
     events_are_followed_over_a_restart,
     jobs_are_listed_throttled_cancelled_and_waited_for,

@@ -86,6 +86,12 @@ static void host_stack_unmap(struct rt *rt, void *low, size_t size_bytes)
 	munmap((char *)low - guard_bytes, size_bytes + guard_bytes);
 }
 
+static void host_memory_unneeded(struct rt *rt, void *low, size_t size_bytes)
+{
+	(void)rt;
+	madvise(low, size_bytes, MADV_DONTNEED); /* if it cannot, the memory just stays */
+}
+
 /* ---- the inbox ----------------------------------------------------------------------------------------------------- */
 
 static void host_ring_bell(struct host *h)
@@ -464,6 +470,7 @@ static const struct rt_ops host_ops = {
 	.random = host_random,
 	.stack_map = host_stack_map,
 	.stack_unmap = host_stack_unmap,
+	.memory_unneeded = host_memory_unneeded,
 	.post = host_post,
 	.offload = host_offload,
 	.disk_open = host_disk_open,

@@ -1195,6 +1195,38 @@ static void back_pressure(void)
 	rt_bufpool_free(pool);
 }
 
+static uint64_t resident_bytes(void)
+{
+	unsigned long long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "r");
+	CHECK(file && fscanf(file, "%*u %llu", &pages) == 1);
+	fclose(file);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void burst(void)
+{
+	void *bufs[64];
+	pool = rt_bufpool_new(rt_current(), 64 * MiB);
+	for (unsigned i = 0; i < 64; i++) {
+		bufs[i] = rt_buf_get(pool, MiB);
+		memset(bufs[i], 1, MiB);
+	}
+	uint64_t peak_bytes = resident_bytes();
+	for (unsigned i = 0; i < 64; i++)
+		rt_buf_put(pool, bufs[i], MiB);
+	uint64_t deadline_ns = rt_now_ns(rt_current()) + 20 * NS_PER_S;
+	while (resident_bytes() > peak_bytes - 48 * MiB && rt_now_ns(rt_current()) < deadline_ns)
+		fiber_sleep(50 * NS_PER_MS);
+	CHECK(resident_bytes() <= peak_bytes - 48 * MiB);
+	rt_bufpool_free(pool);
+}
+
+TEST(the_memory_of_a_burst_goes_back_to_the_system)
+{
+	run(burst);
+}
+
 TEST(an_empty_buffer_pool_is_back_pressure_in_order)
 {
 	run(back_pressure);

@@ -4,6 +4,10 @@
  * Buffers come in powers of two and are kept for the next asker. The budget covers all memory held, lent or kept: when it
  * is used up by kept buffers of other sizes, those are given back to the system; when it is lent out, askers queue. The
  * first in the queue is served first, even if a later one would fit already, so a large request cannot starve.
+ *
+ * Buffers that lay unused give the memory behind them back: once a second the pool looks how few were ever kept at a time since
+ * the last look. So many were not needed, and they are the ones at the bottom: the last one put away is the next to be given
+ * out. When nothing is left to give back the pool looks no more: idle is idle.
  */
 #include "rt/rt_internal.h"
 
@@ -12,14 +16,23 @@
 #define CLASS_MIN_SHIFT 12
 #define CLASS_COUNT	28 /* up to 512 GiB */
 
-/* A kept buffer's first words; poisoned with the rest of it while it is kept. */
-struct kept {
-	struct kept *next;
+#define LOOK_NS	       NS_PER_S
+#define LOOK_AGAIN_NS  NS_PER_MS
+#define LOOK_BYTES_MAX (4 * MiB) /* given back at a time: others wait for the reactor */
+
+/* The kept buffers of one size, poisoned. The first `cold` have no memory behind them. */
+struct shelf {
+	void **bufs;
+	size_t count, capacity, cold;
+	size_t least; /* count at its lowest since the last look */
 };
 
 struct rt_bufpool {
+	struct rt *rt;
 	uint64_t budget_bytes, held_bytes, lent_bytes;
-	struct kept *kept[CLASS_COUNT];
+	struct shelf shelves[CLASS_COUNT];
+	struct rt_timer look;
+	bool looking; /* the timer is armed */
 	struct list waiters;
 };
 
@@ -48,23 +61,68 @@ static uint64_t charge_bytes(const struct rt_bufpool *p, size_t len_bytes)
 	return bytes <= p->budget_bytes ? bytes : u64_align_up(len_bytes, RT_IO_ALIGN);
 }
 
+/* ---- keeping --------------------------------------------------------------------------------------------------------- */
+
 static void *kept_take(struct rt_bufpool *p, unsigned class)
 {
-	struct kept *k = p->kept[class];
-	if (k) {
-		san_unpoison(k, class_bytes(class));
-		p->kept[class] = k->next;
-	}
-	return k;
+	struct shelf *s = &p->shelves[class];
+	if (s->count == 0)
+		return NULL;
+	void *buf = s->bufs[--s->count];
+	s->least = u64_min(s->least, s->count);
+	s->cold = u64_min(s->cold, s->count);
+	san_unpoison(buf, class_bytes(class));
+	return buf;
+}
+
+static void look_in(struct rt_bufpool *p, uint64_t delay_ns)
+{
+	p->looking = true;
+	timer_arm(p->rt, &p->look, rt_now_ns(p->rt) + delay_ns);
 }
 
 static void kept_add(struct rt_bufpool *p, unsigned class, void *buf)
 {
-	struct kept *k = buf;
-	k->next = p->kept[class];
-	p->kept[class] = k;
-	san_poison(k, class_bytes(class));
+	struct shelf *s = &p->shelves[class];
+	if (s->count == s->capacity) {
+		s->capacity = s->capacity ? s->capacity * 2 : 16;
+		s->bufs = mem_realloc(s->bufs, s->capacity * sizeof(*s->bufs));
+	}
+	s->bufs[s->count++] = buf;
+	san_poison(buf, class_bytes(class));
+	if (!p->looking && p->rt->ops->memory_unneeded)
+		look_in(p, LOOK_NS);
 }
+
+/* What nobody needed since the last look, up to *bytes of it. True if that was all. */
+static bool shelf_cool(struct rt_bufpool *p, unsigned class, uint64_t *bytes)
+{
+	struct shelf *s = &p->shelves[class];
+	for (; s->cold<s->least && * bytes> 0; s->cold++) {
+		p->rt->ops->memory_unneeded(p->rt, s->bufs[s->cold], class_bytes(class));
+		*bytes -= u64_min(*bytes, class_bytes(class));
+	}
+	if (s->cold < s->least)
+		return false;
+	s->least = s->count;
+	return true;
+}
+
+static void look(struct rt_timer *timer)
+{
+	struct rt_bufpool *p = container_of(timer, struct rt_bufpool, look);
+	uint64_t bytes = LOOK_BYTES_MAX;
+	bool all = true, is_warm = false;
+	for (unsigned class = 0; class < CLASS_COUNT; class ++) {
+		all = shelf_cool(p, class, &bytes) && all;
+		is_warm = is_warm || p->shelves[class].cold < p->shelves[class].count;
+	}
+	p->looking = false;
+	if (is_warm)
+		look_in(p, all ? LOOK_NS : LOOK_AGAIN_NS);
+}
+
+/* ---- lending --------------------------------------------------------------------------------------------------------- */
 
 /* Give kept buffers back, the largest first, until `bytes` more fit the budget. */
 static void kept_release(struct rt_bufpool *p, uint64_t bytes)
@@ -116,8 +174,9 @@ static void waiters_serve(struct rt_bufpool *p)
 
 struct rt_bufpool *rt_bufpool_new(struct rt *rt, uint64_t budget_bytes)
 {
-	(void)rt; /* the buffers are plain memory on every platform so far */
 	struct rt_bufpool *p = mem_zalloc(sizeof(*p));
+	p->rt = rt;
+	timer_init(&p->look, look);
 	p->budget_bytes = u64_align_up(budget_bytes, RT_IO_ALIGN);
 	list_init(&p->waiters);
 	return p;
@@ -130,6 +189,9 @@ void rt_bufpool_free(struct rt_bufpool *p)
 	assert(p->lent_bytes == 0 && list_empty(&p->waiters));
 	kept_release(p, p->budget_bytes);
 	assert(p->held_bytes == 0);
+	timer_cancel(p->rt, &p->look);
+	for (unsigned class = 0; class < CLASS_COUNT; class ++)
+		free(p->shelves[class].bufs);
 	free(p);
 }
 

@@ -188,7 +188,8 @@ OX_CHECKED int rt_disk_discard(struct rt_disk *disk, uint64_t len_bytes, uint64_
 
 /* ---- payload buffers ----------------------------------------------------------------------------------------------- */
 
-/* A bounded pool of aligned buffers. When its budget is out, rt_buf_get waits: back-pressure, not malloc. */
+/* A bounded pool of aligned buffers. When its budget is out, rt_buf_get waits: back-pressure, not malloc. What lies unused for a
+ * second or two goes back to the system. */
 struct rt_bufpool;
 struct rt_bufpool *rt_bufpool_new(struct rt *rt, uint64_t budget_bytes);
 void rt_bufpool_free(struct rt_bufpool *pool);

@@ -22,6 +22,8 @@ struct rt_ops {
 	/* A stack with an unmapped guard page below it; returns its lowest usable address, or NULL. */
 	void *(*stack_map)(struct rt *rt, size_t size_bytes);
 	void (*stack_unmap)(struct rt *rt, void *low, size_t size_bytes);
+	/* Whole pages that stay mapped and whose content nobody needs: give the memory behind them back. Or NULL. */
+	void (*memory_unneeded)(struct rt *rt, void *low, size_t size_bytes);
 
 	void (*post)(struct rt *target, void (*fn)(void *arg), void *arg);
 	void (*offload)(struct rt *rt, void (*fn)(void *arg), void *arg);

@@ -743,6 +743,78 @@ TEST(a_request_as_large_as_the_budget_is_served_whatever_its_power_of_two)
 	fake_fini(&fake);
 }
 
+static uint64_t unneeded_bytes;
+
+static void count_unneeded(struct rt *rt, void *low, size_t size_bytes)
+{
+	(void)rt;
+	CHECK(u64_is_aligned((uintptr_t)low, RT_IO_ALIGN));
+	unneeded_bytes += size_bytes;
+}
+
+/* Ten seconds of a buffer at a time. */
+static void use_one(void *arg)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		void *buf = rt_buf_try(arg, 4096);
+		fiber_sleep(NS_PER_S / 20);
+		rt_buf_put(arg, buf, 4096);
+		fiber_sleep(NS_PER_S / 20);
+	}
+	CHECK_EQ(unneeded_bytes, 15 * 4096); /* all but the one in use */
+}
+
+TEST(buffers_that_lay_unused_give_their_memory_back_and_those_in_use_do_not)
+{
+	struct fake fake;
+	struct rt_ops ops = fake_ops;
+	void *bufs[16];
+	fake_init(&fake);
+	ops.memory_unneeded = count_unneeded;
+	fake.rt.ops = &ops;
+	unneeded_bytes = 0;
+	struct rt_bufpool *pool = rt_bufpool_new(&fake.rt, MiB);
+	CHECK(rt_core_next_deadline_ns(&fake.rt) == UINT64_MAX);
+	for (size_t i = 0; i < 16; i++)
+		CHECK((bufs[i] = rt_buf_try(pool, 4096)));
+	for (size_t i = 0; i < 16; i++)
+		rt_buf_put(pool, bufs[i], 4096);
+	fiber_spawn(&fake.rt, "use", use_one, pool);
+	fake_run(&fake); /* until no timer is armed: idle is idle */
+	CHECK_EQ(unneeded_bytes, 16 * 4096);
+	CHECK(rt_now_ns(&fake.rt) < 13 * NS_PER_S);
+	CHECK((bufs[0] = rt_buf_try(pool, 4096)) && (bufs[1] = rt_buf_try(pool, 4096)));
+	rt_buf_put(pool, bufs[0], 4096);
+	rt_buf_put(pool, bufs[1], 4096);
+	fake_run(&fake);
+	CHECK_EQ(unneeded_bytes, 18 * 4096); /* what was used again is given back again */
+	rt_bufpool_free(pool);
+	fake_fini(&fake);
+}
+
+TEST(much_memory_is_given_back_a_little_at_a_time)
+{
+	struct fake fake;
+	struct rt_ops ops = fake_ops;
+	void *bufs[16];
+	fake_init(&fake);
+	ops.memory_unneeded = count_unneeded;
+	fake.rt.ops = &ops;
+	unneeded_bytes = 0;
+	struct rt_bufpool *pool = rt_bufpool_new(&fake.rt, 16 * MiB);
+	for (size_t i = 0; i < 16; i++)
+		CHECK((bufs[i] = rt_buf_try(pool, MiB)));
+	for (size_t i = 0; i < 16; i++)
+		rt_buf_put(pool, bufs[i], MiB);
+	while (unneeded_bytes == 0)
+		CHECK(fake_turn(&fake));
+	CHECK_EQ(unneeded_bytes, 4 * MiB);
+	fake_run(&fake);
+	CHECK_EQ(unneeded_bytes, 16 * MiB);
+	rt_bufpool_free(pool);
+	fake_fini(&fake);
+}
+
 #if OX_ASAN
 TEST(a_buffer_nobody_holds_is_poisoned)
 {

@@ -38,6 +38,14 @@ static struct js *show_recovery(const struct node_pool_info *pool)
 	return o;
 }
 
+static struct js *show_check(const struct pool_stats *s)
+{
+	struct js *o = js_object();
+	js_set_u64(o, "pages_read", s->check_pages_read);
+	js_set_u64(o, "pages_total", s->check_pages_total);
+	return o;
+}
+
 struct js *show_pool(const struct node_pool_info *pool)
 {
 	struct js *o = js_object(), *conditions = js_array();
@@ -57,6 +65,8 @@ struct js *show_pool(const struct node_pool_info *pool)
 	js_set_u64(o, "volume_count", pool->stats.volume_count);
 	js_set_u64(o, "snapshot_count", pool->stats.snapshot_count);
 	js_set_u64(o, "layer_count", pool->stats.layer_count);
+	if (pool->stats.check_pages_total)
+		js_set(o, "check", show_check(&pool->stats));
 	return o;
 }
 

@@ -157,6 +157,19 @@ static int find_snapshot(struct node *n, const char *text, struct found *out, st
 	return OXE_NOENT;
 }
 
+/* Found, and its pool entered: leave it with pool_leave, or a reread. */
+static int volume_enter(struct node *n, const char *text, struct found *out, struct node_why *why)
+{
+	int err = find_volume(n, text, out, why);
+	return err ? err : pool_enter(out->p, why);
+}
+
+static int snapshot_enter(struct node *n, const char *text, struct found *out, struct node_why *why)
+{
+	int err = find_snapshot(n, text, out, why);
+	return err ? err : pool_enter(out->p, why);
+}
+
 /* A snapshot named beside a volume: its bare name, uuid, or a whole reference. */
 static int find_snapshot_of(struct node *n, const struct found *volume, const char *text, struct uuid *id,
 			    struct node_why *why)
@@ -304,9 +317,7 @@ int node_volume_clone(struct node *n, const char *snapshot_ref, const struct vol
 	if (!err && spec->size_bytes)
 		err = size_check(spec->size_bytes, why);
 	if (!err)
-		err = find_snapshot(n, snapshot_ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+		err = snapshot_enter(n, snapshot_ref, &f, why);
 	if (err)
 		return err;
 	*created = volume_get(f.p->pool, &spec->id, &before) != 0;
@@ -356,33 +367,33 @@ int node_volume_change(struct node *n, const char *ref, const char *name, uint64
 	if (!err && size_bytes)
 		err = size_check(size_bytes, why);
 	if (!err)
-		err = find_volume(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+		err = volume_enter(n, ref, &f, why);
 	if (err)
 		return err;
 	err = volume_change(&f, name, size_bytes, why);
 	return volume_reread(f.p, err, &f.volume.id, out, why);
 }
 
-/* By id, what is not there (and cannot be in a pool that is not open) is deleted already. */
-static bool is_gone(const char *ref, int err)
+typedef int enter_fn(struct node *n, const char *text, struct found *out, struct node_why *why);
+
+/* Enter for deleting. By id, what is not there (and cannot be in a pool that is not open) is deleted already: *gone. */
+static int delete_enter(struct node *n, const char *ref, enter_fn *enter, struct found *out, bool *gone,
+			struct node_why *why)
 {
 	struct uuid id;
-	return err == OXE_NOENT && uuid_parse(ref, &id) == 0;
+	int err = find_any(n, ref, out, why);
+	*gone = err == OXE_NOENT && uuid_parse(ref, &id) == 0;
+	if (*gone)
+		return 0;
+	return err ? err : enter(n, ref, out, why);
 }
 
 int node_volume_delete(struct node *n, const char *ref, struct node_why *why)
 {
 	struct found f;
-	int err = find_any(n, ref, &f, why);
-	if (is_gone(ref, err))
-		return 0;
-	if (!err)
-		err = find_volume(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
-	if (err)
+	bool gone;
+	int err = delete_enter(n, ref, volume_enter, &f, &gone, why);
+	if (err || gone)
 		return err;
 	err = volume_delete(f.p->pool, &f.volume.id);
 	if (!err)
@@ -396,9 +407,7 @@ int node_volume_flatten(struct node *n, const char *ref, bool start, struct node
 			struct node_why *why)
 {
 	struct found f;
-	int err = find_volume(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+	int err = volume_enter(n, ref, &f, why);
 	if (err)
 		return err;
 	err = volume_flatten(f.p->pool, &f.volume.id, start);
@@ -519,9 +528,7 @@ int node_snapshot_create(struct node *n, const char *volume_ref, const struct uu
 	*pause_ns = 0;
 	int err = name_check(name, why);
 	if (!err)
-		err = find_volume(n, volume_ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+		err = volume_enter(n, volume_ref, &f, why);
 	if (err)
 		return err;
 	*created = snapshot_get(f.p->pool, id, &before) != 0;
@@ -549,9 +556,7 @@ int node_snapshot_rename(struct node *n, const char *ref, const char *name, stru
 	struct found f;
 	int err = name_check(name, why);
 	if (!err)
-		err = find_snapshot(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+		err = snapshot_enter(n, ref, &f, why);
 	if (err)
 		return err;
 	err = snapshot_rename(f.p->pool, &f.snapshot.id, name);
@@ -565,14 +570,9 @@ int node_snapshot_rename(struct node *n, const char *ref, const char *name, stru
 int node_snapshot_delete(struct node *n, const char *ref, struct node_why *why)
 {
 	struct found f;
-	int err = find_any(n, ref, &f, why);
-	if (is_gone(ref, err))
-		return 0;
-	if (!err)
-		err = find_snapshot(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
-	if (err)
+	bool gone;
+	int err = delete_enter(n, ref, snapshot_enter, &f, &gone, why);
+	if (err || gone)
 		return err;
 	err = snapshot_delete(f.p->pool, &f.snapshot.id);
 	if (!err)
@@ -586,9 +586,7 @@ int node_snapshot_usage(struct node *n, const char *ref, struct node_snapshot *o
 			struct snapshot_usage *usage, struct node_why *why)
 {
 	struct found f;
-	int err = find_snapshot(n, ref, &f, why);
-	if (!err)
-		err = pool_enter(f.p, why);
+	int err = snapshot_enter(n, ref, &f, why);
 	if (err)
 		return err;
 	err = snapshot_usage(f.p->pool, &f.snapshot.id, usage);

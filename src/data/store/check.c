@@ -49,7 +49,7 @@ static void page_found(struct check *c, const struct tree *t, uint64_t page)
 {
 	uint32_t cluster = (uint32_t)(page / PAGES_PER_CLUSTER), mask = 0;
 	uint32_t bit = 1u << page % PAGES_PER_CLUSTER;
-	c->out->pages_read++;
+	c->pool->check_pages_read = ++c->out->pages_read;
 	u32map_get(&c->pages, cluster, &mask);
 	if (mask & bit)
 		problem(c, POOL_PROBLEM_OWNED_TWICE,
@@ -75,6 +75,7 @@ static void walk_page(struct check *c, struct tree *t, unsigned level, uint64_t 
 	}
 	if (p->address)
 		page_found(c, t, p->address);
+	fiber_yield(); /* others run, though every page be in memory */
 	for (uint64_t i = 0; level > 0 && i < PAGE_FANOUT; i++)
 		walk_page(c, t, level - 1, index * PAGE_FANOUT + i, fn);
 	if (level == 0 && fn)
@@ -195,6 +196,7 @@ static void check_bitmap(struct check *c)
 	struct tree *t = space_bitmap(c->pool->space);
 	for (uint64_t leaf = 0; leaf < space_bitmap_leaves(c->pool->cluster_count); leaf++) {
 		struct page *p = NULL;
+		fiber_yield();
 		int err = page_get(t, 0, leaf, false, &p);
 		if (err && err != OXE_NOENT)
 			continue; /* the walk over its pages has said so */
@@ -267,6 +269,20 @@ static void check_everything(struct check *c)
 			(unsigned long long)c->clusters_may, (unsigned long long)c->pages_may);
 }
 
+static void count_used(void *ctx, const struct usage_entry *e)
+{
+	uint64_t *count = ctx;
+	*count += (unsigned)__builtin_popcount(e->used);
+}
+
+/* At least one, so that a check under way is seen to be. */
+static uint64_t pages_expected(const struct pool *pool)
+{
+	uint64_t count = 0;
+	metapages_walk(pool->metapages, count_used, &count);
+	return u64_max(count, 1);
+}
+
 static void gates_close(struct pool *pool)
 {
 	struct volume *v;
@@ -296,8 +312,11 @@ int pool_check(struct pool *pool, void (*fn)(void *ctx, const struct pool_proble
 		c.owned = calloc(1, pool->cluster_count / 8 + 1);
 		err = c.owned ? 0 : OXE_NOMEM;
 	}
-	if (!err)
+	if (!err) {
+		pool->check_pages_total = pages_expected(pool);
 		check_everything(&c);
+		pool->check_pages_read = pool->check_pages_total = 0;
+	}
 	free(c.owned);
 	u32map_free(&c.pages);
 	gates_open(pool);

@@ -351,5 +351,7 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.damaged_volume_count = catalog_damaged_volumes(pool->catalog),
 		.catalog_damaged = catalog_is_damaged(pool->catalog),
 		.failed = pool->failed,
+		.check_pages_read = pool->check_pages_read,
+		.check_pages_total = pool->check_pages_total,
 	};
 }

@@ -93,6 +93,8 @@ struct pool_stats { /* bytes unless named otherwise; total = data + metadata + j
 	 * volumes of which a layer is lost. */
 	uint32_t metadata_pages_lost, damaged_volume_count;
 	bool catalog_damaged, failed;
+	uint64_t check_pages_read,
+		check_pages_total; /* how far a pool_check under way is; 0: there is none */
 };
 void pool_stats(const struct pool *pool, struct pool_stats *out); /* Does not suspend. */
 

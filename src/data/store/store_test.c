@@ -868,6 +868,54 @@ STORE_TEST(a_flipped_bit_of_metadata_is_an_error_or_harmless_and_never_other_byt
 	free(image);
 }
 
+struct watch {
+	struct pool *pool;
+	struct rt_group ended;
+	uint64_t seen, last, total;
+	bool over;
+};
+
+static void watch_check(void *arg)
+{
+	struct watch *w = arg;
+	struct pool_stats s;
+	for (; !w->over; fiber_yield()) {
+		pool_stats(w->pool, &s);
+		if (!s.check_pages_total) /* not begun, or ended */
+			continue;
+		CHECK(s.check_pages_read <= s.check_pages_total && s.check_pages_read >= w->last);
+		w->seen += s.check_pages_read > w->last;
+		w->last = s.check_pages_read;
+		w->total = u64_max(w->total, s.check_pages_total);
+	}
+	group_done(&w->ended);
+}
+
+STORE_TEST(a_check_lets_others_run_and_tells_them_how_far_it_is)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_check_result r;
+	struct watch w = {.pool = pool};
+	for (unsigned n = 0; n < 200; n++) { /* a map each */
+		char name[8];
+		snprintf(name, sizeof(name), "v%u", n);
+		struct uuid id = make_volume(pool, (uint8_t)n, name, MiB);
+		struct vol *v = open_id(pool, id);
+		write_pattern(v, 0, 4096, 1);
+		vol_close(v);
+	}
+	group_init(&w.ended);
+	group_add(&w.ended, 1);
+	fiber_spawn(rt_current(), "watch", watch_check, &w);
+	CHECK_OK(pool_check(pool, NULL, NULL, &r));
+	w.over = true;
+	group_wait(&w.ended);
+	CHECK_EQ(r.problem_count, 0);
+	CHECK_EQ(w.total, r.pages_read);
+	CHECK(w.seen >= 4);
+	CHECK_OK(pool_close(pool));
+}
+
 /* ---- many things at once ---- */
 
 struct hammer {
