@@ -162,7 +162,8 @@ static bool pick_place(struct survey *s, enum damage_target target, struct damag
 static bool pick_target(struct survey *s, struct damage *d)
 {
 	uint64_t newest_slot = s->newest.generation % 2;
-	d->target = (enum damage_target)prng_below(s->rng, DAMAGE_TARGETS);
+	bool map = prng_one_in(s->rng, 4); /* most pages are */
+	d->target = map ? DAMAGE_MAP : (enum damage_target)prng_below(s->rng, DAMAGE_TARGETS);
 	switch (d->target) {
 	case DAMAGE_SUPER_NEWEST:
 		d->page = newest_slot * (SUPER_SLOT_BYTES / PAGE_BYTES);

@@ -38,7 +38,8 @@ struct run {
 	uint64_t disk_bytes, fill_seed, next_state;
 	uint32_t lba_bytes, expected_points, states_aim;
 	struct sim_disk_faults faults;
-	bool damages; /* of its crash states, some have a damaged page */
+	uint32_t super_lost_one_in; /* crash states */
+	bool damages;		    /* of its crash states, some have a damaged page */
 	/* Where the next life begins. */
 	struct sim_frozen *next_disk;
 	struct model *next_model;
@@ -526,8 +527,9 @@ static void state_try(struct life *parent, const struct sim_frozen *frozen, cons
 	l.node = sim_node_new(l.sim, "crashed");
 	sim_shuffle(l.sim, prng_one_in(&l.rng, 2));
 	crash_disk(&l, frozen, crash);
-	l.damaged = l.formatted && run->damages && l.depth == 1 && prng_one_in(&l.rng, 2);
-	l.super_lost = l.formatted && !l.damaged && prng_one_in(&l.rng, 8) && newest_super_damage(l.disk);
+	l.damaged = l.formatted && run->damages && l.depth == 1 && !prng_one_in(&l.rng, 4);
+	l.super_lost = l.formatted && !l.damaged && prng_one_in(&l.rng, run->super_lost_one_in) &&
+		       newest_super_damage(l.disk);
 	no_errors(l.disk);
 	sim_disk_faults(l.disk)->stall_one_in = 0;
 	if (l.depth < DEPTH_MAX && !l.damaged)
@@ -769,6 +771,7 @@ static void draw_disk(struct run *run, struct prng *rng)
 /* Some runs live on a full pool, some in deep and changing chains, some in one place. */
 static void draw_theme(struct run *run, struct prng *rng)
 {
+	run->super_lost_one_in = 8;
 	struct work_profile *p = &run->profile;
 	uint64_t theme = prng_below(rng, 5);
 	if (theme == 0) {
@@ -794,6 +797,19 @@ static void draw_theme(struct run *run, struct prng *rng)
 		p->write_bytes_max = 64 * KiB;
 		p->control_one_in = 40;
 		p->flush_one_in = 8;
+	} else if (theme == 3) { /* once round the journal while one checkpoint is written */
+		p->swarm = 0;
+		p->clients = WORK_CLIENTS;
+		p->operations = 800;
+		p->volume_bytes_max = 2 * MiB;
+		p->write_bytes_max = 8 * KiB;
+		p->control_one_in = 40;
+		p->flush_one_in = 400;
+		p->durable_one_in = 60;
+		run->format.journal_bytes = 256 * KiB;
+		run->faults.latency_max_ns = 30 * NS_PER_US;
+		run->faults.flush_ns = 20 * NS_PER_MS;
+		run->super_lost_one_in = 2;
 	}
 }
 
@@ -841,7 +857,7 @@ static void draw_fault(struct run *run, struct prng *rng)
 		draw_errors(run, rng);
 	else if (kind == 2)
 		draw_full(run, rng);
-	else if (kind == 3)
+	else if (kind < 5)
 		run->damages = true;
 }
 
