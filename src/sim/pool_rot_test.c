@@ -253,6 +253,16 @@ static void flush(struct pool *pool, unsigned v)
 	vol_close(vol);
 }
 
+/* What a checkpoint has settled is written in place after it: the checkpoint before, with the journal, must not doubt it. */
+static void write_close_and_write_over(struct life *l)
+{
+	volume_make(l->pool, 23);
+	blocks_write(l->pool, 23, 0, 2);
+	CHECK_OK(pool_close(l->pool));
+	life_open(l);
+	blocks_write(l->pool, 23, 0, 2);
+}
+
 static void make_main(void *arg)
 {
 	struct life *l = arg;
@@ -267,8 +277,10 @@ static void make_main(void *arg)
 		CHECK_OK(pool_checkpoint(l->pool));
 	if (now.moment != PAGES_OLD)
 		records_make(l->pool);
-	if (now.moment == PAGES_NEW)
+	if (now.moment == PAGES_NEW) {
 		CHECK_OK(pool_checkpoint(l->pool));
+		write_close_and_write_over(l);
+	}
 	flush(l->pool, 0);
 	l->over = true;
 }

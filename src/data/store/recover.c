@@ -384,7 +384,8 @@ static int upgrade(struct pool *pool)
 	return err ? err : checkpoint_wait(pool);
 }
 
-static int start(struct recovery *r, const struct journal_position *at, const struct super *s)
+static int start(struct recovery *r, const struct journal_position *at, const struct super *s,
+		 uint64_t vouched_seq)
 {
 	struct pool *pool = r->pool;
 	int err = reject_all(r);
@@ -394,8 +395,8 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	if (err)
 		return err;
 	journal_start(pool->journal, *at);
-	/* Only what the superblock vouches for is certainly durable: a mark that was read may still be in the device's cache. */
-	flush_start(pool->flush, s->replay_seq - 1);
+	/* Only what both superblocks vouch for is certainly durable: a mark that was read may still be in the device's cache. */
+	flush_start(pool->flush, vouched_seq);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
 	err = make_verdict_durable(pool, at);
 	if (!err && s->version < SUPER_FORMAT_VERSION)
@@ -462,7 +463,11 @@ static int recover_with(struct recovery *r, struct super *newest, struct super *
 	if (err)
 		return err;
 	at.tail_seq = older->generation ? older->replay_seq : newest->replay_seq;
-	return start(r, &at, newest);
+	/* Everything before the newest superblock is settled by it, and may be written over in place. Should it be lost, the journal must
+	 * say so to the one before: a mark is due. */
+	if (at.settled_seq < newest->replay_seq)
+		at.settled_seq = at.tail_seq - 1;
+	return start(r, &at, newest, at.tail_seq - 1);
 }
 
 int pool_recover(struct pool *pool)
