@@ -730,12 +730,12 @@ static void event_print(const struct cli *cli, const struct js *event)
 }
 
 /* One page; the id to go on from in *after. Returns how many there were. */
-static size_t events_page(struct cli *cli, uint64_t *after, unsigned wait_s)
+static size_t events_page(struct cli *cli, uint64_t *after, unsigned wait_s, enum client_patience patience)
 {
 	struct text target = {0};
 	struct answer a;
 	text_printf(&target, "/v1/events?after=%llu&wait=%u", (unsigned long long)*after, wait_s);
-	client_call(cli->client, "GET", text_get(&target), NULL, wait_s ? CLIENT_PATIENT : CLIENT_RESEND, &a);
+	client_call(cli->client, "GET", text_get(&target), NULL, patience, &a);
 	if (a.status != 200)
 		fail_answer(cli, &a);
 	const struct js *list = js_get(a.body, "events");
@@ -754,10 +754,12 @@ static int events(struct cli *cli)
 	const char *after_text = cli->values[OPT_AFTER];
 	uint64_t after = after_text ? number_value(after_text, "--since", INT64_MAX) : 0;
 	bool follow = cli->values[OPT_FOLLOW] != NULL;
-	while (events_page(cli, &after, 0) > 0 && !ferror(stdout))
-		;
+	/* Who follows has met the daemon after the first page, and waits for its return. */
+	enum client_patience patience = CLIENT_RESEND;
+	while (events_page(cli, &after, 0, patience) > 0 && !ferror(stdout))
+		patience = follow ? CLIENT_PATIENT : CLIENT_RESEND;
 	while (follow && !ferror(stdout))
-		events_page(cli, &after, 30);
+		events_page(cli, &after, 30, CLIENT_PATIENT);
 	return EXIT_DONE;
 }
 

@@ -610,13 +610,12 @@ def what_is_not_http_harms_nothing():
 
 def clients_that_leave_while_they_wait_are_forgotten():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
-        before = daemon.api.call("GET", "/v1/stats")["process"]["open_files"]
+        before = open_files(daemon)
         for _ in range(20):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
                 s.connect(daemon.socket)
                 s.sendall(b"GET /v1/events?after=9000000000000000&wait=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        harness.wait_until(lambda: daemon.api.call("GET", "/v1/stats")["process"]["open_files"] <= before + 1,
-                           "release of the connections", limit_s=10, every_s=0.1)
+        harness.wait_until(lambda: open_files(daemon) <= before + 1, "release of the connections", limit_s=10, every_s=0.1)
 
 
 def many_clients_at_once_are_all_answered():
@@ -664,12 +663,18 @@ def metrics_are_what_prometheus_reads():
 def the_sockets_come_back_within_seconds_when_somebody_removes_them():
     with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
         daemon.api.volume_create("v", MIB)
+        before = open_files(daemon)
         for _ in range(2):
             os.unlink(daemon.socket)
             os.unlink(daemon.nbd)
             harness.wait_until(lambda: os.path.exists(daemon.socket) and os.path.exists(daemon.nbd), "new socket files")
             daemon.api.volume("v")
             subprocess.run(["nbdinfo", "--size", daemon.uri("v")], check=True, capture_output=True)
+        harness.wait_until(lambda: open_files(daemon) <= before, "release of the sockets whose files are gone", limit_s=10, every_s=0.1)
+
+
+def open_files(daemon):
+    return daemon.api.call("GET", "/v1/stats")["process"]["open_files"]
 
 
 # ---- pools that move ---------------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ struct nbd_options { /* 0 means the default in brackets */
  * TLS was asked of a build without it. */
 OX_CHECKED int nbd_server_new(struct engines *engines, const struct nbd_options *options,
 			      struct nbd_server **out);
-/* Serve on one more address. `bound` (may be NULL) gets the address with its port, valid until the server is closed. */
+/* Serve on one more address. `bound` (may be NULL) gets the address with its port, valid until the server is closed. Where it
+ * listened before (a unix socket whose file is gone) the new listener takes the place of the old, and `bound` of the old goes. */
 OX_CHECKED int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound);
 /* End the connections to this pool's exports: the pool failed, and can only be opened again once nobody holds it. Clients
  * connect anew when it is back. Does not suspend. */

@@ -18,6 +18,7 @@ struct nbd_listener {
 	struct nbd_server *server;
 	struct rt_listener *listener;
 	bool tls_required;
+	bool replaced; /* another listens at its address: it is in no list, and goes when its fiber ends */
 };
 
 /* ---- a client ----------------------------------------------------------------------------------------------------------- */
@@ -122,7 +123,7 @@ static void listener_run(void *arg)
 	struct nbd_listener *l = arg;
 	struct nbd_server *server = l->server;
 	struct rt_conn *conn;
-	while (!server->closing) {
+	while (!server->closing && !l->replaced) {
 		int err = rt_accept(l->listener, &conn);
 		if (err == 0 && !server->closing)
 			accepted(l, conn);
@@ -133,7 +134,24 @@ static void listener_run(void *arg)
 		else
 			break;
 	}
+	if (l->replaced)
+		free(l);
 	group_done(&server->fibers);
+}
+
+/* Somebody removed the socket file: nobody can reach the old listener any more. Its clients stay. */
+static void listener_replace(struct nbd_server *server, const char *address)
+{
+	struct nbd_listener *l, *old = NULL;
+	list_for_each (l, &server->listeners, link) {
+		if (strcmp(rt_listener_address(l->listener), address) == 0)
+			old = l;
+	}
+	if (!old)
+		return;
+	old->replaced = true;
+	list_del(&old->link);
+	rt_listener_close(old->listener);
 }
 
 int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound)
@@ -146,6 +164,7 @@ int nbd_server_listen(struct nbd_server *server, const char *address, const char
 	l->server = server;
 	l->listener = listener;
 	l->tls_required = server->options.tls.mode == NBD_TLS_REQUIRED && strncmp(address, "unix:", 5) != 0;
+	listener_replace(server, rt_listener_address(listener));
 	list_add_tail(&server->listeners, &l->link);
 	group_add(&server->fibers, 1);
 	fiber_spawn(server->rt, "nbd-listen", listener_run, l);
