@@ -23,10 +23,12 @@
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvmetcp_pdu.h"
 
-#define NVMF_BATCH_PARTS 128 /* of one send; an answer has at least one */
+#define NVMF_BATCH_PARTS   128 /* of one send, */
+#define NVMF_BATCH_ANSWERS 128 /* and what they are the parts of */
+#define NVMF_OUT_PARTS	   4
 #define NVMF_SLOTS_MAX                                                                                       \
-	(NVMF_ENTRIES_MAX + NVMF_BATCH_PARTS) /* a queue of commands, and answers on their way */
-#define NVMF_EVENTS_MAX	  4		      /* requests for asynchronous events a host may leave with us */
+	(NVMF_ENTRIES_MAX + NVMF_BATCH_ANSWERS) /* a queue of commands, and answers on their way */
+#define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
 #define NVMF_ABORTS_MAX	  4
 #define NVMF_ERRORS_KEPT  16
 #define NVMF_KATO_UNIT_MS 100
@@ -104,7 +106,7 @@ struct nvmf_out {
 	struct list link;
 	struct nvmf_request *request;
 	bool is_answer;
-	struct rt_iovec parts[4];
+	struct rt_iovec parts[NVMF_OUT_PARTS];
 	size_t part_count;
 };
 
