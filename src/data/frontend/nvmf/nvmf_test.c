@@ -1072,7 +1072,7 @@ WITH_TARGET(discovery_lists_volumes_and_not_snapshots_and_its_generation_follows
 	CHECK_EQ(host_finish(&h, cid, NULL, NULL, &result), 0);
 	CHECK_EQ(result, NVME_EVENT(NVME_EVENT_NOTICE, NVME_NOTICE_DISCOVERY, NVME_LOG_DISCOVERY));
 	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &log, sizeof(log), 0), 0);
-	CHECK_EQ(le64_get(log.head.records), 4);
+	CHECK_EQ(le64_get(log.head.records), 4); /* two volumes, two listeners */
 	CHECK(le64_get(log.head.generation) > generation);
 	CHECK_STR(log.entries[1].traddr, "::1");
 	CHECK_EQ(log.entries[1].adrfam, NVME_ADRFAM_IPV6);
@@ -1088,6 +1088,34 @@ WITH_TARGET(discovery_lists_volumes_and_not_snapshots_and_its_generation_follows
 	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &entry, sizeof(entry), UINT64_MAX - 3),
 		 NVME_STATUS_INVALID_FIELD | DNR);
 	host_close(&h);
+}
+
+static uint64_t discover(const char *address, struct nvme_discovery_entry *first)
+{
+	struct {
+		struct nvme_log_discovery head;
+		struct nvme_discovery_entry entries[4];
+	} log;
+	struct host h = host_open(address, 0, 0);
+	CHECK_EQ(host_connect(&h, 0, NVME_CNTLID_ANY, NVME_NQN_DISCOVERY, 32), 0);
+	CHECK_EQ(host_property_set(&h, NVME_PROPERTY_CC, NVME_CC_EN), 0);
+	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &log, sizeof(log), 0), 0);
+	host_close(&h);
+	*first = log.entries[0];
+	return le64_get(log.head.records);
+}
+
+WITH_TARGET(a_host_is_told_addresses_it_can_reach)
+{
+	struct nvme_discovery_entry first;
+	CHECK_OK(nvmf_server_listen(t.server, "tcp:10.0.0.7:4420", NULL));
+	CHECK_EQ(discover("tcp:10.0.0.7:4420", &first), 1); /* and nothing of loopback */
+	CHECK_STR(first.traddr, "10.0.0.7");
+	CHECK_EQ(discover(ADDRESS, &first), 2);
+	CHECK_OK(nvmf_server_listen(t.server, "tcp:0.0.0.0:4421", NULL));
+	CHECK_EQ(discover("tcp:0.0.0.0:4421", &first), 3); /* the double is reached as 127.0.0.1 there */
+	struct nvme_discovery_entry last;
+	CHECK_EQ(discover("tcp:10.0.0.7:4420", &last), 2);
 }
 
 WITH_TARGET(what_is_identified_is_what_is_enforced)
