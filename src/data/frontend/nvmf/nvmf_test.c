@@ -461,6 +461,40 @@ WITH_TARGET(of_two_hosts_that_compare_and_write_one_wins)
 	detach(&two[1].p);
 }
 
+struct late_write {
+	struct host *h;
+	uint8_t data[512];
+	struct rt_group group;
+};
+
+static void write_late(void *arg)
+{
+	struct late_write *w = arg;
+	fiber_sleep(NS_PER_MS);
+	CHECK_EQ(host_io(w->h, NVME_IO_WRITE, 3, 1, 0, NULL, w->data, 512), 0);
+	group_done(&w->group);
+}
+
+WITH_TARGET(nothing_is_written_between_a_compare_and_its_write)
+{
+	struct pair p = attach(0), other = attach(0);
+	struct late_write late = {.h = &other.io};
+	uint8_t zeroes[512] = {0}, mine[512], in[512];
+	memset(mine, 1, sizeof(mine));
+	memset(late.data, 2, sizeof(late.data));
+	pool_double_delay(t.pool, 3 * NS_PER_MS);
+	group_init(&late.group);
+	group_add(&late.group, 1);
+	fiber_spawn(t.rt, "late", write_late, &late); /* comes while the comparison is at the disk */
+	struct fused f = fuse(&p.io, 3, zeroes, mine, 512, true);
+	CHECK(f.compare == 0 && f.write == 0);
+	group_wait(&late.group);
+	CHECK_EQ(host_io(&p.io, NVME_IO_READ, 3, 1, 0, in, NULL, 512), 0);
+	CHECK(memcmp(in, late.data, 512) == 0); /* and is carried out after */
+	detach(&p);
+	detach(&other);
+}
+
 WITH_TARGET(half_a_fused_pair_is_refused)
 {
 	struct pair p = attach(0);
@@ -893,6 +927,29 @@ WITH_TARGET(more_commands_than_the_queue_has_entries_end_the_connection)
 	host_close(&admin);
 }
 
+WITH_TARGET(an_entry_is_free_as_soon_as_the_host_has_its_answer)
+{
+	struct host admin = host_begin(ADDRESS, t.nqn, 0), h = host_open(ADDRESS, 0, 0);
+	uint8_t *in = mem_alloc(96 * KiB);
+	uint16_t cids[2];
+	CHECK_EQ(host_connect(&h, 1, admin.cntlid, t.nqn, 2), 0);
+	for (int i = 0; i < 2; i++) {
+		struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = le32_of(1)};
+		nvme_rw_set(&sqe, 0, 96, 0);
+		cids[i] = host_command(&h, &sqe, NULL, 48 * KiB, false);
+	}
+	fiber_sleep(NS_PER_MS); /* both are in one send, which does not fit the wire */
+	CHECK_EQ(host_finish(&h, cids[0], in, NULL, NULL), 0);
+	struct nvme_sqe flush = {.opcode = NVME_IO_FLUSH, .nsid = le32_of(1)};
+	uint16_t next = host_command(&h, &flush, NULL, 0, false);
+	fiber_yield(); /* it arrives while that send is under way */
+	CHECK_EQ(host_finish(&h, cids[1], in, NULL, NULL), 0);
+	CHECK_EQ(host_finish(&h, next, NULL, NULL, NULL), 0);
+	free(in);
+	host_close(&h);
+	host_close(&admin);
+}
+
 WITH_OPTIONS(a_flood_of_connections_is_refused_at_the_limit_and_those_before_are_served, 512,
 	     .connections_max = 8)
 {
@@ -922,8 +979,10 @@ WITH_OPTIONS(a_host_that_reads_and_never_listens_does_not_starve_another, 512,
 		nvme_rw_set(&sqe, 0, 2048, 0);
 		host_command(&greedy.io, &sqe, NULL, MiB, false);
 	}
+	uint64_t before_ns = rt_now_ns(t.rt);
 	for (int i = 0; i < 20; i++)
 		write_and_read(&other.io, 0, 1048576);
+	CHECK(rt_now_ns(t.rt) - before_ns < NS_PER_S);
 	detach(&greedy);
 	detach(&other);
 }
@@ -937,8 +996,10 @@ WITH_OPTIONS(writes_that_are_promised_and_not_sent_do_not_starve_another, 512,
 		nvme_rw_set(&sqe, 0, 2048, 0);
 		host_command(&mean.io, &sqe, NULL, MiB, false);
 	}
+	uint64_t before_ns = rt_now_ns(t.rt);
 	for (int i = 0; i < 20; i++)
 		write_and_read(&other.io, 0, 1048576);
+	CHECK(rt_now_ns(t.rt) - before_ns < NS_PER_S);
 	detach(&mean);
 	detach(&other);
 }
