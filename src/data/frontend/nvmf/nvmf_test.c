@@ -930,13 +930,13 @@ WITH_TARGET(more_commands_than_the_queue_has_entries_end_the_connection)
 WITH_TARGET(an_entry_is_free_as_soon_as_the_host_has_its_answer)
 {
 	struct host admin = host_begin(ADDRESS, t.nqn, 0), h = host_open(ADDRESS, 0, 0);
-	uint8_t *in = mem_alloc(96 * KiB);
+	uint8_t *in = mem_alloc(512 * KiB);
 	uint16_t cids[2];
 	CHECK_EQ(host_connect(&h, 1, admin.cntlid, t.nqn, 2), 0);
 	for (int i = 0; i < 2; i++) {
 		struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = le32_of(1)};
-		nvme_rw_set(&sqe, 0, 96, 0);
-		cids[i] = host_command(&h, &sqe, NULL, 48 * KiB, false);
+		nvme_rw_set(&sqe, 0, i ? 1024 : 8, 0);
+		cids[i] = host_command(&h, &sqe, NULL, i ? 512 * KiB : 4 * KiB, false);
 	}
 	fiber_sleep(NS_PER_MS); /* both are in one send, which does not fit the wire */
 	CHECK_EQ(host_finish(&h, cids[0], in, NULL, NULL), 0);
