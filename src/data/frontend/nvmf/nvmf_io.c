@@ -72,9 +72,11 @@ static struct engine *engine_of(const struct nvmf_request *r)
 	return r->conn->controller->engine;
 }
 
+/* V11: a host that outlives our power loss would never learn that acknowledged writes are gone, and go on without them. So for
+ * one that is not on this node there is no volatile cache: what is answered is durable. */
 static unsigned fua_of(const struct nvmf_request *r)
 {
-	return r->command.fua ? VOL_FUA : 0;
+	return r->command.fua || !r->conn->controller->is_near ? VOL_FUA : 0;
 }
 
 static int run_read(struct nvmf_request *r)
@@ -158,6 +160,8 @@ static int run_trim(struct nvmf_request *r, uint16_t *status)
 	for (uint32_t i = 0; err == 0 && i < count; i++)
 		if (nvmf_range_decode(&ranges[i], &bounds, &offset_bytes, &len_bytes) == 0 && len_bytes > 0)
 			err = engine_trim(engine_of(r), offset_bytes, len_bytes);
+	if (err == 0 && fua_of(r))
+		err = engine_flush(engine_of(r));
 	range_leave(r);
 	return err;
 }

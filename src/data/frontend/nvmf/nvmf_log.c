@@ -117,57 +117,21 @@ struct discovery {
 	uint64_t records, hash;
 };
 
-/* The host in tcp:HOST:PORT or tcp:[HOST]:PORT. */
-struct where {
-	const char *host, *port;
-	size_t host_bytes;
-	bool is_v6;
-};
-
-static struct where where_of(const char *address)
-{
-	struct where w = {.host = address + strlen("tcp:"), .port = strrchr(address, ':') + 1};
-	w.host_bytes = (size_t)(w.port - 1 - w.host);
-	w.is_v6 = *w.host == '[';
-	if (w.is_v6) {
-		w.host++;
-		w.host_bytes -= 2;
-	}
-	/* An IPv4 host on a socket that takes both. */
-	const char *mapped = "::ffff:";
-	if (w.is_v6 && strncmp(w.host, mapped, strlen(mapped)) == 0 && memchr(w.host, '.', w.host_bytes)) {
-		w.is_v6 = false;
-		w.host += strlen(mapped);
-		w.host_bytes -= strlen(mapped);
-	}
-	return w;
-}
-
-static bool is_host(const struct where *w, const char *text)
-{
-	return w->host_bytes == strlen(text) && memcmp(w->host, text, w->host_bytes) == 0;
-}
-
-static bool is_loopback(const struct where *w)
-{
-	return is_host(w, "::1") || is_host(w, "localhost") || strncmp(w->host, "127.", 4) == 0;
-}
-
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
  * address to somebody who came another way. False: nothing. */
-static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct where *out)
+static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct nvmf_where *out)
 {
-	struct where reached = where_of(d->reached);
-	*out = where_of(rt_listener_address(l->listener));
-	if (is_host(out, "0.0.0.0") || is_host(out, "::")) {
+	struct nvmf_where reached = nvmf_where_of(d->reached);
+	*out = nvmf_where_of(rt_listener_address(l->listener));
+	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
 		out->host = reached.host;
 		out->host_bytes = reached.host_bytes;
 		out->is_v6 = reached.is_v6;
 	}
-	return !is_loopback(out) || is_loopback(&reached);
+	return !nvmf_where_is_loopback(out) || nvmf_where_is_loopback(&reached);
 }
 
-static void put_address(struct nvme_discovery_entry *w, const struct where *at)
+static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where *at)
 {
 	w->adrfam = at->is_v6 ? NVME_ADRFAM_IPV6 : NVME_ADRFAM_IPV4;
 	memcpy(w->traddr, at->host, u64_min(at->host_bytes, sizeof(w->traddr) - 1));
@@ -184,7 +148,7 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 	};
-	struct where at;
+	struct nvmf_where at;
 	d->hash = hash_u64(d->hash ^ hash_bytes(volume_id, sizeof(*volume_id)) ^ l->port_id);
 	if (!d->out || !address_for(d, l, &at))
 		return;

@@ -9,6 +9,7 @@
 #include "data/engine/pool_double.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_command.h"
+#include "data/frontend/nvmf/nvmf_conn.h"
 #include "data/frontend/nvmf/nvmf_host_double.h"
 #include "data/nvme/nvme_nqn.h"
 
@@ -513,6 +514,60 @@ WITH_TARGET(half_a_fused_pair_is_refused)
 	CHECK_EQ(host_finish(&p.io, next, NULL, NULL, NULL), 0);
 	host_command(&p.io, &compare, data, 512, true); /* and leave */
 	detach(&p);
+}
+
+TEST(a_host_is_near_when_it_comes_from_an_address_of_ours)
+{
+	CHECK(nvmf_is_near("tcp:127.0.0.1:4420", "127.0.0.1:50000"));
+	CHECK(nvmf_is_near("tcp:[::1]:4420", "[::1]:50000"));
+	CHECK(nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.7:50000"));
+	CHECK(nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::1]:50000"));
+	CHECK(nvmf_is_near("tcp:[::ffff:10.0.0.7]:4420", "[::ffff:10.0.0.7]:50000"));
+	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.70:50000"));
+	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.8:4420"));
+	CHECK(!nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::2]:50000"));
+	CHECK(!nvmf_is_near("", "gone"));
+	CHECK(!nvmf_is_near("", ""));
+}
+
+WITH_TARGET(a_host_elsewhere_has_no_write_cache_and_what_it_is_answered_is_durable)
+{
+	static const char *const addresses[] = {ADDRESS, "tcp:10.0.0.7:4420"};
+	uint8_t data[4096] = {0};
+	struct nvme_dsm_range range = {.blocks = le32_of(8)};
+	CHECK_OK(nvmf_server_listen(t.server, addresses[1], NULL));
+	for (uint64_t far = 0; far < 2; far++) {
+		struct host admin = host_begin(addresses[far], t.nqn, 0),
+			    io = host_queue(addresses[far], &admin, t.nqn, 1, 0);
+		struct nvme_sqe trim = {.opcode = NVME_IO_DATASET_MANAGEMENT,
+					.nsid = le32_of(1),
+					.cdw11 = le32_of(NVME_DSM_CDW11_DEALLOCATE)};
+		struct nvme_id_ctrl c;
+		uint64_t before = pool_double_durable(t.pool), result;
+		CHECK_EQ(host_admin(&admin, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_CONTROLLER, 0, &c, sizeof(c),
+				    NULL),
+			 0);
+		CHECK_EQ(c.vwc & NVME_VWC_PRESENT, !far);
+		CHECK_EQ(host_admin(&admin, NVME_ADMIN_GET_FEATURES, 0, NVME_FEATURE_WRITE_CACHE, 0, NULL, 0,
+				    &result),
+			 far ? NVME_STATUS_INVALID_FIELD | DNR : 0);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE, 0, BLOCKS, 0, NULL, data, 4096), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, far);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE_ZEROES, 0, BLOCKS, 0, NULL, NULL, 0), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 2 * far);
+		CHECK_EQ(host_finish(&io, host_command(&io, &trim, &range, sizeof(range), true), NULL, NULL,
+				     NULL),
+			 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 3 * far);
+		struct fused f = fuse(&io, 0, data, data, 512, true);
+		CHECK(f.compare == 0 && f.write == 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 4 * far);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE, 0, BLOCKS, NVME_RW_FUA, NULL, data, 4096), 0);
+		CHECK_EQ(host_io(&io, NVME_IO_FLUSH, 0, 1, 0, NULL, NULL, 0), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 4 * far + 2);
+		host_close(&io);
+		host_close(&admin);
+	}
 }
 
 /* ---- the beginning ----------------------------------------------------------------------------------------------------------------- */
