@@ -231,10 +231,12 @@ def identify():
     expect(namespace["nsze"] * 512 == SIZE, f"{namespace['nsze']}")
     with open("/sys/block/nvme0n1/uuid", encoding="utf-8") as file:
         expect(file.read().strip() == VOLUME_ID, "the kernel knows the volume by its uuid")
+    with open("/sys/block/nvme0n1/queue/write_cache", encoding="utf-8") as file:
+        expect(file.read().strip() == "write through", "from another node every answered write is durable (V11)")
     expect(NQN in ask("nvme", "list-subsys"), "it is listed")
     for log in ("error-log", "smart-log", "fw-log", "effects-log", "changed-ns-list-log", "ana-log"):
         call("nvme", log, CONTROLLER)
-    for feature in ("0x06", "0x07", "0x0b", "0x0f"):
+    for feature in ("0x07", "0x0b", "0x0f"):
         call("nvme", "get-feature", CONTROLLER, "-f", feature)
     call("nvme", "list-ns", CONTROLLER)
     call("nvme", "ns-descs", DEVICE)

@@ -151,5 +151,6 @@ int host_send(struct rt_conn *c, const struct rt_iovec *parts, size_t part_count
 void host_conn_shutdown(struct rt_conn *c);
 void host_conn_close(struct rt_conn *c);
 const char *host_conn_peer(const struct rt_conn *c);
+const char *host_conn_local(const struct rt_conn *c);
 
 #endif

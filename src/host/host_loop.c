@@ -489,6 +489,7 @@ static const struct rt_ops host_ops = {
 	.conn_shutdown = host_conn_shutdown,
 	.conn_close = host_conn_close,
 	.conn_peer = host_conn_peer,
+	.conn_local = host_conn_local,
 };
 
 static struct rt *host_refused(struct host *h, const char *what, int os_errno)

@@ -38,7 +38,7 @@ struct host_conn {
 	struct rt_conn conn;
 	int fd;
 	bool shut, receiving, sending;
-	char peer[ADDR_TEXT_SIZE];
+	char peer[ADDR_TEXT_SIZE], local[ADDR_TEXT_SIZE];
 };
 
 static struct host_conn *conn_of(struct rt_conn *c)
@@ -64,6 +64,14 @@ static void peer_describe(int fd, char text[ADDR_TEXT_SIZE])
 	snprintf(text, ADDR_TEXT_SIZE, "%s", full + strlen("tcp:"));
 }
 
+static void local_describe(int fd, char text[ADDR_TEXT_SIZE])
+{
+	struct host_addr addr = {.len_bytes = sizeof(addr) - offsetof(struct host_addr, any)};
+	text[0] = '\0';
+	if (getsockname(fd, &addr.any, &addr.len_bytes) == 0 && !addr_is_unix(&addr))
+		addr_format(&addr, text);
+}
+
 static struct rt_conn *conn_new(struct rt *rt, int fd)
 {
 	struct host_conn *c = mem_alloc(sizeof(*c));
@@ -72,6 +80,7 @@ static struct rt_conn *conn_new(struct rt *rt, int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
 		   sizeof(on)); /* refused by unix sockets, which need none */
 	peer_describe(fd, c->peer);
+	local_describe(fd, c->local);
 	host_of(rt)->open_objects++;
 	return &c->conn;
 }
@@ -195,6 +204,11 @@ void host_conn_close(struct rt_conn *conn)
 const char *host_conn_peer(const struct rt_conn *c)
 {
 	return container_of(c, const struct host_conn, conn)->peer;
+}
+
+const char *host_conn_local(const struct rt_conn *c)
+{
+	return container_of(c, const struct host_conn, conn)->local;
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------- */

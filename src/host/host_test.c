@@ -693,6 +693,9 @@ static void talk(const char *address, const char *peer_prefix)
 					 {words + 5, 2}, {words + 7, 5}, {words, 0}};
 	CHECK_OK(rt_connect(rt_current(), rt_listener_address(l), soon(), &c));
 	CHECK(strncmp(rt_conn_peer(c), peer_prefix, strlen(peer_prefix)) == 0);
+	bool is_unix = strncmp(peer_prefix, "unix:", 5) == 0;
+	CHECK(is_unix ? !*rt_conn_local(c)
+		      : strncmp(rt_conn_local(c) + 4, peer_prefix, strlen(peer_prefix)) == 0);
 	for (int i = 0; i < 100; i++) {
 		CHECK_OK(rt_send(c, parts, ARRAY_COUNT(parts)));
 		recv_all(c, (uint8_t *)text, 12);

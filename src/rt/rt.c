@@ -246,3 +246,8 @@ const char *rt_conn_peer(const struct rt_conn *c)
 {
 	return c->rt->ops->conn_peer(c);
 }
+
+const char *rt_conn_local(const struct rt_conn *c)
+{
+	return c->rt->ops->conn_local(c);
+}

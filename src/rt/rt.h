@@ -234,5 +234,8 @@ void rt_conn_shutdown(struct rt_conn *c);
 void rt_conn_close(struct rt_conn *c);
 /* For logs: "127.0.0.1:53412" or "unix:pid=123,uid=0". */
 const char *rt_conn_peer(const struct rt_conn *c);
+/* Where the peer reached us, in the form of rt_listen: "tcp:10.0.0.7:4420", whatever wildcard was listened on. "" if that is
+ * no TCP address. */
+const char *rt_conn_local(const struct rt_conn *c);
 
 #endif

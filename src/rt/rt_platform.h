@@ -46,6 +46,7 @@ struct rt_ops {
 	void (*conn_shutdown)(struct rt_conn *c);
 	void (*conn_close)(struct rt_conn *c);
 	const char *(*conn_peer)(const struct rt_conn *c);
+	const char *(*conn_local)(const struct rt_conn *c);
 };
 
 #define RT_STACK_BYTES	   (64 * 1024)

@@ -168,6 +168,7 @@ static const struct rt_ops sim_ops = {
 	.conn_shutdown = net_op_shutdown,
 	.conn_close = net_op_close,
 	.conn_peer = net_op_peer,
+	.conn_local = net_op_local,
 };
 
 /* ---- the world ------------------------------------------------------------------------------------------------------------ */

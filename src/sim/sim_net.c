@@ -42,7 +42,7 @@ struct end {
 	size_t inbox_len, inbox_at, inbox_capacity;
 	bool open, shut, peer_finished, reset;
 	struct waitq receiver, sender;
-	char peer_text[64];
+	char peer_text[64], local_text[80];
 };
 
 struct wire {
@@ -373,6 +373,11 @@ const char *net_op_peer(const struct rt_conn *c)
 	return end_of(c)->peer_text;
 }
 
+const char *net_op_local(const struct rt_conn *c)
+{
+	return end_of(c)->local_text;
+}
+
 /* ---- addresses -------------------------------------------------------------------------------------------------------------------- */
 
 struct target {
@@ -528,6 +533,8 @@ static void ends_name(struct end *client, struct end *server, const struct port 
 	snprintf(client->peer_text, sizeof(client->peer_text), "%s:%u", server->node->address, port->number);
 	snprintf(server->peer_text, sizeof(server->peer_text), "%s:%u", client->node->address,
 		 client->node->sim->next_port++);
+	snprintf(client->local_text, sizeof(client->local_text), "tcp:%s", server->peer_text);
+	snprintf(server->local_text, sizeof(server->local_text), "tcp:%s", client->peer_text);
 }
 
 static void handshake(struct sim_node *from, struct port *port, struct rt_conn **out)

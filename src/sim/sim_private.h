@@ -86,5 +86,6 @@ int net_op_send(struct rt_conn *c, const struct rt_iovec *parts, size_t part_cou
 void net_op_shutdown(struct rt_conn *c);
 void net_op_close(struct rt_conn *c);
 const char *net_op_peer(const struct rt_conn *c);
+const char *net_op_local(const struct rt_conn *c);
 
 #endif

@@ -71,6 +71,19 @@ WITH_POOLS(a_volume_is_found_by_its_short_name_and_its_long_one)
 	expect_name("lake/both", "lake/both", false);
 }
 
+WITH_POOLS(a_volume_is_found_by_its_id_and_shares_its_engine_with_its_name)
+{
+	struct engine *by_id, *by_name;
+	struct uuid nobody = {.b = {9}};
+	CHECK_OK(engine_open_volume(t.set, &t.disk, &by_id));
+	CHECK_OK(engine_open(t.set, "disk", &by_name));
+	CHECK(by_id == by_name);
+	CHECK_STR(engine_name(by_id), "tank/disk");
+	engine_close(by_id);
+	engine_close(by_name);
+	CHECK_ERR(engine_open_volume(t.set, &nobody, &by_id), OXE_NOENT);
+}
+
 WITH_POOLS(a_name_that_names_nothing_or_two_things_is_refused)
 {
 	struct engine *e;

@@ -37,6 +37,7 @@ struct rt_conn_mem {
 	struct wire *wire;
 	unsigned side; /* receives from to[side] */
 	bool shut;
+	char local[64];
 };
 
 struct rt_listener_mem {
@@ -145,10 +146,19 @@ static int test_send(struct rt_conn *conn, const struct rt_iovec *parts, size_t 
 	return err;
 }
 
+/* Who comes to a loopback address is on it; others come from one host elsewhere. */
 static const char *test_conn_peer(const struct rt_conn *conn)
 {
-	(void)conn;
-	return "test";
+	const struct rt_conn_mem *c = container_of(conn, const struct rt_conn_mem, conn);
+	if (strncmp(c->local, "tcp:", 4) != 0)
+		return "test";
+	return strncmp(c->local, "tcp:127.", 8) == 0 ? "127.0.0.1:50000" : "10.9.9.9:50000";
+}
+
+/* The address that was connected to: here a wildcard is reached as 127.0.0.1. */
+static const char *test_conn_local(const struct rt_conn *conn)
+{
+	return container_of(conn, const struct rt_conn_mem, conn)->local;
 }
 
 /* ---- listeners ---------------------------------------------------------------------------------------------------------- */
@@ -208,6 +218,15 @@ static void test_listener_close(struct rt_listener *listener)
 		listener_free(l);
 }
 
+static void local_describe(struct rt_conn_mem *c, const char *address)
+{
+	const char *wildcard = "tcp:0.0.0.0:";
+	if (strncmp(address, wildcard, strlen(wildcard)) == 0)
+		snprintf(c->local, sizeof(c->local), "tcp:127.0.0.1:%s", address + strlen(wildcard));
+	else if (strncmp(address, "tcp:", 4) == 0)
+		snprintf(c->local, sizeof(c->local), "%s", address);
+}
+
 static int test_connect(struct rt *rt, const char *address, uint64_t deadline_ns, struct rt_conn **out)
 {
 	(void)rt, (void)deadline_ns;
@@ -220,6 +239,7 @@ static int test_connect(struct rt *rt, const char *address, uint64_t deadline_ns
 		pipe_init(&w->to[1]);
 		struct backlog_item *item = mem_zalloc(sizeof(*item));
 		item->conn = end_new(w, 0);
+		local_describe(item->conn, address);
 		list_add_tail(&l->backlog, &item->link);
 		waitq_wake_one(&l->arrived);
 		*out = &end_new(w, 1)->conn;
@@ -332,6 +352,7 @@ static const struct rt_ops test_ops = {
 	.conn_shutdown = test_conn_shutdown,
 	.conn_close = test_conn_close,
 	.conn_peer = test_conn_peer,
+	.conn_local = test_conn_local,
 };
 
 struct rt *testrt_new(uint64_t seed, bool cut)

@@ -19,7 +19,7 @@ struct object { /* a volume or a snapshot */
 struct pool {
 	struct pool_ident ident;
 	struct list objects;
-	uint64_t clock, delay_ns;
+	uint64_t clock, delay_ns, durable;
 	uint32_t next_id;
 	int fail;
 };
@@ -121,6 +121,11 @@ void pool_double_grow(struct pool *p, const struct uuid *id, uint64_t size_bytes
 void pool_double_fail(struct pool *p, int err)
 {
 	p->fail = err;
+}
+
+uint64_t pool_double_durable(const struct pool *p)
+{
+	return p->durable;
 }
 
 void pool_double_delay(struct pool *p, uint64_t ns)
@@ -282,8 +287,8 @@ int vol_read(struct vol *v, void *data, uint64_t offset_bytes, uint64_t len_byte
 
 int vol_write(struct vol *v, const void *data, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags)
 {
-	(void)flags;
 	assert(!v->info.read_only);
+	v->pool->durable += (flags & VOL_FUA) != 0;
 	int err = begin(v, offset_bytes, len_bytes);
 	if (err || len_bytes == 0)
 		return err;
@@ -302,6 +307,7 @@ static void zero_blocks(struct vol *v, uint64_t first, uint64_t end, bool is_hol
 
 int vol_zero(struct vol *v, uint64_t offset_bytes, uint64_t len_bytes, unsigned flags)
 {
+	v->pool->durable += (flags & VOL_FUA) != 0;
 	int err = begin(v, offset_bytes, len_bytes);
 	if (err || len_bytes == 0)
 		return err;
@@ -323,6 +329,7 @@ int vol_trim(struct vol *v, uint64_t offset_bytes, uint64_t len_bytes)
 
 int vol_flush(struct vol *v)
 {
+	v->pool->durable++;
 	return begin(v, 0, 0);
 }
 

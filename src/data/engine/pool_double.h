@@ -12,6 +12,8 @@ void pool_double_remove(struct pool *pool, const struct uuid *id);
 void pool_double_grow(struct pool *pool, const struct uuid *id, uint64_t size_bytes);
 /* The next calls that read or write fail with this; 0: no more. */
 void pool_double_fail(struct pool *pool, int err);
+/* How many calls so far asked for durability: flushes, and what had VOL_FUA. */
+uint64_t pool_double_durable(const struct pool *pool);
 /* Every call waits this long first. */
 void pool_double_delay(struct pool *pool, uint64_t ns);
 

@@ -15,9 +15,16 @@ static uint32_t queues_answer(void)
 	return (NVMF_QUEUES_MAX - 1) | (uint32_t)(NVMF_QUEUES_MAX - 1) << 16;
 }
 
-/* The cache is the daemon's node's: it cannot be turned off, only flushed. */
-static uint16_t set_write_cache(uint32_t value)
+static bool has_write_cache(const struct nvmf_controller *ctrl)
 {
+	return !nvmf_is_discovery(ctrl) && ctrl->is_near;
+}
+
+/* Where there is one it cannot be turned off, only flushed. */
+static uint16_t set_write_cache(const struct nvmf_controller *ctrl, uint32_t value)
+{
+	if (!has_write_cache(ctrl))
+		return REFUSED(NVME_STATUS_INVALID_FIELD);
 	return value & 1 ? 0 : REFUSED(NVME_STATUS_FEATURE_NOT_CHANGEABLE);
 }
 
@@ -44,7 +51,7 @@ static uint16_t run_set_features(struct nvmf_request *r)
 	case NVME_FEATURE_QUEUES:
 		return nvmf_is_discovery(ctrl) ? REFUSED(NVME_STATUS_INVALID_FIELD) : set_queues(r, value);
 	case NVME_FEATURE_WRITE_CACHE:
-		return nvmf_is_discovery(ctrl) ? REFUSED(NVME_STATUS_INVALID_FIELD) : set_write_cache(value);
+		return set_write_cache(ctrl, value);
 	case NVME_FEATURE_KEEP_ALIVE:
 		nvmf_keep_alive_set(ctrl, value);
 		return 0;
@@ -86,7 +93,7 @@ static uint16_t get_feature(struct nvmf_request *r, uint8_t feature, bool is_def
 		return 0;
 	case NVME_FEATURE_WRITE_CACHE:
 		r->result = 1;
-		return 0;
+		return has_write_cache(ctrl) ? 0 : REFUSED(NVME_STATUS_INVALID_FIELD);
 	case NVME_FEATURE_QUEUES:
 		r->result = queues_answer();
 		return 0;

@@ -13,6 +13,7 @@
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
  *     nvmf_command.c      what an entry says (pure)
+ *     nvmf_where.c        addresses as text (pure)
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
@@ -23,10 +24,12 @@
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvmetcp_pdu.h"
 
-#define NVMF_BATCH_PARTS 128 /* of one send; an answer has at least one */
+#define NVMF_BATCH_PARTS   128 /* of one send, */
+#define NVMF_BATCH_ANSWERS 128 /* and what they are the parts of */
+#define NVMF_OUT_PARTS	   4
 #define NVMF_SLOTS_MAX                                                                                       \
-	(NVMF_ENTRIES_MAX + NVMF_BATCH_PARTS) /* a queue of commands, and answers on their way */
-#define NVMF_EVENTS_MAX	  4		      /* requests for asynchronous events a host may leave with us */
+	(NVMF_ENTRIES_MAX + NVMF_BATCH_ANSWERS) /* a queue of commands, and answers on their way */
+#define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
 #define NVMF_ABORTS_MAX	  4
 #define NVMF_ERRORS_KEPT  16
 #define NVMF_KATO_UNIT_MS 100
@@ -74,6 +77,7 @@ struct nvmf_controller {
 	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
 	struct engine *engine;		  /* NULL: the same */
 	uint16_t cntlid;
+	bool is_near; /* the host is this node: what takes our memory away takes the host, too (V11) */
 	uint8_t hostid[16];
 	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
 	struct nvmf_conn *queues[NVMF_QUEUES_MAX + 1]; /* by qid; [0] is the admin queue */
@@ -104,7 +108,7 @@ struct nvmf_out {
 	struct list link;
 	struct nvmf_request *request;
 	bool is_answer;
-	struct rt_iovec parts[4];
+	struct rt_iovec parts[NVMF_OUT_PARTS];
 	size_t part_count;
 };
 
@@ -233,6 +237,20 @@ static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {
 	return ctrl->subsystem == NULL;
 }
+
+/* ---- nvmf_where.c ---------------------------------------------------------------------------------------------------- */
+
+/* tcp:HOST:PORT or tcp:[HOST]:PORT taken apart, and the same without "tcp:". */
+struct nvmf_where {
+	const char *host, *port;
+	size_t host_bytes;
+	bool is_v6;
+};
+struct nvmf_where nvmf_where_of(const char *address);
+bool nvmf_where_is_loopback(const struct nvmf_where *w);
+bool nvmf_where_is_host(const struct nvmf_where *w, const char *host);
+/* Does the peer come from an address of ours? */
+bool nvmf_is_near(const char *local, const char *peer);
 
 /* ---- nvmf_fabrics.c, nvmf_admin.c, nvmf_identify.c, nvmf_log.c, nvmf_io.c --------------------------------------------------- */
 

@@ -65,7 +65,7 @@ static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
 	w->nn = w->mnan = le32_of(1);
 	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY);
 	w->fuses = le16_of(NVME_FUSES_COMPARE_WRITE);
-	w->vwc = NVME_VWC_PRESENT | NVME_VWC_FLUSH_ALL;
+	w->vwc = NVME_VWC_FLUSH_ALL | (ctrl->is_near ? NVME_VWC_PRESENT : 0);
 	w->acwu = le16_of((uint16_t)(NVMF_CAPSULE_MAX / engine_info(ctrl->engine)->lba_bytes - 1));
 	w->ofcs = le16_of(NVME_OFCS_DISCONNECT);
 }

@@ -72,9 +72,11 @@ static struct engine *engine_of(const struct nvmf_request *r)
 	return r->conn->controller->engine;
 }
 
+/* V11: a host that outlives our power loss would never learn that acknowledged writes are gone, and go on without them. So for
+ * one that is not on this node there is no volatile cache: what is answered is durable. */
 static unsigned fua_of(const struct nvmf_request *r)
 {
-	return r->command.fua ? VOL_FUA : 0;
+	return r->command.fua || !r->conn->controller->is_near ? VOL_FUA : 0;
 }
 
 static int run_read(struct nvmf_request *r)
@@ -158,6 +160,8 @@ static int run_trim(struct nvmf_request *r, uint16_t *status)
 	for (uint32_t i = 0; err == 0 && i < count; i++)
 		if (nvmf_range_decode(&ranges[i], &bounds, &offset_bytes, &len_bytes) == 0 && len_bytes > 0)
 			err = engine_trim(engine_of(r), offset_bytes, len_bytes);
+	if (err == 0 && fua_of(r))
+		err = engine_flush(engine_of(r));
 	range_leave(r);
 	return err;
 }
@@ -217,34 +221,48 @@ static int prepare_pair(struct nvmf_request *first, struct nvmf_request *second)
 	return err ? err : nvmf_fetch_data(second);
 }
 
-static uint16_t run_pair(struct nvmf_request *first, struct nvmf_request *second)
+/* Leaves each one's status: of the one that failed its own, of the other that its companion did. */
+static void run_pair(struct nvmf_request *first, struct nvmf_request *second)
 {
 	uint16_t status = 0;
-	if (first->data_is_bad || second->data_is_bad)
-		return NVME_STATUS_TRANSIENT_TRANSPORT;
 	range_enter_alone(second);
 	int err = compare(first, &status);
-	if (err == 0 && status == 0)
-		err = write_payload(second);
+	if (err || status) {
+		first->status = err ? status_of(first, err) : status;
+		second->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
+	} else if ((err = write_payload(second)) != 0) {
+		second->status = status_of(second, err);
+		first->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
+	}
 	range_leave(second);
-	return err ? status_of(second, err) : status;
+}
+
+/* What keeps the pair from being tried. */
+static void refuse_pair(struct nvmf_request *first, struct nvmf_request *second)
+{
+	if (first->status == 0 && second->status == 0)
+		first->status = check_pair(first, second);
+	if (first->status)
+		second->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
+	else if (second->status)
+		first->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
 }
 
 void nvmf_pair_run(struct nvmf_request *second)
 {
 	struct nvmf_request *first = second->fused;
-	uint16_t status = first->status ? first->status : second->status;
-	if (status == 0)
-		status = check_pair(first, second);
-	if (status == 0 && prepare_pair(first, second)) {
+	refuse_pair(first, second);
+	if (first->status == 0 && prepare_pair(first, second)) {
 		nvmf_request_free(first);
 		nvmf_request_free(second);
 		return;
 	}
-	if (status == 0)
-		status = run_pair(first, second);
-	nvmf_answer(first, status);
-	nvmf_answer(second, status ? NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR : 0);
+	if (first->status == 0 && (first->data_is_bad || second->data_is_bad))
+		first->status = second->status = NVME_STATUS_TRANSIENT_TRANSPORT;
+	if (first->status == 0)
+		run_pair(first, second);
+	nvmf_answer(first, first->status);
+	nvmf_answer(second, second->status);
 }
 
 uint16_t nvmf_io_run(struct nvmf_request *r)

@@ -112,23 +112,30 @@ static void put_ana(struct nvmf_controller *ctrl, struct text *out)
 
 struct discovery {
 	struct nvmf_server *server;
-	struct text *out; /* NULL: only the hash */
+	const char *reached; /* where the host that asks reached us: tcp:HOST:PORT */
+	struct text *out;    /* NULL: only the hash */
 	uint64_t records, hash;
 };
 
-/* tcp:HOST:PORT or tcp:[HOST]:PORT, into the fields it is told in. */
-static void put_address(struct nvme_discovery_entry *w, const char *address)
+/* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
+ * address to somebody who came another way. False: nothing. */
+static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct nvmf_where *out)
 {
-	const char *host = address + strlen("tcp:"), *port = strrchr(address, ':');
-	bool is_v6 = *host == '[';
-	size_t host_bytes = (size_t)(port - host);
-	if (is_v6) {
-		host++;
-		host_bytes -= 2;
+	struct nvmf_where reached = nvmf_where_of(d->reached);
+	*out = nvmf_where_of(rt_listener_address(l->listener));
+	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
+		out->host = reached.host;
+		out->host_bytes = reached.host_bytes;
+		out->is_v6 = reached.is_v6;
 	}
-	w->adrfam = is_v6 ? NVME_ADRFAM_IPV6 : NVME_ADRFAM_IPV4;
-	memcpy(w->traddr, host, u64_min(host_bytes, sizeof(w->traddr) - 1));
-	memcpy(w->trsvcid, port + 1, u64_min(strlen(port + 1), sizeof(w->trsvcid) - 1));
+	return !nvmf_where_is_loopback(out) || nvmf_where_is_loopback(&reached);
+}
+
+static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where *at)
+{
+	w->adrfam = at->is_v6 ? NVME_ADRFAM_IPV6 : NVME_ADRFAM_IPV4;
+	memcpy(w->traddr, at->host, u64_min(at->host_bytes, sizeof(w->traddr) - 1));
+	memcpy(w->trsvcid, at->port, u64_min(strlen(at->port), sizeof(w->trsvcid) - 1));
 }
 
 static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct nvmf_listener *l)
@@ -141,11 +148,12 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 	};
-	d->records++;
+	struct nvmf_where at;
 	d->hash = hash_u64(d->hash ^ hash_bytes(volume_id, sizeof(*volume_id)) ^ l->port_id);
-	if (!d->out)
+	if (!d->out || !address_for(d, l, &at))
 		return;
-	put_address(&w, rt_listener_address(l->listener));
+	d->records++;
+	put_address(&w, &at);
 	nvme_nqn_of_volume(volume_id, w.subnqn);
 	text_add_bytes(d->out, &w, sizeof(w));
 }
@@ -178,7 +186,9 @@ static void generation_update(struct nvmf_server *server, uint64_t hash)
 static void put_discovery(struct nvmf_controller *ctrl, struct text *out)
 {
 	struct nvme_log_discovery w = {0};
-	struct discovery d = {.server = ctrl->server, .out = out, .hash = 1};
+	const struct nvmf_conn *admin = ctrl->queues[NVME_ADMIN_QUEUE];
+	struct discovery d = {
+		.server = ctrl->server, .reached = rt_conn_local(admin->link.conn), .out = out, .hash = 1};
 	text_add_bytes(out, &w, sizeof(w));
 	engines_walk(ctrl->server->engines, discovery_volume, &d);
 	generation_update(ctrl->server, d.hash);

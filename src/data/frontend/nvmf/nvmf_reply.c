@@ -9,27 +9,55 @@
 
 #include "base/crc32c.h"
 
-#define BATCH_BYTES (1 * MiB) /* then send: buffers are returned when their batch is out */
+#define BATCH_BYTES    (1 * MiB) /* then send: buffers are returned when their batch is out */
+#define HEAD_MAX_BYTES 160
+#define HEADS_BYTES    (8 * KiB)
+
+static_assert(HEAD_MAX_BYTES >= NVMETCP_HEAD_MAX, "headers are gathered, data is not");
 
 /* ---- the sender --------------------------------------------------------------------------------------------------------- */
 
 struct batch {
 	struct list outs;
 	struct rt_iovec parts[NVMF_BATCH_PARTS];
-	size_t part_count;
+	size_t part_count, out_count;
 	uint64_t bytes;
+	uint8_t heads[HEADS_BYTES]; /* small parts, one after another */
+	size_t heads_bytes;
 };
+
+/* Small parts that follow one another become one: the kernel takes few parts at a time. */
+static void batch_add(struct batch *b, const struct rt_iovec *part)
+{
+	struct rt_iovec *last = b->part_count ? &b->parts[b->part_count - 1] : NULL;
+	uint8_t *at = b->heads + b->heads_bytes;
+	b->bytes += part->len_bytes;
+	if (part->len_bytes > HEAD_MAX_BYTES) {
+		b->parts[b->part_count++] = *part;
+		return;
+	}
+	memcpy(at, part->data, part->len_bytes);
+	b->heads_bytes += part->len_bytes;
+	if (last && (uint8_t *)last->data + last->len_bytes == at)
+		last->len_bytes += part->len_bytes;
+	else
+		b->parts[b->part_count++] = (struct rt_iovec){at, part->len_bytes};
+}
+
+static bool batch_has_room(const struct batch *b)
+{
+	return b->out_count < NVMF_BATCH_ANSWERS && b->part_count + NVMF_OUT_PARTS <= NVMF_BATCH_PARTS &&
+	       b->heads_bytes + NVMF_OUT_PARTS * HEAD_MAX_BYTES <= HEADS_BYTES && b->bytes < BATCH_BYTES;
+}
 
 static bool batch_take(struct batch *b, struct nvmf_conn *c)
 {
 	struct nvmf_out *out = list_first(&c->out, struct nvmf_out, link);
-	if (list_empty(&c->out) || b->part_count + out->part_count > NVMF_BATCH_PARTS ||
-	    b->bytes >= BATCH_BYTES)
+	if (list_empty(&c->out) || !batch_has_room(b))
 		return false;
-	for (size_t i = 0; i < out->part_count; i++) {
-		b->parts[b->part_count++] = out->parts[i];
-		b->bytes += out->parts[i].len_bytes;
-	}
+	for (size_t i = 0; i < out->part_count; i++)
+		batch_add(b, &out->parts[i]);
+	b->out_count++;
 	c->outstanding -= out->is_answer; /* from now on the host may have seen it */
 	list_del(&out->link);
 	list_add_tail(&b->outs, &out->link);
@@ -62,7 +90,7 @@ static void sender_run(void *arg)
 	struct batch b;
 	list_init(&b.outs);
 	while (!list_empty(&c->out)) {
-		b.part_count = 0;
+		b.part_count = b.out_count = b.heads_bytes = 0;
 		b.bytes = 0;
 		while (batch_take(&b, c))
 			;

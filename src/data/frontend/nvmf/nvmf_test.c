@@ -9,6 +9,7 @@
 #include "data/engine/pool_double.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_command.h"
+#include "data/frontend/nvmf/nvmf_conn.h"
 #include "data/frontend/nvmf/nvmf_host_double.h"
 #include "data/nvme/nvme_nqn.h"
 
@@ -461,6 +462,40 @@ WITH_TARGET(of_two_hosts_that_compare_and_write_one_wins)
 	detach(&two[1].p);
 }
 
+struct late_write {
+	struct host *h;
+	uint8_t data[512];
+	struct rt_group group;
+};
+
+static void write_late(void *arg)
+{
+	struct late_write *w = arg;
+	fiber_sleep(NS_PER_MS);
+	CHECK_EQ(host_io(w->h, NVME_IO_WRITE, 3, 1, 0, NULL, w->data, 512), 0);
+	group_done(&w->group);
+}
+
+WITH_TARGET(nothing_is_written_between_a_compare_and_its_write)
+{
+	struct pair p = attach(0), other = attach(0);
+	struct late_write late = {.h = &other.io};
+	uint8_t zeroes[512] = {0}, mine[512], in[512];
+	memset(mine, 1, sizeof(mine));
+	memset(late.data, 2, sizeof(late.data));
+	pool_double_delay(t.pool, 3 * NS_PER_MS);
+	group_init(&late.group);
+	group_add(&late.group, 1);
+	fiber_spawn(t.rt, "late", write_late, &late); /* comes while the comparison is at the disk */
+	struct fused f = fuse(&p.io, 3, zeroes, mine, 512, true);
+	CHECK(f.compare == 0 && f.write == 0);
+	group_wait(&late.group);
+	CHECK_EQ(host_io(&p.io, NVME_IO_READ, 3, 1, 0, in, NULL, 512), 0);
+	CHECK(memcmp(in, late.data, 512) == 0); /* and is carried out after */
+	detach(&p);
+	detach(&other);
+}
+
 WITH_TARGET(half_a_fused_pair_is_refused)
 {
 	struct pair p = attach(0);
@@ -479,6 +514,60 @@ WITH_TARGET(half_a_fused_pair_is_refused)
 	CHECK_EQ(host_finish(&p.io, next, NULL, NULL, NULL), 0);
 	host_command(&p.io, &compare, data, 512, true); /* and leave */
 	detach(&p);
+}
+
+TEST(a_host_is_near_when_it_comes_from_an_address_of_ours)
+{
+	CHECK(nvmf_is_near("tcp:127.0.0.1:4420", "127.0.0.1:50000"));
+	CHECK(nvmf_is_near("tcp:[::1]:4420", "[::1]:50000"));
+	CHECK(nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.7:50000"));
+	CHECK(nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::1]:50000"));
+	CHECK(nvmf_is_near("tcp:[::ffff:10.0.0.7]:4420", "[::ffff:10.0.0.7]:50000"));
+	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.70:50000"));
+	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.8:4420"));
+	CHECK(!nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::2]:50000"));
+	CHECK(!nvmf_is_near("", "gone"));
+	CHECK(!nvmf_is_near("", ""));
+}
+
+WITH_TARGET(a_host_elsewhere_has_no_write_cache_and_what_it_is_answered_is_durable)
+{
+	static const char *const addresses[] = {ADDRESS, "tcp:10.0.0.7:4420"};
+	uint8_t data[4096] = {0};
+	struct nvme_dsm_range range = {.blocks = le32_of(8)};
+	CHECK_OK(nvmf_server_listen(t.server, addresses[1], NULL));
+	for (uint64_t far = 0; far < 2; far++) {
+		struct host admin = host_begin(addresses[far], t.nqn, 0),
+			    io = host_queue(addresses[far], &admin, t.nqn, 1, 0);
+		struct nvme_sqe trim = {.opcode = NVME_IO_DATASET_MANAGEMENT,
+					.nsid = le32_of(1),
+					.cdw11 = le32_of(NVME_DSM_CDW11_DEALLOCATE)};
+		struct nvme_id_ctrl c;
+		uint64_t before = pool_double_durable(t.pool), result;
+		CHECK_EQ(host_admin(&admin, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_CONTROLLER, 0, &c, sizeof(c),
+				    NULL),
+			 0);
+		CHECK_EQ(c.vwc & NVME_VWC_PRESENT, !far);
+		CHECK_EQ(host_admin(&admin, NVME_ADMIN_GET_FEATURES, 0, NVME_FEATURE_WRITE_CACHE, 0, NULL, 0,
+				    &result),
+			 far ? NVME_STATUS_INVALID_FIELD | DNR : 0);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE, 0, BLOCKS, 0, NULL, data, 4096), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, far);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE_ZEROES, 0, BLOCKS, 0, NULL, NULL, 0), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 2 * far);
+		CHECK_EQ(host_finish(&io, host_command(&io, &trim, &range, sizeof(range), true), NULL, NULL,
+				     NULL),
+			 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 3 * far);
+		struct fused f = fuse(&io, 0, data, data, 512, true);
+		CHECK(f.compare == 0 && f.write == 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 4 * far);
+		CHECK_EQ(host_io(&io, NVME_IO_WRITE, 0, BLOCKS, NVME_RW_FUA, NULL, data, 4096), 0);
+		CHECK_EQ(host_io(&io, NVME_IO_FLUSH, 0, 1, 0, NULL, NULL, 0), 0);
+		CHECK_EQ(pool_double_durable(t.pool) - before, 4 * far + 2);
+		host_close(&io);
+		host_close(&admin);
+	}
 }
 
 /* ---- the beginning ----------------------------------------------------------------------------------------------------------------- */
@@ -893,6 +982,29 @@ WITH_TARGET(more_commands_than_the_queue_has_entries_end_the_connection)
 	host_close(&admin);
 }
 
+WITH_TARGET(an_entry_is_free_as_soon_as_the_host_has_its_answer)
+{
+	struct host admin = host_begin(ADDRESS, t.nqn, 0), h = host_open(ADDRESS, 0, 0);
+	uint8_t *in = mem_alloc(512 * KiB);
+	uint16_t cids[2];
+	CHECK_EQ(host_connect(&h, 1, admin.cntlid, t.nqn, 2), 0);
+	for (int i = 0; i < 2; i++) {
+		struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = le32_of(1)};
+		nvme_rw_set(&sqe, 0, i ? 1024 : 8, 0);
+		cids[i] = host_command(&h, &sqe, NULL, i ? 512 * KiB : 4 * KiB, false);
+	}
+	fiber_sleep(NS_PER_MS); /* both are in one send, which does not fit the wire */
+	CHECK_EQ(host_finish(&h, cids[0], in, NULL, NULL), 0);
+	struct nvme_sqe flush = {.opcode = NVME_IO_FLUSH, .nsid = le32_of(1)};
+	uint16_t next = host_command(&h, &flush, NULL, 0, false);
+	fiber_yield(); /* it arrives while that send is under way */
+	CHECK_EQ(host_finish(&h, cids[1], in, NULL, NULL), 0);
+	CHECK_EQ(host_finish(&h, next, NULL, NULL, NULL), 0);
+	free(in);
+	host_close(&h);
+	host_close(&admin);
+}
+
 WITH_OPTIONS(a_flood_of_connections_is_refused_at_the_limit_and_those_before_are_served, 512,
 	     .connections_max = 8)
 {
@@ -922,8 +1034,10 @@ WITH_OPTIONS(a_host_that_reads_and_never_listens_does_not_starve_another, 512,
 		nvme_rw_set(&sqe, 0, 2048, 0);
 		host_command(&greedy.io, &sqe, NULL, MiB, false);
 	}
+	uint64_t before_ns = rt_now_ns(t.rt);
 	for (int i = 0; i < 20; i++)
 		write_and_read(&other.io, 0, 1048576);
+	CHECK(rt_now_ns(t.rt) - before_ns < NS_PER_S);
 	detach(&greedy);
 	detach(&other);
 }
@@ -937,8 +1051,10 @@ WITH_OPTIONS(writes_that_are_promised_and_not_sent_do_not_starve_another, 512,
 		nvme_rw_set(&sqe, 0, 2048, 0);
 		host_command(&mean.io, &sqe, NULL, MiB, false);
 	}
+	uint64_t before_ns = rt_now_ns(t.rt);
 	for (int i = 0; i < 20; i++)
 		write_and_read(&other.io, 0, 1048576);
+	CHECK(rt_now_ns(t.rt) - before_ns < NS_PER_S);
 	detach(&mean);
 	detach(&other);
 }
@@ -1072,7 +1188,7 @@ WITH_TARGET(discovery_lists_volumes_and_not_snapshots_and_its_generation_follows
 	CHECK_EQ(host_finish(&h, cid, NULL, NULL, &result), 0);
 	CHECK_EQ(result, NVME_EVENT(NVME_EVENT_NOTICE, NVME_NOTICE_DISCOVERY, NVME_LOG_DISCOVERY));
 	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &log, sizeof(log), 0), 0);
-	CHECK_EQ(le64_get(log.head.records), 4);
+	CHECK_EQ(le64_get(log.head.records), 4); /* two volumes, two listeners */
 	CHECK(le64_get(log.head.generation) > generation);
 	CHECK_STR(log.entries[1].traddr, "::1");
 	CHECK_EQ(log.entries[1].adrfam, NVME_ADRFAM_IPV6);
@@ -1088,6 +1204,34 @@ WITH_TARGET(discovery_lists_volumes_and_not_snapshots_and_its_generation_follows
 	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &entry, sizeof(entry), UINT64_MAX - 3),
 		 NVME_STATUS_INVALID_FIELD | DNR);
 	host_close(&h);
+}
+
+static uint64_t discover(const char *address, struct nvme_discovery_entry *first)
+{
+	struct {
+		struct nvme_log_discovery head;
+		struct nvme_discovery_entry entries[4];
+	} log;
+	struct host h = host_open(address, 0, 0);
+	CHECK_EQ(host_connect(&h, 0, NVME_CNTLID_ANY, NVME_NQN_DISCOVERY, 32), 0);
+	CHECK_EQ(host_property_set(&h, NVME_PROPERTY_CC, NVME_CC_EN), 0);
+	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &log, sizeof(log), 0), 0);
+	host_close(&h);
+	*first = log.entries[0];
+	return le64_get(log.head.records);
+}
+
+WITH_TARGET(a_host_is_told_addresses_it_can_reach)
+{
+	struct nvme_discovery_entry first;
+	CHECK_OK(nvmf_server_listen(t.server, "tcp:10.0.0.7:4420", NULL));
+	CHECK_EQ(discover("tcp:10.0.0.7:4420", &first), 1); /* and nothing of loopback */
+	CHECK_STR(first.traddr, "10.0.0.7");
+	CHECK_EQ(discover(ADDRESS, &first), 2);
+	CHECK_OK(nvmf_server_listen(t.server, "tcp:0.0.0.0:4421", NULL));
+	CHECK_EQ(discover("tcp:0.0.0.0:4421", &first), 3); /* the double is reached as 127.0.0.1 there */
+	struct nvme_discovery_entry last;
+	CHECK_EQ(discover("tcp:10.0.0.7:4420", &last), 2);
 }
 
 WITH_TARGET(what_is_identified_is_what_is_enforced)
