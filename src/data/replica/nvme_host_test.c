@@ -963,6 +963,33 @@ WITH(every_lie_ends_the_association_with_its_sentence_and_nothing_else, TARGET(.
 	write_and_read(0, 128 * KiB, 1);
 }
 
+/* Asks for everything, answers before it has read any of it, and never does. */
+static bool hook_hasty(struct nvme_target_double *target, struct double_conn *c, const struct nvme_sqe *sqe)
+{
+	(void)target;
+	if (c->qid == 0 || sqe->opcode != NVME_IO_WRITE)
+		return false;
+	say_r2t(c, le16_get(sqe->cid), 0, 128 * KiB);
+	fiber_sleep(NS_PER_MS);
+	double_respond(c, le16_get(sqe->cid), NVME_STATUS_CAPACITY_EXCEEDED | NVME_STATUS_DNR, 0);
+	fiber_sleep(NS_PER_S);
+	rt_conn_shutdown(c->conn);
+	return true;
+}
+
+WITH(data_is_not_given_back_while_it_is_being_sent, TARGET(.hook = hook_hasty),
+     OPTIONS(.no_in_capsule = true))
+{
+	host_live();
+	many_begin();
+	struct nvme_host_io *io = many_submit(NVME_HOST_WRITE, t.a, 0, 128 * KiB);
+	fiber_sleep(NS_PER_S / 2);
+	CHECK_EQ(set.ended, 0);
+	CHECK_EQ(status().state, NVME_HOST_LIVE);
+	many_wait();
+	CHECK_ERR(io->result, OXE_NOSPC);
+}
+
 static bool hook_bad_digest(struct nvme_target_double *target, struct double_conn *c,
 			    const struct nvme_sqe *sqe)
 {
