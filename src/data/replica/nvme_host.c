@@ -78,10 +78,19 @@ static void io_leave_flight(struct nvme_host *h, struct nvme_host_io *io)
 		list_del(&io->link);
 }
 
-void nvme_host_io_lost(struct nvme_host *h, struct nvme_host_io *io, bool was_begun)
+/* A copy of it may still be on its way, on a connection that was given up here and is not ended there: a target keeps such a
+ * one for two keep alive time-outs at most. Until then nothing starts that could be overtaken by it. */
+static void hold_for_ghosts(struct nvme_host *h)
+{
+	h->retry_at_ns = rt_now_ns(h->rt) + 2 * h->options.keep_alive_ns + NS_PER_S;
+}
+
+void nvme_host_io_lost(struct nvme_host *h, struct nvme_host_io *io, bool was_begun, bool is_buried)
 {
 	io_leave_flight(h, io);
 	if (h->options.lost == NVME_HOST_REPLAY && !h->is_closing) {
+		if (was_begun && io_mutates(io) && !is_buried)
+			hold_for_ghosts(h);
 		io->is_replayed |= was_begun;
 		h->status.replayed += was_begun;
 		io_wait_again(h, io);
@@ -92,7 +101,7 @@ void nvme_host_io_lost(struct nvme_host *h, struct nvme_host_io *io, bool was_be
 
 static void io_retry(struct nvme_host *h, struct nvme_host_io *io)
 {
-	h->retry_at_ns = rt_now_ns(h->rt) + NVME_HOST_RETRY_NS;
+	h->retry_at_ns = u64_max(h->retry_at_ns, rt_now_ns(h->rt) + NVME_HOST_RETRY_NS);
 	io->is_replayed = true;
 	io_wait_again(h, io);
 	nvme_host_watch(h, h->retry_at_ns);
@@ -109,6 +118,7 @@ void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t s
 	int err = nvme_host_error(status);
 	bool is_replay = h->options.lost == NVME_HOST_REPLAY && !h->is_closing;
 	io_leave_flight(h, io);
+	h->has_answered = true;
 	if (unlikely(is_replay && nvme_host_is_retryable(status))) {
 		io_retry(h, io);
 		return;
@@ -454,6 +464,7 @@ static uint64_t serve_due(struct nvme_host *h)
 
 static void shut_all(struct nvme_host *h)
 {
+	h->is_shut = true;
 	if (h->admin.conn)
 		rt_conn_shutdown(h->admin.conn);
 	for (uint32_t i = 0; i < h->options.queues; i++)
@@ -471,8 +482,16 @@ void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...)
 	va_end(args);
 	h->status.last_error = err;
 	h->is_lost = true;
-	shut_all(h);
+	if (h->state == NVME_HOST_LIVE)
+		timer_arm(h->rt, &h->grace, rt_now_ns(h->rt) + NVME_HOST_GRACE_NS);
+	else
+		shut_all(h);
 	waitq_wake_all(&h->changed);
+}
+
+static void grace_over(struct rt_timer *timer)
+{
+	shut_all(container_of(timer, struct nvme_host, grace));
 }
 
 static enum nvme_host_event back_off(struct nvme_host *h)
@@ -499,7 +518,7 @@ static void make_expired(struct rt_timer *timer)
 
 static enum nvme_host_event make(struct nvme_host *h)
 {
-	h->is_lost = false;
+	h->is_lost = h->is_shut = false;
 	h->next_deadline_ns = 0; /* nobody looks at deadlines yet: the limit is for all of it */
 	timer_arm(h->rt, &h->make_limit, rt_now_ns(h->rt) + h->options.connect_timeout_ns);
 	int err = nvme_host_make(h);
@@ -520,6 +539,7 @@ static enum nvme_host_event serve(struct nvme_host *h)
 	uint64_t began_ns = rt_now_ns(h->rt);
 	h->status.associations++;
 	h->status.failed_tries = 0;
+	h->has_answered = false;
 	h->keep_alive_at_ns = began_ns + h->options.keep_alive_ns / 2;
 	LOG_INFO("nvme.host_live", "association with the target", F_STR("address", h->address),
 		 F_STR("subsystem", h->subsystem_nqn), F_U64("queues", h->queue_count),
@@ -533,7 +553,7 @@ static enum nvme_host_event serve(struct nvme_host *h)
 		if (!h->is_lost && !h->is_closing && h->next_deadline_ns > rt_now_ns(h->rt))
 			waitq_wait_until(&h->changed, h->next_deadline_ns);
 	}
-	if (rt_now_ns(h->rt) - began_ns > h->options.reconnect_max_ns)
+	if (h->has_answered || rt_now_ns(h->rt) - began_ns > h->options.reconnect_max_ns)
 		h->backoff_step = 0; /* one that ends as soon as it is made is no progress */
 	if (h->is_closing)
 		return NVME_HOST_CLOSE;
@@ -555,9 +575,11 @@ static void end_waiting(struct nvme_host *h)
 /* No fiber is inside a connection when it is closed, and every command has become something else by then. */
 static enum nvme_host_event take_down(struct nvme_host *h)
 {
+	if (!h->is_lost || h->is_closing)
+		shut_all(h);
 	h->is_lost = true;
-	shut_all(h);
 	group_wait(&h->streams);
+	timer_cancel(h->rt, &h->grace);
 	group_wait(&h->helpers);
 	nvme_queue_close(&h->admin);
 	for (uint32_t i = 0; i < h->options.queues; i++)
@@ -665,6 +687,7 @@ static void host_init(struct nvme_host *h, struct rt *rt)
 	group_init(&h->helpers);
 	group_init(&h->enders);
 	timer_init(&h->make_limit, make_expired);
+	timer_init(&h->grace, grace_over);
 	nvme_queue_init(&h->admin, h, NVME_ADMIN_QUEUE, NVME_HOST_ADMIN_DEPTH);
 	h->queues = mem_zalloc(h->options.queues * sizeof(*h->queues));
 	for (uint32_t i = 0; i < h->options.queues; i++)

@@ -31,8 +31,12 @@
  *                       is submitted while the host is not live, ends with OXE_CLOSED: it certainly was not. For replicas.
  *     NVME_HOST_REPLAY  it is sent again on the next association; the caller sees a pause. While such a command is unanswered,
  *                       a later one that overlaps it waits, so that they are carried out in the order they were submitted.
- *                       For clients. What is not covered: a copy of a write that the *old* association's target still holds
- *                       and carries out late. A target must end what it holds of a host before it serves that host anew.
+ *                       For clients.
+ *
+ * Ghosts. A write that is replayed may have a copy of itself on the old connection, in the network or in the target, and that
+ * copy must not be carried out after something newer. Where the target ended the connection there is none: it must end what it
+ * holds of a host before it serves that host anew (data/frontend/nvmf does). Where the connection was given up here, all
+ * requests wait until the target's keep alive has certainly ended the old association: two time-outs, and a second.
  *
  *   who owns memory   options are copied; a request and its data are the caller's, and stay until `done` has run
  *   which reactor     that of `rt`; every call from a fiber of it

@@ -23,7 +23,8 @@
 #define NVME_HOST_RECEIVE_BYTES (256 * KiB)
 #define NVME_HOST_ABORTS	4u
 #define NVME_HOST_RETRY_NS	(100 * NS_PER_MS) /* after an answer that asks for another try */
-#define NVME_HOST_INDEX_BITS	10		  /* of a command's id; the rest counts its uses */
+#define NVME_HOST_GRACE_NS	(50 * NS_PER_MS) /* for other connections to be ended by a target that died */
+#define NVME_HOST_INDEX_BITS	10		 /* of a command's id; the rest counts its uses */
 
 static_assert(NVME_HOST_DEPTH_MAX <= 1u << NVME_HOST_INDEX_BITS, "a slot's index fits a command id");
 
@@ -74,6 +75,7 @@ struct nvme_queue {
 	struct nvme_host *host;
 	uint16_t qid;
 	struct rt_conn *conn; /* NULL: closed */
+	bool is_buried;	      /* the target ended it */
 	bool is_ended;	      /* its receiver has left: nothing more can start */
 	bool has_sender;
 	struct nvmetcp_terms terms;
@@ -113,14 +115,15 @@ struct nvme_host {
 	bool has_ender;
 	uint64_t last_order, retry_at_ns; /* no request starts before */
 
-	bool is_lost, is_closing, is_over, wants_look;
+	bool is_lost, is_shut, is_closing, is_over, wants_look;
+	bool has_answered;	   /* a request, since the association was made */
 	uint64_t next_deadline_ns; /* what the life fiber sleeps until, at most */
 	struct waitq changed;	   /* the life fiber */
 	struct waitq watchers;	   /* nvme_host_wait */
 	struct rt_group streams;   /* receivers and senders */
 	struct rt_group helpers;   /* other fibers that use the queues */
 	struct rt_group enders;	   /* the fiber that calls `done` */
-	struct rt_timer make_limit;
+	struct rt_timer make_limit, grace;
 	struct nvme_call keep_alive, event, aborts[NVME_HOST_ABORTS];
 	uint64_t keep_alive_at_ns;
 };
@@ -129,9 +132,10 @@ struct nvme_host {
 
 /* The association ends, for the reason given. The first reason counts. Does not suspend; harmless when it ends already. */
 void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...) OX_PRINTF(3, 4);
-/* What has become of a request whose slot is free again: answered with `status`, or lost with its queue. */
+/* What has become of a request whose slot is free again: answered with `status`, or lost with its queue; is_buried: the target has
+ * ended that connection itself, so nothing of it can still be on its way there. */
 void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t status);
-void nvme_host_io_lost(struct nvme_host *h, struct nvme_host_io *io, bool was_begun);
+void nvme_host_io_lost(struct nvme_host *h, struct nvme_host_io *io, bool was_begun, bool is_buried);
 /* Start what waits, as far as there is room. */
 void nvme_host_dispatch(struct nvme_host *h);
 /* A deadline to be looked at no later than this. */
@@ -175,7 +179,7 @@ struct nvme_command *nvme_queue_find(struct nvme_queue *q, uint16_t cid);
 /* The receiver's fiber, argument the queue. */
 void nvme_queue_receive(void *arg);
 /* Every command in flight is lost; the receiver's last act. */
-void nvme_queue_end(struct nvme_queue *q);
+void nvme_queue_end(struct nvme_queue *q, bool is_buried);
 
 /* What an answer's status means to the caller. */
 int nvme_host_error(uint16_t status);

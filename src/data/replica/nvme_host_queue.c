@@ -72,7 +72,7 @@ static void command_finish(struct nvme_queue *q, struct nvme_command *c)
 	list_add_head(&q->free, &c->link);
 	q->in_flight--;
 	if (io && c->is_lost) {
-		nvme_host_io_lost(q->host, io, c->is_begun);
+		nvme_host_io_lost(q->host, io, c->is_begun, q->is_buried);
 	} else if (io) {
 		nvme_host_answered(q->host, io, c->status);
 	} else {
@@ -101,9 +101,10 @@ void nvme_command_answer(struct nvme_queue *q, struct nvme_command *c, uint16_t 
 	command_end(q, c);
 }
 
-void nvme_queue_end(struct nvme_queue *q)
+void nvme_queue_end(struct nvme_queue *q, bool is_buried)
 {
 	q->is_ended = true;
+	q->is_buried = is_buried;
 	for (uint32_t i = 0; i < q->command_count; i++) {
 		struct nvme_command *c = &q->commands[i];
 		if (!command_is_busy(c) || c->is_answered)

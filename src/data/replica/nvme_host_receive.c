@@ -264,7 +264,8 @@ void nvme_queue_receive(void *arg)
 	int err = 0;
 	while (!err)
 		err = receive_pdu(q);
+	bool is_buried = err == OXE_CLOSED && !h->is_shut;
 	nvme_host_lose(h, err, "queue %u: the connection ended: %s", q->qid, err_text(err));
-	nvme_queue_end(q);
+	nvme_queue_end(q, is_buried);
 	group_done(&h->streams);
 }
