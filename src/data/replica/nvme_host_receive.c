@@ -136,6 +136,7 @@ static struct nvme_command *find_begun(struct nvme_queue *q, le16 cid)
 	return c && c->is_begun ? c : NULL;
 }
 
+/* Of an admin command that reads, less than all is an answer too: what is missing reads as zeroes. */
 static int take_response(struct nvme_queue *q, const struct nvmetcp_response *w)
 {
 	struct nvme_command *c = find_begun(q, w->cqe.cid);
