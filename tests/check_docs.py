@@ -20,7 +20,7 @@ MAKE_TARGET = re.compile(r"`make ([a-z]+)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+)")
-PROGRAMS = {"oxbowd": "oxbowd.8", "oxbow": "oxbow.1", "oxbow-sim": "oxbow-sim.1"}
+PROGRAMS = {"oxbowd": "oxbowd.8", "oxbow": "oxbow.1", "oxbow-bench": "oxbow-bench.1", "oxbow-sim": "oxbow-sim.1"}
 
 
 def read(path):

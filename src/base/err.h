@@ -40,7 +40,9 @@
 	X(TOOBIG, EMSGSIZE, "larger than the limit")                                                         \
 	X(NOTREADY, EAGAIN, "not ready yet")                                                                 \
 	X(CHILDREN, EBUSY, "clones or newer layers depend on it")                                            \
-	X(SYS, EIO, "the operating system refused")
+	X(SYS, EIO, "the operating system refused")                                                          \
+	X(INDOUBT, EIO, "whether the request was carried out is not known")                                  \
+	X(DIFFERS, EILSEQ, "what is there is not what it was compared with")
 
 enum ox_err {
 	OX_OK = 0,

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #define BACKLOG	       1024
-#define SEND_PARTS     16  /* of one ring entry */
+#define SEND_PARTS     64  /* of one ring entry */
 #define PART_MAX_BYTES GiB /* of one ring entry, whose length has 32 bits */
 
 static_assert(sizeof(struct rt_iovec) == sizeof(struct iovec) &&

@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+"""oxbow-bench against the real daemon: verified load over NVMe/TCP through kills, and that the verification can fail.
+
+    tests/nvme_load_test.py [PART-OF-A-NAME ...]
+"""
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+import harness  # noqa: E402
+from harness import MIB, expect, running_daemon, scratch_dir  # noqa: E402
+
+BENCH = os.path.join(harness.BUILD, "cmd", "oxbow-bench")
+KILLS = int(os.environ.get("OXBOW_KILLS", "12"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def served(directory):
+    """A daemon with an NVMe address that stays the same through restarts."""
+    pool = os.path.join(directory, "pool")
+    return running_daemon(directory, "--init-pool", f"{pool},2G", "--nvme", f"tcp:127.0.0.1:{free_port()}")
+
+
+def bench_command(daemon, *arguments):
+    return [BENCH, "--socket", daemon.socket, "--json", *arguments]
+
+
+def start(daemon, *arguments):
+    return subprocess.Popen(bench_command(daemon, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def end(process, limit_s=120):
+    """(exit status, the report, what it said on stderr)"""
+    out, err = process.communicate(timeout=limit_s)
+    return process.returncode, json.loads(out) if out.strip() else {}, err
+
+
+def bench(daemon, *arguments):
+    return end(start(daemon, *arguments))
+
+
+def fine(answer):
+    status, report, err = answer
+    expect(status == 0, f"oxbow-bench: status {status}: {err}")
+    return report
+
+
+def every_kind_of_load_is_counted_and_verified():
+    with scratch_dir() as directory, served(directory) as daemon:
+        for name in ("one", "two"):
+            daemon.api.volume_create(name, 64 * MIB, block_size_bytes=4096 if name == "two" else 512)
+        for kind in ("write", "read", "randwrite", "randread", "mixed"):
+            for more in ((), ("--queues", "4", "--digests"), ("--no-in-capsule", "--block", "64k")):
+                report = fine(bench(daemon, "--volume", "one", "--volume", "two", "--rw", kind, "--time", "0.3", "--depth", "8",
+                                    "--verify", *more))
+                expect(report["targets"] == 2 and report["errors"] == 0 and report["wrong_units"] == 0, report)
+                expect((report["read"]["operations"] > 0) == (kind in ("read", "randread", "mixed")), report)
+                expect((report["write"]["operations"] > 0) == (kind in ("write", "randwrite", "mixed")), report)
+        daemon.pool_check()
+
+
+def a_killed_daemon_is_a_pause_and_nothing_answered_is_lost():
+    rng = random.Random(7)
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 128 * MIB)
+        load = start(daemon, "--volume", "one", "--rw", "mixed", "--reads", "50", "--depth", "64", "--queues", "4", "--verify",
+                     "--time", str(KILLS * 1.5 + 1))
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0.2, 1.0))  # when to kill
+            daemon.kill()
+            daemon.start()
+        report = fine(end(load))
+        print(f"  {KILLS} kills: {report['associations']} associations, {report['replayed']} commands replayed, "
+              f"{report['checked_units']} units checked, longest pause {report['longest_pause_ms']} ms")
+        expect(report["associations"] > KILLS // 2, f"only {report['associations']} associations: it was not there to be killed")
+        expect(report["replayed"] > 0, "nothing was in flight at any kill")
+        expect(report["longest_pause_ms"] < 10000, "a dead daemon's connections took a time-out to be given up")
+        daemon.pool_check()
+
+
+def what_somebody_else_writes_under_it_is_noticed():
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 16 * MIB)
+        load = start(daemon, "--volume", "one", "--rw", "mixed", "--time", "3", "--verify", "--depth", "2")
+        while load.poll() is None:
+            subprocess.run(["qemu-io", "-f", "raw", "-c", "write -z 0 16M", daemon.uri("one")], check=True, capture_output=True)
+        status, report, err = end(load)
+        expect(status == 1 and report["wrong_units"] > 0 and "reads as zeroes" in err, f"{status} {report} {err}")
+
+
+def mistakes_and_absent_targets_have_a_status_of_their_own():
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 16 * MIB)
+        nqn = daemon.api.volume("one")["nqn"]
+        for arguments in ((), ("--nqn",), ("--volume", "one", "--rw", "both"), ("--volume", "one", "--depth", "0"),
+                          ("--nqn", nqn, "--address", "tcp:127.0.0.1:1"), ("--volume", "one", "more"), ("--novel",)):
+            expect(bench(daemon, *arguments)[0] == 2, f"{arguments} was no mistake")
+        for arguments in (("--volume", "none"), ("--address", "tcp:127.0.0.1:1", "--nqn", nqn, "--connect", "0.2"),
+                          ("--volume", "one", "--size", "1G"), ("--volume", "one", "--block", "4M"),
+                          ("--socket", "/nowhere", "--volume", "one")):
+            status, _, err = bench(daemon, *arguments)
+            expect(status == 3 and err, f"{arguments}: status {status}, not 3: {err}")
+
+
+if __name__ == "__main__":
+    sys.exit(harness.run_tests((every_kind_of_load_is_counted_and_verified,
+                                a_killed_daemon_is_a_pause_and_nothing_answered_is_lost,
+                                what_somebody_else_writes_under_it_is_noticed,
+                                mistakes_and_absent_targets_have_a_status_of_their_own), sys.argv[1:]))
