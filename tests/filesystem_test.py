@@ -9,10 +9,8 @@ loop devices; without them it says so and is skipped.
 """
 import contextlib
 import fcntl
-import glob
 import mmap
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -160,43 +158,6 @@ def xfs_holds_a_source_tree_and_trim_frees_it():
 WRITES, WRITE_BYTES = 8, 4096
 
 
-class Holder:
-    """tests/verify/disk_holder.c on `file`."""
-
-    def __init__(self, file):
-        self.process = subprocess.Popen([os.path.join(harness.BUILD, "tests", "disk_holder"), file, str(WRITES)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-
-    def has_spoken(self):
-        return bool(select.select([self.process.stdout], [], [], 0)[0])
-
-    def expect_word(self, word):
-        harness.wait_until(self.has_spoken, f"word from the holder ({word})")
-        said = self.process.stdout.readline().strip()
-        expect(said == word, f"the holder said '{said}' and not '{word}'")
-
-    def send_writes(self):
-        self.process.stdin.write("\n")
-        self.expect_word("sent")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def is_inside(self, system_call):
-        for stack in glob.glob(f"/proc/{self.process.pid}/task/*/stack"):
-            with contextlib.suppress(OSError), open(stack, encoding="ascii") as lines:
-                if system_call in lines.read():
-                    return True
-        return False
-
-
 @contextlib.contextmanager
 def standing_still(daemon):
     """Stopped, so that its clients' requests stay under way."""
@@ -234,17 +195,17 @@ def kill_while_writing(daemon, file):
     with open(file, "wb") as pool:
         pool.write(b"O" * (1 << 20))
         os.fsync(pool.fileno())
-    with Holder(file) as first, contextlib.ExitStack() as later:
+    with harness.DiskHolder(file, WRITES) as first, contextlib.ExitStack() as later:
         first.expect_word("held")
         with standing_still(daemon):
             first.send_writes()
             first.kill()
-            second = later.enter_context(Holder(file))
+            second = later.enter_context(harness.DiskHolder(file, WRITES))
             harness.wait_until(lambda: second.is_inside("fallocate") or second.has_spoken(), "waiting for the writes")
             expect(not second.has_spoken(), "the disk was opened while writes of a dead process were under way")
         second.expect_word("held")
         found = new_blocks(file)
-    harness.wait_until(lambda: is_let_go(file), "end of the holders' rings")
+    harness.wait_until(lambda: is_let_go(file), "end of the holders' rings", limit_s=120)
     expect(new_blocks(file) == found > 0, f"{found} writes of a dead process had arrived when the disk was opened, "
                                           f"{new_blocks(file)} in the end")
 
@@ -264,7 +225,7 @@ def last_writes_are_awaited(kind):
                     try:
                         kill_while_writing(daemon, file)
                     finally:
-                        harness.wait_until(lambda: is_let_go(file), "end of the holders' rings")
+                        harness.wait_until(lambda: is_let_go(file), "end of the holders' rings", limit_s=120)
     return None
 
 
