@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """Real file systems on a volume: ext4 and xfs on a loop device over nbdfuse, a real source tree in it, killed in the middle.
+And the other way round: a pool file on such a file system, whose disk stands still while the pool's holder is killed.
 
     tests/filesystem_test.py [NAME ...]       only the tests whose names contain NAME
 
@@ -7,8 +8,11 @@ No kernel module is needed: nbdfuse shows the volume as a file, a loop device sh
 loop devices; without them it says so and is skipped.
 """
 import contextlib
+import fcntl
+import mmap
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -149,7 +153,96 @@ def xfs_holds_a_source_tree_and_trim_frees_it():
     return filesystem_round_trip("xfs")
 
 
-TESTS = (ext4_holds_a_source_tree_and_trim_frees_it, xfs_holds_a_source_tree_and_trim_frees_it)
+# ---- the last writes of a dead process ----------------------------------------------------------------------------------
+
+WRITES, WRITE_BYTES = 8, 4096
+
+
+@contextlib.contextmanager
+def standing_still(daemon):
+    """Stopped, so that its clients' requests stay under way."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def new_blocks(file):
+    """How many of the blocks are what the dead one wrote, on the disk and not in a cache."""
+    fd = os.open(file, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, WRITES * WRITE_BYTES) as buffer:
+            os.preadv(fd, [buffer], 0)
+            return sum(buffer[n * WRITE_BYTES] == ord("N") for n in range(WRITES))
+    finally:
+        os.close(fd)
+
+
+def is_let_go(file):
+    """The kernel still has a killed holder's ring, and with it the file, a little longer: a lease is only given when nobody has."""
+    with open(file, "r+b") as pool:
+        try:
+            fcntl.fcntl(pool, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def kill_while_writing(daemon, file):
+    """The successor has the lock at once, and yet not the disk, until the last write of the dead one has arrived. Writes that
+    the file system had put off never come: what the successor finds when it has the disk is what stays."""
+    with open(file, "wb") as pool:
+        pool.write(b"O" * (1 << 20))
+        os.fsync(pool.fileno())
+    with harness.DiskHolder(file, WRITES) as first, contextlib.ExitStack() as later:
+        first.expect_word("held")
+        with standing_still(daemon):
+            first.send_writes()
+            first.kill()
+            second = later.enter_context(harness.DiskHolder(file, WRITES))
+            harness.wait_until(lambda: second.is_inside("fallocate") or second.has_spoken(), "waiting for the writes")
+            expect(not second.has_spoken(), "the disk was opened while writes of a dead process were under way")
+        second.expect_word("held")
+        found = new_blocks(file)
+    harness.wait_until(lambda: is_let_go(file), "end of the holders' rings", limit_s=120)
+    expect(new_blocks(file) == found > 0, f"{found} writes of a dead process had arrived when the disk was opened, "
+                                          f"{new_blocks(file)} in the end")
+
+
+def last_writes_are_awaited(kind):
+    mkfs, _ = FILESYSTEMS[kind]
+    if not shutil.which(mkfs[0]):
+        return f"{mkfs[0]} is not installed"
+    with harness.scratch_dir() as directory:
+        pool = os.path.join(directory, "pool")
+        with harness.running_daemon(directory, "--init-pool", f"{pool},{GIB}") as daemon:
+            daemon.oxbow("volume", "create", "fs", "--size", str(GIB // 2))
+            with disk_of(daemon.uri("fs"), directory) as device:
+                run(*mkfs, device)
+                with mounted(device, directory, kind) as mountpoint:
+                    file = os.path.join(mountpoint, "pool")
+                    try:
+                        kill_while_writing(daemon, file)
+                    finally:
+                        harness.wait_until(lambda: is_let_go(file), "end of the holders' rings", limit_s=120)
+    return None
+
+
+def on_ext4_a_disk_is_not_opened_before_the_last_write_of_a_killed_holder_has_arrived():
+    return last_writes_are_awaited("ext4")
+
+
+def on_xfs_a_disk_is_not_opened_before_the_last_write_of_a_killed_holder_has_arrived():
+    return last_writes_are_awaited("xfs")
+
+
+TESTS = (
+    ext4_holds_a_source_tree_and_trim_frees_it,
+    xfs_holds_a_source_tree_and_trim_frees_it,
+    on_ext4_a_disk_is_not_opened_before_the_last_write_of_a_killed_holder_has_arrived,
+    on_xfs_a_disk_is_not_opened_before_the_last_write_of_a_killed_holder_has_arrived,
+)
 
 if __name__ == "__main__":
     if reason := why_not():

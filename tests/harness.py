@@ -3,13 +3,16 @@
 Waiting is always for a condition, with a deadline that names it. Nothing here retries what failed.
 """
 import contextlib
+import glob
 import http.client
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +24,7 @@ BUILD = os.environ.get("OXBOW_BUILD", os.path.join(ROOT, "build", "release"))
 OXBOWD = os.path.join(BUILD, "cmd", "oxbowd")
 OXBOW = os.path.join(BUILD, "cmd", "oxbow")
 VERIFY = os.path.join(BUILD, "tests", "verify_client")
+DISK_HOLDER = os.path.join(BUILD, "tests", "disk_holder")
 SCRATCH = os.environ.get("OXBOW_SCRATCH", "/var/tmp")  # on a disk: tmpfs would hide what O_DIRECT and FLUSH do
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -183,6 +187,27 @@ class Api:
         wait_until(lambda: self.call("GET", f"/v1/{kind}s/{ref}")["open_count"] == 0, f"closing of {kind} {ref}")
 
 
+# ---- the dead daemon ------------------------------------------------------------------------------------------------
+
+def knock(*addresses):
+    """Connect to where a killed daemon listened: to a path, or to (host, port). It must be refused, at once."""
+    for address in addresses:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as visitor:
+            visitor.settimeout(5)
+            try:
+                visitor.connect(address)
+            except ConnectionRefusedError:
+                continue
+            raise Broken(f"somebody listens on {address} for a dead daemon")
+
+
+def spread(seconds):
+    """The times of many starts, in one line."""
+    ms = sorted(round(s * 1000) for s in seconds)
+    return f"{ms[0]} ms at best, {statistics.median(ms):.0f} at the median, {ms[len(ms) * 9 // 10]} at the 90th of 100, {ms[-1]} at worst"
+
+
 # ---- the daemon -----------------------------------------------------------------------------------------------------
 
 class Daemon:
@@ -288,6 +313,45 @@ def running(daemon):
     finally:
         if daemon.process and daemon.process.poll() is None:
             daemon.kill()
+
+
+# ---- a process that holds a disk ------------------------------------------------------------------------------------
+
+class DiskHolder:
+    """tests/verify/disk_holder.c on `file`."""
+
+    def __init__(self, file, writes):
+        self.process = subprocess.Popen([DISK_HOLDER, file, str(writes)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def has_spoken(self):
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
+
+    def expect_word(self, word):
+        wait_until(self.has_spoken, f"word from the holder ({word})")
+        said = self.process.stdout.readline().strip()
+        expect(said == word, f"the holder said '{said}' and not '{word}'")
+
+    def send_writes(self):
+        self.process.stdin.write("\n")
+        self.expect_word("sent")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def is_inside(self, system_call):
+        for stack in glob.glob(f"/proc/{self.process.pid}/task/*/stack"):
+            with contextlib.suppress(OSError), open(stack, encoding="ascii") as lines:
+                if system_call in lines.read():
+                    return True
+        return False
 
 
 # ---- verified load -------------------------------------------------------------------------------------------------

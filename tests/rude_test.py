@@ -5,6 +5,7 @@
 """
 import os
 import signal
+import socket
 import sys
 
 sys.dont_write_bytecode = True
@@ -12,6 +13,9 @@ import harness  # noqa: E402
 from harness import GIB, MIB, Gone, expect  # noqa: E402
 
 VOLUME_BYTES = 32 * MIB
+READY_LIMIT_S = 10  # the goal is 1 s; this only catches what is broken
+RESTARTS = 5
+LARGE_FILE_PIECES = 4000
 
 
 def pool_option(directory, size_bytes=GIB):
@@ -145,6 +149,12 @@ def await_progress(verifier):
     harness.wait_until(lambda: ledger_time(verifier) != before, "progress of the client")
 
 
+def abandon_load(verifier):
+    verifier.process.kill()
+    verifier.process.communicate()
+    verifier.process = None
+
+
 def clients_that_vanish_in_the_middle_leave_nothing_open():
     with harness.scratch_dir() as directory, harness.running_daemon(directory, *pool_option(directory)) as daemon:
         daemon.api.volume_create("v", VOLUME_BYTES)
@@ -152,9 +162,7 @@ def clients_that_vanish_in_the_middle_leave_nothing_open():
         for seed in range(10):
             verifier.load_start("v", seed=seed, depth=32)
             await_progress(verifier)
-            verifier.process.kill()
-            verifier.process.communicate()
-            verifier.process = None
+            abandon_load(verifier)
             daemon.api.close_wait("volume", "v")
             verifier.check("v")
             daemon.api.close_wait("volume", "v")
@@ -176,6 +184,49 @@ def sigterm_ends_it_cleanly_under_load():
         verifier.check("v")
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def large_file_of_a_process_that_is_killed(path):
+    """Made of many pieces, and its name removed: when the last holder lets go of it, the file system has much to do."""
+    with open(path, "wb") as large:
+        for number in range(LARGE_FILE_PIECES):
+            os.pwrite(large.fileno(), b"x" * 4096, number * 128 * 1024)
+        os.fsync(large.fileno())
+    holder = harness.DiskHolder(path, 8)
+    holder.expect_word("held")
+    holder.send_writes()
+    os.unlink(path)
+    return holder
+
+
+def neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart():
+    """The kernel takes a killed process's ring apart in its own time, and releases the files of all dead rings in one row."""
+    with harness.scratch_dir() as directory:
+        outside, port = os.path.join(directory, "outside.sock"), free_port()
+        listen = ["--nbd", f"unix:{directory}/data/nbd.sock", "--nbd", f"unix:{outside}", "--nbd", f"tcp:127.0.0.1:{port}"]
+        with harness.running_daemon(directory, *pool_option(directory), *listen) as daemon:
+            daemon.api.volume_create("v", VOLUME_BYTES)
+            verifier = harness.Verifier(daemon, directory, 4096, VOLUME_BYTES)
+            times = []
+            for seed in range(RESTARTS):
+                neighbour = large_file_of_a_process_that_is_killed(os.path.join(directory, "large"))
+                verifier.load_start("v", seed=seed, depth=64)
+                await_progress(verifier)
+                neighbour.kill()
+                daemon.kill()
+                harness.knock(daemon.nbd, daemon.socket, outside, ("127.0.0.1", port))
+                times.append(daemon.start())
+                abandon_load(verifier)  # its connection is in the dead ring, and ends with it
+                verifier.check("v")
+            daemon.pool_check()
+            expect(max(times) < READY_LIMIT_S, f"ready only after {max(times):.1f} s")
+            print(f"{RESTARTS} kills; ready in {harness.spread(times)}")
+
+
 TESTS = (
     stopped_and_continued_it_goes_on_as_if_nothing_was,
     a_second_daemon_on_the_same_directory_refuses_and_harms_nothing,
@@ -184,6 +235,7 @@ TESTS = (
     removed_socket_files_cost_connected_clients_nothing_and_are_made_anew,
     clients_that_vanish_in_the_middle_leave_nothing_open,
     sigterm_ends_it_cleanly_under_load,
+    neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart,
 )
 
 if __name__ == "__main__":
