@@ -303,12 +303,30 @@ def fio_endless():
             "--runtime=100000", "--output=/tmp/fio.out"]
 
 
+def fio_start():
+    """An endless one, once its I/O is under way."""
+    done_at = served_now()
+    load = subprocess.Popen(fio_endless())
+    wait_until(lambda: served_now() > done_at + 100, "I/O of fio", 60)
+    return load
+
+
+def fio_text():
+    with open("/tmp/fio.out", encoding="utf-8") as file:
+        return file.read()
+
+
+def fio_runs(load):
+    if load.poll() is not None:
+        raise harness.Broken("fio ended: " + fio_text())
+
+
 def fio_result(load):
     """Ends an endless one, which must have seen nothing wrong."""
-    expect(load.poll() is None, "fio ended: " + open("/tmp/fio.out", encoding="utf-8").read())
+    fio_runs(load)
     load.send_signal(2)
     load.wait()
-    text = open("/tmp/fio.out", encoding="utf-8").read()
+    text = fio_text()
     expect("verify:" not in text and "err= 0" in text, text)
 
 
@@ -333,7 +351,7 @@ def grow():
 
 def reset():
     connect()
-    load = subprocess.Popen(fio_endless())
+    load = fio_start()
     for _ in range(4):
         time.sleep(2)  # the moment is the test
         call("nvme", "reset", CONTROLLER)
@@ -347,11 +365,11 @@ def kills(count):
     """Each kill in the middle of load; what is measured is how long I/O stood still."""
     rng = random.Random(7)
     connect()
-    load = subprocess.Popen(fio_endless())
+    load = fio_start()
     pauses = []
     for _ in range(int(count)):
         time.sleep(0.5 + rng.random())  # the moment is the test
-        expect(load.poll() is None, "fio ended: " + open("/tmp/fio.out", encoding="utf-8").read())
+        fio_runs(load)
         before = time.monotonic()
         outside("restart")
         done_at = served_now()
