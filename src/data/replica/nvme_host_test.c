@@ -610,7 +610,7 @@ WITH(a_connection_cut_at_any_byte_to_the_target_is_a_pause,
      OPTIONS(.address = PROXY_ADDRESS, .lost = NVME_HOST_REPLAY, .queues = 2, .header_digest = true,
 	     .data_digest = true))
 {
-	cut_everywhere(0, 97, script_replayed);
+	cut_everywhere(0, 397, script_replayed);
 }
 
 WITH(a_connection_cut_at_any_byte_to_the_host_is_a_pause,
@@ -618,7 +618,7 @@ WITH(a_connection_cut_at_any_byte_to_the_host_is_a_pause,
      OPTIONS(.address = PROXY_ADDRESS, .lost = NVME_HOST_REPLAY, .queues = 2, .header_digest = true,
 	     .data_digest = true))
 {
-	cut_everywhere(1, 101, script_replayed);
+	cut_everywhere(1, 401, script_replayed);
 }
 
 /* What is in doubt may be there or not; what is said not to be done is not there. */
@@ -645,13 +645,13 @@ static void script_reported(void)
 WITH(a_connection_cut_at_any_byte_to_the_target_is_reported_right,
      TARGET(.r2t_bytes = 8192, .pause_max_ns = NS_PER_MS), OPTIONS(.address = PROXY_ADDRESS, .queues = 2))
 {
-	cut_everywhere(0, 89, script_reported);
+	cut_everywhere(0, 293, script_reported);
 }
 
 WITH(a_connection_cut_at_any_byte_to_the_host_is_reported_right, TARGET(.pause_max_ns = NS_PER_MS),
      OPTIONS(.address = PROXY_ADDRESS, .queues = 2))
 {
-	cut_everywhere(1, 7, script_reported);
+	cut_everywhere(1, 61, script_reported);
 }
 
 /* ---- time --------------------------------------------------------------------------------------------------------------------------------- */
