@@ -191,6 +191,8 @@ static const struct column pool_details[] = {
 	{"Volumes", "volume_count", COLUMN_COUNT},
 	{"Snapshots", "snapshot_count", COLUMN_COUNT},
 	{"Layers", "layer_count", COLUMN_COUNT},
+	{"Damaged volumes", "damage.damaged_volume_count", COLUMN_COUNT},
+	{"Metadata pages lost", "damage.metadata_pages_lost", COLUMN_COUNT},
 	{"Opened in (us)", "recovery.open_us", COLUMN_COUNT},
 };
 
@@ -301,6 +303,7 @@ static int volume_list(struct cli *cli)
 						{"SNAPSHOTS", "snapshot_count", COLUMN_COUNT},
 						{"CLIENTS", "open_count", COLUMN_COUNT},
 						{"CLONE", "is_clone", COLUMN_YES},
+						{"DAMAGED", "is_damaged", COLUMN_YES},
 						{"CREATED", "created", COLUMN_TIME}};
 	const char *pool = cli->values[OPT_POOL];
 	struct answer a = pool ? get(cli, "/v1/volumes?pool=", pool, "") : get(cli, "/v1/volumes", "", "");
@@ -322,6 +325,7 @@ static const struct column volume_details[] = {
 	{"Clone", "is_clone", COLUMN_YES},
 	{"Cloned from", "origin_id", COLUMN_TEXT},
 	{"Being flattened", "is_flattening", COLUMN_YES},
+	{"Damaged", "is_damaged", COLUMN_YES},
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
 };

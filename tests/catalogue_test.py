@@ -492,6 +492,8 @@ def issue_13944_a_broken_metadata_page_is_named_and_costs_what_hangs_under_it_an
     with harness.scratch_dir() as directory, one_pool(directory, 64 * MIB) as daemon:
         contents = many_small_volumes(daemon, 20, 16384)
         pool_id = uuid.UUID(daemon.api.pools()[0]["id"])
+        ids = {v["name"]: v["id"] for v in daemon.api.volumes()}
+        check_told(daemon, None, set(), ids)
         daemon.kill()
         path, whole = os.path.join(directory, "pool"), os.path.join(directory, "whole")
         subprocess.run(["cp", "--sparse=always", path, whole], check=True)
@@ -503,6 +505,7 @@ def issue_13944_a_broken_metadata_page_is_named_and_costs_what_hangs_under_it_an
                 file.seek(page.address * PAGE_BYTES + HEADER.size + 100)
                 file.write(bytes(byte ^ 0x40 for byte in page.payload[100:101]))
             lost = start_damaged(daemon, contents, page)
+            check_told(daemon, kind, lost, ids)
             listed = {name for name in contents if name.encode() in page.payload}
             print(f"   {kind} page {page.address} costs {sorted(lost) or 'nothing'}")
             check_cost(daemon, kind, lost, listed)
@@ -510,6 +513,36 @@ def issue_13944_a_broken_metadata_page_is_named_and_costs_what_hangs_under_it_an
             subprocess.run(["cp", "--sparse=always", whole, path], check=True)
         daemon.start()
         expect(all(read_volume(daemon, name, len(content)) == content for name, content in contents.items()), "made whole again")
+
+
+def check_told(daemon, kind, lost, ids):
+    """A person who looks, a controller that matches and a graph all see it; and nothing else is called damaged."""
+    is_damaged = kind == "CATALOG"  # what is lost of a map is known to the reads that need it
+    pool, volumes = daemon.api.pools()[0], daemon.api.volumes()
+    shown = {v["name"] for v in volumes if v["is_damaged"]}
+    damage = pool["damage"]
+    expect([c["reason"] for c in pool["conditions"]] == ["MetadataDamaged"] * is_damaged, f"{kind}: {pool['conditions']}")
+    expect(damage["is_list_damaged"] == is_damaged, f"{kind}: {damage}")
+    expect((damage["metadata_pages_lost"] > 0) == is_damaged, f"{kind}: {damage}")
+    expect(damage["damaged_volume_count"] == len(shown), f"{damage}, and these say so themselves: {shown}")
+    expect(is_damaged or not shown, f"{kind}: {shown} are called damaged")
+    metrics = daemon.api.call("GET", "/metrics")["text"]
+    for name, value in (("list_damaged", int(is_damaged)), ("damaged_volumes", len(shown)),
+                        ("metadata_pages_lost", damage["metadata_pages_lost"])):
+        expect(f'oxbow_pool_{name}{{pool="default"}} {value}\n' in metrics, f"{kind}: no oxbow_pool_{name} of {value}")
+    if is_damaged:
+        check_told_what_to_do(daemon, lost - {v["name"] for v in volumes}, ids)
+
+
+def check_told_what_to_do(daemon, unknown, ids):
+    show = subprocess.run([harness.OXBOW, "-s", daemon.socket, "pool", "show", "default"], capture_output=True, text=True, check=True)
+    expect("MetadataDamaged" in show.stdout and "oxbow pool check default" in show.stdout, show.stdout)
+    expect("MetadataDamaged" in daemon.oxbow("pool", "list")["pools"][0]["conditions"][0]["reason"], "pool list")
+    for ref in [ref for name in sorted(unknown)[:1] for ref in (name, ids[name])]:
+        for method in ("GET", "DELETE"):
+            answer = refusal(daemon.api.call, method, f"/v1/volumes/{ref}")
+            expect(answer == "CORRUPT", f"{method} of a volume that is lost, not gone: {answer}")
+    expect(refusal(daemon.api.call, "DELETE", f"/v1/volumes/{new_id()}") == "CORRUPT", "what may be lost was deleted already")
 
 
 def check_cost(daemon, kind, lost, listed):

@@ -118,6 +118,39 @@ static bool pool_snapshots(void *ctx, const struct node_pool_info *pool)
 	return true;
 }
 
+static bool pool_list_damaged(void *ctx, const struct node_pool_info *pool)
+{
+	if (pool->has_stats)
+		pool_line(ctx, "oxbow_pool_list_damaged", pool, pool->stats.catalog_damaged);
+	return true;
+}
+
+static bool pool_damaged_volumes(void *ctx, const struct node_pool_info *pool)
+{
+	if (pool->has_stats)
+		pool_line(ctx, "oxbow_pool_damaged_volumes", pool, pool->stats.damaged_volume_count);
+	return true;
+}
+
+static bool pool_pages_lost(void *ctx, const struct node_pool_info *pool)
+{
+	if (pool->has_stats)
+		pool_line(ctx, "oxbow_pool_metadata_pages_lost", pool, pool->stats.metadata_pages_lost);
+	return true;
+}
+
+static void damage_print(struct node *n, struct text *out)
+{
+	head(out, "oxbow_pool_list_damaged", "gauge",
+	     "1 if part of the list of volumes and snapshots is lost.");
+	node_pool_walk(n, pool_list_damaged, out);
+	head(out, "oxbow_pool_damaged_volumes", "gauge", "Volumes that are known to miss data.");
+	node_pool_walk(n, pool_damaged_volumes, out);
+	head(out, "oxbow_pool_metadata_pages_lost", "gauge",
+	     "Metadata pages that could not be believed, beside those of volumes' maps.");
+	node_pool_walk(n, pool_pages_lost, out);
+}
+
 static bool pool_opens(void *ctx, const struct node_pool_info *pool)
 {
 	pool_line(ctx, "oxbow_pool_opens_total", pool, (double)pool->opens);
@@ -134,6 +167,7 @@ static void pools_print(struct node *n, struct text *out)
 	node_pool_walk(n, pool_snapshots, out);
 	head(out, "oxbow_pool_opens_total", "counter", "How often the pool was opened.");
 	node_pool_walk(n, pool_opens, out);
+	damage_print(n, out);
 	for (size_t i = 0; i < ARRAY_COUNT(pool_metrics); i++) {
 		struct pool_print p = {out, &pool_metrics[i]};
 		head(out, p.metric->name, p.metric->type, p.metric->help);

@@ -38,6 +38,15 @@ static struct js *show_recovery(const struct node_pool_info *pool)
 	return o;
 }
 
+static struct js *show_damage(const struct pool_stats *s)
+{
+	struct js *o = js_object();
+	js_set_bool(o, "is_list_damaged", s->catalog_damaged);
+	js_set_u64(o, "damaged_volume_count", s->damaged_volume_count);
+	js_set_u64(o, "metadata_pages_lost", s->metadata_pages_lost);
+	return o;
+}
+
 static struct js *show_check(const struct pool_stats *s)
 {
 	struct js *o = js_object();
@@ -62,6 +71,7 @@ struct js *show_pool(const struct node_pool_info *pool)
 		return o;
 	js_set(o, "space", show_pool_space(&pool->stats));
 	js_set(o, "recovery", show_recovery(pool));
+	js_set(o, "damage", show_damage(&pool->stats));
 	js_set_u64(o, "volume_count", pool->stats.volume_count);
 	js_set_u64(o, "snapshot_count", pool->stats.snapshot_count);
 	js_set_u64(o, "layer_count", pool->stats.layer_count);
@@ -117,6 +127,7 @@ struct js *show_volume(struct node *n, const struct node_volume *v)
 	js_set_bool(o, "is_clone", v->info.is_clone);
 	js_set_uuid(o, "origin_id", &v->info.origin_id);
 	js_set_bool(o, "is_flattening", v->info.is_flattening);
+	js_set_bool(o, "is_damaged", v->info.is_damaged);
 	js_set_text(o, "nqn", nqn);
 	js_set(o, "uris", show_uris(n, export_name, nqn));
 	return o;

@@ -223,6 +223,42 @@ void condition_clear(struct node_pool *p)
 	p->has_condition = false;
 }
 
+/* ---- damage -------------------------------------------------------------------------------------------------------- */
+
+void damage_condition(const struct node_pool *p, const struct pool_stats *s, struct node_condition *out)
+{
+	*out = (struct node_condition){.reason = "MetadataDamaged", .since_wall_ns = p->damage_since_wall_ns};
+	if (s->catalog_damaged)
+		snprintf(
+			out->message, sizeof(out->message),
+			"part of the list of volumes and snapshots is lost: %u of the volumes that are known "
+			"miss data, others may not be known at all; nothing new can be made in the pool",
+			s->damaged_volume_count);
+	else
+		snprintf(out->message, sizeof(out->message),
+			 "%u metadata pages cannot be believed; what is free below them is not used",
+			 s->metadata_pages_lost);
+	snprintf(out->hint, sizeof(out->hint),
+		 "see what is lost with 'oxbow pool check %s' and 'oxbow volume list'; copy what still reads "
+		 "to another pool, then make this one anew or restore its disk",
+		 p->name);
+}
+
+void damage_look(struct node_pool *p, const struct pool_stats *stats)
+{
+	struct node_condition c;
+	bool is_damaged = stats->catalog_damaged || stats->metadata_pages_lost > 0;
+	bool was_damaged = p->damage_since_wall_ns != 0;
+	if (is_damaged == was_damaged)
+		return;
+	p->damage_since_wall_ns = is_damaged ? rt_wall_ns(p->node->options.rt) : 0;
+	if (!is_damaged)
+		return;
+	damage_condition(p, stats, &c);
+	LOG_WARN("pool.condition", c.message, F_STR("pool_name", p->name), F_UUID("pool", &p->id),
+		 F_STR("reason", c.reason), F_STR("hint", c.hint));
+}
+
 void node_volumes_changed(struct node *n)
 {
 	const struct node_platform *platform = &n->options.platform;

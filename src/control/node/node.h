@@ -109,7 +109,8 @@ struct node_pool_info {
 	struct uuid id;
 	char name[POOL_NAME_MAX + 1], path[NODE_PATH_MAX];
 	enum node_pool_state state;
-	bool has_condition, has_stats; /* stats only while open */
+	bool has_condition,
+		has_stats; /* stats only while open. A condition may stand while it is open: damage (S9) */
 	struct node_condition condition;
 	struct pool_stats stats;
 	uint64_t open_ns;  /* how long opening took the last time; 0: never opened */

@@ -29,8 +29,10 @@ struct node_pool {
 	uint32_t users;
 	uint64_t open_ns, opens, attempts;
 
-	bool has_condition;
+	bool has_condition; /* why it is not open */
 	struct node_condition condition;
+	uint64_t
+		damage_since_wall_ns; /* open, and part of its metadata is lost; 0: as far as is known it is whole */
 };
 
 struct node_hold {
@@ -77,6 +79,9 @@ struct node_pool *node_pool_new(struct node *n, const struct uuid *id, const cha
 void node_pool_free(struct node_pool *p);
 void condition_set(struct node_pool *p, const char *reason, const char *message, const char *hint);
 void condition_clear(struct node_pool *p);
+/* Look whether metadata of the open pool is lost (S9), and remember since when. It serves all the same. */
+void damage_look(struct node_pool *p, const struct pool_stats *stats);
+void damage_condition(const struct node_pool *p, const struct pool_stats *stats, struct node_condition *out);
 
 /* ---- node_state.c ---------------------------------------------------------------------------------------------------- */
 

@@ -196,6 +196,7 @@ static int disk_elsewhere(struct node_pool *p, int hint_err, struct rt_disk **di
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns)
 {
 	struct node *n = p->node;
+	struct pool_stats stats;
 	p->pool = pool;
 	p->disk = disk;
 	p->open_ns = open_ns;
@@ -203,6 +204,8 @@ void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, u
 	snprintf(p->name, sizeof(p->name), "%s", pool_ident(pool)->name);
 	keeper_step(&p->keeper, KEEPER_OPENED, rt_now_ns(n->options.rt), 0);
 	pool_set_background_rate(pool, n->background_bytes_per_s);
+	pool_stats(pool, &stats);
+	damage_look(p, &stats);
 	engines_add_pool(n->options.engines, pool);
 	node_volumes_changed(n);
 	condition_clear(p);
@@ -272,6 +275,7 @@ static int pool_shut(struct node_pool *p)
 	}
 	p->pool = NULL;
 	p->disk = NULL;
+	p->damage_since_wall_ns = 0; /* the next opening finds out anew */
 	p->closing = false;
 	node_volumes_changed(p->node);
 	return 0;
@@ -321,8 +325,10 @@ static enum keeper_event keeper_look(struct node_pool *p)
 		p->poked = false;
 		return KEEPER_POKE;
 	}
-	if (p->pool && !p->closing)
+	if (p->pool && !p->closing) {
 		pool_stats(p->pool, &stats);
+		damage_look(p, &stats);
+	}
 	return stats.failed ? KEEPER_FAILED : KEEPER_TICK;
 }
 

@@ -114,8 +114,13 @@ static void pool_info(const struct node_pool *p, struct node_pool_info *out)
 	memcpy(out->path, p->path, sizeof(out->path));
 	if (p->has_condition)
 		out->condition = p->condition;
-	if (out->has_stats)
-		pool_stats(p->pool, &out->stats);
+	if (!out->has_stats)
+		return;
+	pool_stats(p->pool, &out->stats);
+	if (!p->has_condition && p->damage_since_wall_ns) {
+		out->has_condition = true;
+		damage_condition(p, &out->stats, &out->condition);
+	}
 }
 
 int node_pool_get(const struct node *n, const char *ref, struct node_pool_info *out, struct node_why *why)

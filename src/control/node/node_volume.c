@@ -86,6 +86,21 @@ static bool found_in_pool(struct node_pool *p, const struct ref *ref, struct fou
 	return snapshot_find(p->pool, &out->volume.id, ref->snapshot, &out->snapshot) == 0;
 }
 
+/* With part of the list of volumes lost nobody knows that something is not there: it is not "deleted already", and a controller
+ * shall not make it again (S9). */
+static int maybe_lost(const struct node_pool *p, const char *text, struct node_why *why)
+{
+	struct pool_stats stats;
+	pool_stats(p->pool, &stats);
+	if (!stats.catalog_damaged)
+		return 0;
+	why_set(why, OXE_CORRUPT,
+		"\"%s\" is not found, but the pool \"%s\" has lost part of its list: it may be there", text,
+		p->name);
+	why_hint(why, "see 'oxbow pool show %s'", p->name);
+	return OXE_CORRUPT;
+}
+
 static int not_found(struct node *n, const struct ref *ref, const char *text, struct node_why *why)
 {
 	struct node_pool *p;
@@ -107,6 +122,11 @@ static int not_found(struct node *n, const struct ref *ref, const char *text, st
 		why_set(why, OXE_NOENT, "no pool \"%s\" is known", ref->pool);
 		why_hint(why, "'oxbow pool list' shows what is known");
 		return OXE_NOENT;
+	}
+	list_for_each (p, &n->pools, link) {
+		int err = pool_matches(p, ref->pool) ? maybe_lost(p, text, why) : 0;
+		if (err)
+			return err;
 	}
 	why_set(why, OXE_NOENT, "there is no %s \"%s\"", ref->has_snapshot ? "snapshot" : "volume", text);
 	why_hint(why, ref->has_snapshot ? "'oxbow snapshot list' shows what there is"
@@ -182,6 +202,9 @@ static int find_snapshot_of(struct node *n, const struct found *volume, const ch
 	}
 	bool is_reference = strchr(text, '@') || uuid_parse(text, id) == 0;
 	if (!is_reference) {
+		int err = maybe_lost(volume->p, text, why);
+		if (err)
+			return err;
 		why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", volume->volume.name,
 			text);
 		why_hint(why, "'oxbow snapshot list %s' shows them", volume->volume.name);
