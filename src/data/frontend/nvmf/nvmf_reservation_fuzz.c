@@ -9,7 +9,6 @@
  * A note that is believed gives a sound state, which encodes and decodes as the same; every step keeps it sound.
  */
 #include "base/crc32c.h"
-#include "base/mem.h"
 #include "data/frontend/nvmf/nvmf_reservation.h"
 #include "data/frontend/nvmf/nvmf_reservation_format.h"
 
