@@ -67,10 +67,24 @@ static void listener_main(void *arg)
 	node_release(l->node, l->hold);
 }
 
+/* A reservation that is not to persist through power loss lasts as long as this. Nil if the kernel does not say: then it lasts. */
+static struct uuid boot_id(void)
+{
+	struct uuid id = {0};
+	char text[UUID_TEXT_LEN + 1] = "";
+	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+	if (!file)
+		return id;
+	if (!fgets(text, sizeof(text), file) || uuid_parse(text, &id))
+		id = (struct uuid){0};
+	fclose(file);
+	return id;
+}
+
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
 	if (o->nvme_count > 0)
-		server = nvmf_server_new(engines, NULL);
+		server = nvmf_server_new(engines, &(struct nvmf_options){.boot_id = boot_id()});
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		*l = (struct listener){.node = node, .address = o->nvme[i]};

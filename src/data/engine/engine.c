@@ -258,3 +258,22 @@ void engine_snapshot_walk(const struct engine *e, bool (*fn)(void *ctx, const ch
 	struct name_walk w = {fn, ctx};
 	snapshot_walk(e->pool, &e->volume_id, pass_name, &w);
 }
+
+/* ---- notes ----------------------------------------------------------------------------------------------------------------- */
+
+static bool is_snapshot(const struct engine *e)
+{
+	return !uuid_equal(&e->id, &e->volume_id);
+}
+
+int engine_note_set(struct engine *e, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	if (is_snapshot(e) || vol_info(e->vol)->read_only)
+		return OXE_ROFS;
+	return pool_note_set(e->pool, &e->volume_id, kind, data, len_bytes);
+}
+
+int engine_note_get(struct engine *e, enum pool_note_kind kind, void *data, uint32_t *len_bytes)
+{
+	return is_snapshot(e) ? OXE_NOENT : pool_note_get(e->pool, &e->volume_id, kind, data, len_bytes);
+}

@@ -59,6 +59,12 @@ OX_CHECKED int engine_extents(struct engine *e, const char *since_snapshot, uint
 			      uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			      size_t *extent_count);
 
+/* A note of the volume (pool_note_set, pool_note_get): what a frontend must know of it after a restart. Durable when set returns 0;
+ * up to POOL_NOTE_BYTES_MAX bytes. A snapshot has none: OXE_ROFS, OXE_NOENT. */
+OX_CHECKED int engine_note_set(struct engine *e, enum pool_note_kind kind, const void *data,
+			       uint32_t len_bytes);
+OX_CHECKED int engine_note_get(struct engine *e, enum pool_note_kind kind, void *data, uint32_t *len_bytes);
+
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
 const char *engine_op_name(enum engine_op op); /* "read" ... */
 

@@ -281,6 +281,27 @@ WITH_POOLS(changes_are_told_since_a_snapshot_by_name)
 	engine_close(e);
 }
 
+WITH_POOLS(a_volume_keeps_its_notes_and_a_snapshot_has_none)
+{
+	struct engine *e, *s;
+	uint8_t note[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes;
+	CHECK_OK(engine_open(t.set, "disk", &e));
+	CHECK_OK(engine_open(t.set, "disk@mon", &s));
+	CHECK_ERR(engine_note_get(e, POOL_NOTE_RESERVATION, note, &len_bytes), OXE_NOENT);
+	CHECK_OK(engine_note_set(e, POOL_NOTE_RESERVATION, "mine", 5));
+	CHECK_ERR(engine_note_set(s, POOL_NOTE_RESERVATION, "its", 4), OXE_ROFS);
+	CHECK_ERR(engine_note_get(s, POOL_NOTE_RESERVATION, note, &len_bytes), OXE_NOENT);
+	CHECK_ERR(engine_note_get(e, POOL_NOTE_USER, note, &len_bytes), OXE_NOENT);
+	engine_close(e);
+	CHECK_OK(engine_open(t.set, "tank/disk", &e));
+	CHECK_OK(engine_note_get(e, POOL_NOTE_RESERVATION, note, &len_bytes));
+	CHECK_EQ(len_bytes, 5);
+	CHECK_STR((char *)note, "mine");
+	engine_close(e);
+	engine_close(s);
+}
+
 static struct engine *busy;
 static uint32_t most_in_flight;
 

@@ -14,6 +14,8 @@ struct object { /* a volume or a snapshot */
 	uint64_t *changed_at; /* per block; 0: a hole never written */
 	bool *is_hole;
 	uint64_t taken_at;
+	uint8_t notes[POOL_NOTE_KINDS][POOL_NOTE_BYTES_MAX];
+	uint32_t note_bytes[POOL_NOTE_KINDS];
 };
 
 struct pool {
@@ -355,5 +357,36 @@ int vol_extents(struct vol *v, const struct uuid *since, uint64_t offset_bytes, 
 			extents[(*extent_count)++] = (struct vol_extent){at, next - at, flags};
 		at = next;
 	}
+	return 0;
+}
+
+/* At once, whatever the delay: a note is a record in the journal, and may be done before writes that came earlier. */
+int pool_note_set(struct pool *p, const struct uuid *volume_id, enum pool_note_kind kind, const void *data,
+		  uint32_t len_bytes)
+{
+	struct object *o = object_of(p, volume_id);
+	fiber_yield();
+	if (p->fail)
+		return p->fail;
+	if (!o || o->volume)
+		return OXE_NOENT;
+	if (kind >= POOL_NOTE_KINDS || len_bytes > POOL_NOTE_BYTES_MAX)
+		return OXE_INVAL;
+	memcpy(o->notes[kind], data, len_bytes);
+	o->note_bytes[kind] = len_bytes;
+	return 0;
+}
+
+int pool_note_get(struct pool *p, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
+		  uint32_t *len_bytes)
+{
+	struct object *o = object_of(p, volume_id);
+	fiber_yield();
+	if (p->fail)
+		return p->fail;
+	if (!o || o->volume || kind >= POOL_NOTE_KINDS || o->note_bytes[kind] == 0)
+		return OXE_NOENT;
+	memcpy(data, o->notes[kind], o->note_bytes[kind]);
+	*len_bytes = o->note_bytes[kind];
 	return 0;
 }

@@ -390,6 +390,9 @@ static_assert(sizeof(struct nvme_id_ns) == NVME_IDENTIFY_BYTES && offsetof(struc
 #define NVME_DLFEAT_READ_ZEROES 0x01
 #define NVME_DLFEAT_WZ_DEAC	0x08
 #define NVME_NSATTR_READ_ONLY	0x01
+#define NVME_RESCAP_PERSIST	0x01 /* through power loss */
+#define NVME_RESCAP_TYPES	0x7e /* all six */
+#define NVME_RESCAP_IGNORE_KEY	0x80 /* as NVMe 1.3 and later define it */
 
 /* One entry of the namespace identification descriptors; the id follows. */
 struct nvme_ns_descriptor {
@@ -587,21 +590,36 @@ static_assert(sizeof(struct nvme_host_behavior) == 512, "host behavior support")
 #define NVME_EVENT_ERROR	    0
 #define NVME_EVENT_SMART	    1
 #define NVME_EVENT_NOTICE	    2
+#define NVME_EVENT_COMMAND_SET	    6
 #define NVME_NOTICE_NAMESPACE	    0x00
 #define NVME_NOTICE_FIRMWARE	    0x01
 #define NVME_NOTICE_ANA		    0x03
 #define NVME_NOTICE_DISCOVERY	    0xf0
+#define NVME_RESERVATION_AVAILABLE  0x00 /* of NVME_EVENT_COMMAND_SET */
 #define NVME_EVENT(type, info, log) ((uint32_t)(type) | (uint32_t)(info) << 8 | (uint32_t)(log) << 16)
 
 /* ---- reservations ----------------------------------------------------------------------------------------------------------- */
 
 /* cdw10 of the four commands. */
-#define NVME_RESERVATION_ACTION(cdw10) ((cdw10)&7)
-#define NVME_RESERVATION_IGNORE_KEY    (1u << 3)
-#define NVME_RESERVATION_TYPE(cdw10)   ((cdw10) >> 8 & 0xff) /* acquire and release */
-#define NVME_RESERVATION_PERSIST(cdw10)                                                                      \
-	((cdw10) >> 30)			    /* register: 0 as it is, 2 not, 3 through power loss */
-#define NVME_RESERVATION_EXTENDED (1u << 0) /* cdw11 of report */
+#define NVME_RESERVATION_ACTION(cdw10)	((cdw10)&7)
+#define NVME_RESERVATION_IGNORE_KEY	(1u << 3)
+#define NVME_RESERVATION_TYPE(cdw10)	((cdw10) >> 8 & 0xff) /* acquire and release */
+#define NVME_RESERVATION_PERSIST(cdw10) ((cdw10) >> 30)	      /* register: enum nvme_reservation_persist */
+#define NVME_RESERVATION_EXTENDED	(1u << 0)	      /* cdw11 of report */
+
+enum nvme_reservation_persist {
+	NVME_PERSIST_AS_IT_IS,
+	NVME_PERSIST_RESERVED,
+	NVME_PERSIST_NOT,
+	NVME_PERSIST,
+};
+enum nvme_reservation_notice { /* in the log page */
+			       NVME_RESERVATION_NO_NOTICE,
+			       NVME_REGISTRATION_PREEMPTED,
+			       NVME_RESERVATION_RELEASED,
+			       NVME_RESERVATION_PREEMPTED,
+};
+#define NVME_RESERVATION_MASKED(notice) (1u << (notice)) /* the bit of the feature that masks it */
 
 enum nvme_register_action { NVME_REGISTER, NVME_UNREGISTER, NVME_REPLACE };
 enum nvme_acquire_action { NVME_ACQUIRE, NVME_PREEMPT, NVME_PREEMPT_ABORT };

@@ -28,6 +28,7 @@
  *     silence                 between one and two keep alive time-outs, then the association ends
  *     connections             connections_max; then closed as soon as accepted
  *     asynchronous events     four requests; more are refused. One notice of a kind is outstanding until its log is read
+ *     reservations            64 registrants a volume; more are refused. Sixteen unread notices a controller; later ones are lost
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_H
@@ -45,6 +46,9 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	uint64_t handshake_timeout_ns; /* [30 s] */
 	uint64_t stall_timeout_ns;     /* [30 s] */
 	uint32_t connections_max;      /* [2048] */
+	struct uuid
+		boot_id; /* of this run of the machine's kernel: a reservation that is not to persist through power loss ends
+			      * with it. Nil: unknown, and then none ends so */
 };
 
 /* `options` may be NULL. */

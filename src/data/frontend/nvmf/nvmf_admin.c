@@ -3,8 +3,9 @@
  */
 #include "data/frontend/nvmf/nvmf_conn.h"
 
-#define REFUSED(status)	   ((uint16_t)((status) | NVME_STATUS_DNR))
-#define FEATURE_CHANGEABLE 4
+#define REFUSED(status)	     ((uint16_t)((status) | NVME_STATUS_DNR))
+#define FEATURE_OF_NAMESPACE 2
+#define FEATURE_CHANGEABLE   4
 
 #define TEMPERATURE_KELVIN 273 /* the threshold of a thing without a temperature */
 
@@ -41,6 +42,45 @@ static uint32_t events_possible(const struct nvmf_controller *ctrl)
 	return nvmf_is_discovery(ctrl) ? NVME_OAES_DISCOVERY : NVME_OAES_NAMESPACE | NVME_OAES_ANA;
 }
 
+/* ---- of reservations: features of the namespace */
+
+static uint16_t check_nsid(const struct nvmf_request *r, bool all_is_one)
+{
+	uint32_t nsid = le32_get(r->sqe.nsid);
+	if (nvmf_is_discovery(r->conn->controller))
+		return REFUSED(NVME_STATUS_INVALID_FIELD);
+	return nsid == 1 || (all_is_one && nsid == NVME_NSID_ALL) ? 0
+								  : REFUSED(NVME_STATUS_INVALID_NAMESPACE);
+}
+
+static uint16_t set_reservation_mask(struct nvmf_request *r, uint32_t value)
+{
+	uint16_t status = check_nsid(r, true);
+	if (status == 0)
+		r->conn->controller->notices.masked =
+			value & (NVME_RESERVATION_MASKED(NVME_REGISTRATION_PREEMPTED) |
+				 NVME_RESERVATION_MASKED(NVME_RESERVATION_RELEASED) |
+				 NVME_RESERVATION_MASKED(NVME_RESERVATION_PREEMPTED));
+	return status;
+}
+
+static uint16_t set_reservation_persist(struct nvmf_request *r, uint32_t value)
+{
+	uint16_t status = check_nsid(r, true);
+	return status ? status
+		      : nvmf_status_of(nvmf_fence_set_persists(r->conn->controller, value & 1), false);
+}
+
+static uint16_t get_reservation_feature(struct nvmf_request *r, uint8_t feature, bool is_default)
+{
+	uint16_t status = check_nsid(r, false);
+	if (status || is_default)
+		return status;
+	r->result = feature == NVME_FEATURE_RESERVATION_MASK ? r->conn->controller->notices.masked
+							     : nvmf_fence_persists(r->conn->controller);
+	return 0;
+}
+
 static uint16_t run_set_features(struct nvmf_request *r)
 {
 	struct nvmf_controller *ctrl = r->conn->controller;
@@ -58,6 +98,12 @@ static uint16_t run_set_features(struct nvmf_request *r)
 	case NVME_FEATURE_EVENTS:
 		ctrl->events_wanted = value & events_possible(ctrl);
 		return 0;
+	case NVME_FEATURE_RESERVATION_MASK:
+		return set_reservation_mask(r, value);
+	case NVME_FEATURE_RESERVATION_PERSIST:
+		return set_reservation_persist(r, value);
+	case NVME_FEATURE_HOST_ID: /* Connect said it */
+		return REFUSED(NVME_STATUS_SEQUENCE_ERROR);
 	case NVME_FEATURE_TEMPERATURE:
 	case NVME_FEATURE_HOST_BEHAVIOR: /* nothing it could ask for is here to be had */
 		return 0;
@@ -111,15 +157,24 @@ static uint16_t get_feature(struct nvmf_request *r, uint8_t feature, bool is_def
 			return REFUSED(NVME_STATUS_HOSTID_INCONSISTENT);
 		get_host_id(r);
 		return 0;
+	case NVME_FEATURE_RESERVATION_MASK:
+	case NVME_FEATURE_RESERVATION_PERSIST:
+		return get_reservation_feature(r, feature, is_default);
 	default:
 		return REFUSED(NVME_STATUS_INVALID_FIELD);
 	}
 }
 
+static bool is_of_reservations(uint8_t feature)
+{
+	return feature == NVME_FEATURE_RESERVATION_MASK || feature == NVME_FEATURE_RESERVATION_PERSIST;
+}
+
 static bool is_changeable(uint8_t feature)
 {
 	return feature == NVME_FEATURE_EVENTS || feature == NVME_FEATURE_KEEP_ALIVE ||
-	       feature == NVME_FEATURE_QUEUES || feature == NVME_FEATURE_HOST_BEHAVIOR;
+	       feature == NVME_FEATURE_QUEUES || feature == NVME_FEATURE_HOST_BEHAVIOR ||
+	       is_of_reservations(feature);
 }
 
 static uint16_t run_get_features(struct nvmf_request *r)
@@ -133,7 +188,8 @@ static uint16_t run_get_features(struct nvmf_request *r)
 	case NVME_SELECT_SAVED: /* nothing is: so the default */
 		return get_feature(r, feature, true);
 	case NVME_SELECT_CAPABILITIES:
-		r->result = is_changeable(feature) ? FEATURE_CHANGEABLE : 0;
+		r->result = (is_changeable(feature) ? FEATURE_CHANGEABLE : 0) |
+			    (is_of_reservations(feature) ? FEATURE_OF_NAMESPACE : 0);
 		return 0;
 	default:
 		return REFUSED(NVME_STATUS_INVALID_FIELD);

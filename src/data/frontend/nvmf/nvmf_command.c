@@ -2,7 +2,9 @@
 #include "data/frontend/nvmf/nvmf_command.h"
 
 #include "base/err.h"
+#include "data/frontend/nvmf/nvmf_reservation.h"
 
+#define NVMF_KEYS_MAX	 4096u
 #define NO_RETRY(status) ((uint16_t)((status) | NVME_STATUS_DNR))
 
 /* ---- where the data is ------------------------------------------------------------------------------------------------- */
@@ -51,6 +53,10 @@ static const struct io_rule io_rules[] = {
 	[NVME_IO_WRITE_ZEROES] = {true, true, true, false, NVMF_NO_DATA},
 	[NVME_IO_DATASET_MANAGEMENT] = {true, true, false, false, NVMF_DATA_TO_CONTROLLER},
 	[NVME_IO_VERIFY] = {true, false, true, false, NVMF_NO_DATA},
+	[NVME_IO_RESERVATION_REGISTER] = {true, false, false, false, NVMF_DATA_TO_CONTROLLER},
+	[NVME_IO_RESERVATION_REPORT] = {true, false, false, false, NVMF_DATA_TO_HOST},
+	[NVME_IO_RESERVATION_ACQUIRE] = {true, false, false, false, NVMF_DATA_TO_CONTROLLER},
+	[NVME_IO_RESERVATION_RELEASE] = {true, false, false, false, NVMF_DATA_TO_CONTROLLER},
 };
 
 static uint16_t check_range(uint64_t lba, uint64_t blocks, const struct nvmf_bounds *b,
@@ -98,6 +104,42 @@ static uint16_t decode_ranges(const struct nvme_sqe *e, struct nvmf_command *out
 	return 0;
 }
 
+/* Keys, and what older Linux sends after them: it has one size for all three commands. */
+static uint16_t decode_keys(const struct nvme_sqe *e, struct nvmf_command *out)
+{
+	uint32_t length = le32_get(e->sgl.length);
+	if (length < nvmf_reservation_key_bytes(e->opcode) || length > NVMF_KEYS_MAX || length % 4)
+		return NO_RETRY(NVME_STATUS_SGL_LENGTH_INVALID);
+	out->data_bytes = length;
+	return 0;
+}
+
+static uint16_t decode_report(const struct nvme_sqe *e, struct nvmf_command *out)
+{
+	uint32_t dwords = le32_get(e->cdw10);
+	if (dwords >= NVMF_DATA_MAX / 4)
+		return NO_RETRY(NVME_STATUS_INVALID_FIELD);
+	out->data_bytes = (dwords + 1) * 4;
+	return 0;
+}
+
+/* The length of the data of what has no range. */
+static uint16_t decode_rest(const struct nvme_sqe *e, struct nvmf_command *out)
+{
+	switch (e->opcode) {
+	case NVME_IO_DATASET_MANAGEMENT:
+		return decode_ranges(e, out);
+	case NVME_IO_RESERVATION_REGISTER:
+	case NVME_IO_RESERVATION_ACQUIRE:
+	case NVME_IO_RESERVATION_RELEASE:
+		return decode_keys(e, out);
+	case NVME_IO_RESERVATION_REPORT:
+		return decode_report(e, out);
+	default:
+		return 0;
+	}
+}
+
 static uint16_t check_namespace(const struct nvme_sqe *e)
 {
 	uint32_t nsid = le32_get(e->nsid);
@@ -121,10 +163,7 @@ uint16_t nvmf_io_decode(const struct nvme_sqe *e, const struct nvmf_bounds *b, s
 	if (rule->changes && b->read_only)
 		return NO_RETRY(NVME_STATUS_WRITE_PROTECTED);
 	out->data = rule->data;
-	if (rule->has_range)
-		status = decode_range(e, b, out);
-	else if (e->opcode == NVME_IO_DATASET_MANAGEMENT)
-		status = decode_ranges(e, out);
+	status = rule->has_range ? decode_range(e, b, out) : decode_rest(e, out);
 	return status ? status : check_sgl(e, b->capsule_bytes, out);
 }
 

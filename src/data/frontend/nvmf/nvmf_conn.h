@@ -12,7 +12,9 @@
  *     nvmf_identify.c     Identify
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
+ *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
+ *     nvmf_reservation.c  what a reservation is, and becomes (pure)
  *     nvmf_where.c        addresses as text (pure)
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
@@ -21,6 +23,7 @@
 #include "data/frontend/nbd/nbd_link.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_command.h"
+#include "data/frontend/nvmf/nvmf_reservation.h"
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvmetcp_pdu.h"
 
@@ -32,6 +35,7 @@
 #define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
 #define NVMF_ABORTS_MAX	  4
 #define NVMF_ERRORS_KEPT  16
+#define NVMF_NOTICES_KEPT 16
 #define NVMF_KATO_UNIT_MS 100
 #define NVMF_MODEL	  "Oxbow volume"
 
@@ -58,6 +62,23 @@ struct nvmf_server {
 	bool closing, was_full;
 };
 
+/* Reservations of a volume. */
+struct nvmf_fence {
+	struct nvmf_reservation reservation;
+	bool is_read;	    /* from the volume's note */
+	struct fmutex turn; /* to change it */
+	struct list inside; /* commands that touch data, by fence_link */
+	struct waitq left;  /* who waits for some of them to end */
+};
+
+/* Of reservations, for one controller. */
+struct nvmf_notices {
+	uint64_t count; /* ever */
+	uint8_t masked; /* feature 82h */
+	uint8_t kept;
+	struct nvme_log_reservation pages[NVMF_NOTICES_KEPT]; /* the oldest first */
+};
+
 /* A volume that some host holds. */
 struct nvmf_subsystem {
 	struct list link, controllers;
@@ -65,9 +86,16 @@ struct nvmf_subsystem {
 	char nqn[NVME_NQN_FIELD];
 	struct list writes, fused; /* ranges, see nvmf_io.c */
 	struct waitq ranges;
+	struct nvmf_fence fence;
 };
 
-enum nvmf_event { NVMF_EVENT_NAMESPACE, NVMF_EVENT_ANA, NVMF_EVENT_DISCOVERY, NVMF_EVENTS };
+enum nvmf_event {
+	NVMF_EVENT_NAMESPACE,
+	NVMF_EVENT_ANA,
+	NVMF_EVENT_DISCOVERY,
+	NVMF_EVENT_RESERVATION,
+	NVMF_EVENTS
+};
 
 struct nvmf_conn;
 
@@ -95,6 +123,7 @@ struct nvmf_controller {
 	uint32_t events_due, events_told; /* bits by enum nvmf_event; told: until its log is read */
 	bool namespace_changed;
 	uint64_t size_told;
+	struct nvmf_notices notices;
 
 	uint64_t error_count;
 	struct nvme_log_error errors[NVMF_ERRORS_KEPT]; /* error n at n % NVMF_ERRORS_KEPT */
@@ -130,7 +159,7 @@ struct nvmf_request {
 	bool data_is_bad;	    /* by its digest */
 	struct fiber *waiter;	    /* for data */
 	struct nvmf_request *fused; /* the command before this one: they are one */
-	struct list range_link;
+	struct list range_link, fence_link;
 	struct nvmf_out r2t, answer;
 	le32 data_digest;
 	uint8_t r2t_head[sizeof(struct nvmetcp_r2t) + NVMETCP_DIGEST_BYTES];
@@ -251,6 +280,25 @@ bool nvmf_where_is_loopback(const struct nvmf_where *w);
 bool nvmf_where_is_host(const struct nvmf_where *w, const char *host);
 /* Does the peer come from an address of ours? */
 bool nvmf_is_near(const char *local, const char *peer);
+
+/* ---- nvmf_fence.c --------------------------------------------------------------------------------------------------------- */
+
+struct text;
+
+void nvmf_fence_init(struct nvmf_fence *f);
+/* Read the note, the first time. Suspends. Any error, and the volume may not be used: nobody knows who may. */
+OX_CHECKED int nvmf_fence_read(struct nvmf_controller *ctrl);
+/* May this command, which touches data, be carried out? Then it is inside until nvmf_fence_leave. Do not suspend. */
+OX_CHECKED bool nvmf_fence_enter(struct nvmf_request *r);
+void nvmf_fence_leave(struct nvmf_request *r);
+/* A reservation command: 0 with *status, or OXE_. Durable when it returns, and no command that it shuts out is under way. Suspends. */
+OX_CHECKED int nvmf_fence_run(struct nvmf_request *r, uint16_t *status);
+/* Feature 83h. The first suspends, and is durable when it returns 0. */
+OX_CHECKED int nvmf_fence_set_persists(struct nvmf_controller *ctrl, bool persists);
+bool nvmf_fence_persists(const struct nvmf_controller *ctrl);
+/* The log page of the oldest notice; it was read. */
+void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct text *out);
+void nvmf_fence_log_seen(struct nvmf_controller *ctrl);
 
 /* ---- nvmf_fabrics.c, nvmf_admin.c, nvmf_identify.c, nvmf_log.c, nvmf_io.c --------------------------------------------------- */
 

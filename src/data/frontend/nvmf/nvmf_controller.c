@@ -78,6 +78,7 @@ static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const s
 	list_init(&s->writes);
 	list_init(&s->fused);
 	waitq_init(&s->ranges);
+	nvmf_fence_init(&s->fence);
 	list_add_tail(&server->subsystems, &s->link);
 	return s;
 }
@@ -86,7 +87,7 @@ static void subsystem_drop(struct nvmf_subsystem *s)
 {
 	if (!list_empty(&s->controllers))
 		return;
-	assert(list_empty(&s->writes) && list_empty(&s->fused));
+	assert(list_empty(&s->writes) && list_empty(&s->fused) && list_empty(&s->fence.inside));
 	list_del(&s->link);
 	free(s);
 }
@@ -171,6 +172,21 @@ static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_da
 	return 0;
 }
 
+static void controller_free(struct nvmf_controller *ctrl);
+
+/* Who may use the volume is known before anybody does. Without it there is no controller, and the host may try again. */
+static uint16_t settle(struct nvmf_controller *ctrl)
+{
+	uint16_t status = 0;
+	if (!nvmf_is_discovery(ctrl) && nvmf_fence_read(ctrl))
+		status = NVME_STATUS_INTERNAL;
+	else if (ctrl->is_ending) /* meanwhile */
+		status = NVME_STATUS_CONNECT_BUSY;
+	if (status)
+		controller_free(ctrl);
+	return status;
+}
+
 uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe,
 			     const struct nvme_connect_data *data, uint64_t *result)
 {
@@ -186,6 +202,9 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 		return NVME_STATUS_CONNECT_BUSY;
 	}
 	struct nvmf_controller *ctrl = controller_make(c, data, engine);
+	status = settle(ctrl);
+	if (status)
+		return status;
 	queue_add(ctrl, c, sqe);
 	nvmf_keep_alive_set(ctrl, le32_get(sqe->kato_ms));
 	*result = ctrl->cntlid;
@@ -270,7 +289,7 @@ void nvmf_controller_leave(struct nvmf_conn *c)
 /* ---- asynchronous events ------------------------------------------------------------------------------------------------------ */
 
 struct event_kind {
-	uint32_t wanted; /* the bit of the feature that asks for it */
+	uint32_t wanted; /* the bit of the feature that asks for it; 0: nobody has to */
 	uint32_t notice;
 };
 
@@ -280,6 +299,8 @@ static const struct event_kind event_kinds[NVMF_EVENTS] = {
 	[NVMF_EVENT_ANA] = {NVME_OAES_ANA, NVME_EVENT(NVME_EVENT_NOTICE, NVME_NOTICE_ANA, NVME_LOG_ANA)},
 	[NVMF_EVENT_DISCOVERY] = {NVME_OAES_DISCOVERY,
 				  NVME_EVENT(NVME_EVENT_NOTICE, NVME_NOTICE_DISCOVERY, NVME_LOG_DISCOVERY)},
+	[NVMF_EVENT_RESERVATION] = {0, NVME_EVENT(NVME_EVENT_COMMAND_SET, NVME_RESERVATION_AVAILABLE,
+						  NVME_LOG_RESERVATION)},
 };
 
 static void events_tell(struct nvmf_controller *ctrl)
@@ -298,7 +319,8 @@ static void events_tell(struct nvmf_controller *ctrl)
 
 void nvmf_event_raise(struct nvmf_controller *ctrl, enum nvmf_event event)
 {
-	if (ctrl->is_ending || !(ctrl->events_wanted & event_kinds[event].wanted))
+	uint32_t wanted = event_kinds[event].wanted;
+	if (ctrl->is_ending || (ctrl->events_wanted & wanted) != wanted)
 		return;
 	ctrl->events_due |= 1u << event;
 	events_tell(ctrl);

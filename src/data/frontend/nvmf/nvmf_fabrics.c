@@ -93,6 +93,7 @@ static void disable(struct nvmf_controller *ctrl)
 {
 	ctrl->csts = 0;
 	ctrl->events_wanted = ctrl->events_due = ctrl->events_told = 0;
+	ctrl->notices = (struct nvmf_notices){0};
 	for (size_t qid = NVME_ADMIN_QUEUE + 1; qid <= NVMF_QUEUES_MAX; qid++)
 		if (ctrl->queues[qid])
 			nvmf_conn_break(ctrl->queues[qid]);

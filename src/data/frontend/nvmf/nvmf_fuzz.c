@@ -7,6 +7,7 @@
  *     byte 1        the prelude: nothing; initialized; an admin queue; with an I/O queue; a discovery controller
  *     then, again and again, a verb and its operands:
  *         choose a connection | raw bytes | a well-formed header of any type | a command, more or less sensible, with data or without
+ *         | a reservation command
  *         | data for an R2T, right or not | a property | a Connect | wait a while | the volume grows | a connection ends
  *
  * What is not enough operands is zero. The other side is the whole target on virtual time, over a store of arrays, and every run
@@ -182,6 +183,7 @@ static void say_connect(uint16_t qid, uint16_t entries, uint16_t cntlid, bool di
 		nvme_nqn_put(data.subnqn, NVME_NQN_DISCOVERY);
 	else
 		nvme_nqn_of_volume(&f.volume, data.subnqn);
+	data.hostid[0] = cattr & 0x80 ? 2 : 1;
 	nvme_nqn_put(data.hostnqn, "nqn.fuzz");
 	memcpy(scratch, &data, sizeof(data));
 	say_command((void *)&sqe, sizeof(data));
@@ -278,6 +280,24 @@ static void verb_io(struct input *in)
 	say_command(&sqe, in_capsule ? data_bytes : 0);
 }
 
+/* Keys are few, so that they meet. */
+static void verb_reserve(struct input *in)
+{
+	static const uint8_t opcodes[] = {NVME_IO_RESERVATION_REGISTER, NVME_IO_RESERVATION_ACQUIRE,
+					  NVME_IO_RESERVATION_RELEASE, NVME_IO_RESERVATION_REPORT};
+	struct nvme_sqe sqe = {.opcode = opcodes[take(in, 1) % ARRAY_COUNT(opcodes)], .nsid = le32_of(1)};
+	uint64_t how = take(in, 1);
+	uint32_t persist = (uint32_t)(how & 0xc0) << 24, type = (uint32_t)take(in, 1) << 8;
+	struct nvme_reservation_keys keys = {le64_of(take(in, 1) % 4), le64_of(take(in, 1) % 4)};
+	bool brings = sqe.opcode != NVME_IO_RESERVATION_REPORT;
+	sqe.cdw10 = le32_of(brings ? (uint32_t)(how & 15) | type | persist : (uint32_t)how);
+	sqe.cdw11 = le32_of(how & 1);
+	sqe.sgl = (struct nvme_sgl){.length = le32_of(brings ? sizeof(keys) : (uint32_t)(how + 1) * 4),
+				    .identifier = brings ? NVME_SGL_INCAPSULE : NVME_SGL_TRANSPORT};
+	memcpy(scratch, &keys, sizeof(keys));
+	say_command(&sqe, brings ? sizeof(keys) : 0);
+}
+
 static void verb_admin(struct input *in)
 {
 	static const uint8_t opcodes[] = {NVME_ADMIN_IDENTIFY,	   NVME_ADMIN_GET_LOG_PAGE,
@@ -359,9 +379,9 @@ static void verb_end(struct input *in)
 }
 
 static void (*const verbs[])(struct input *in) = {
-	verb_choose, verb_raw,	verb_header, verb_connect, verb_property,    verb_disconnect,
-	verb_io,     verb_io,	verb_io,     verb_admin,   verb_odd_command, verb_data,
-	verb_data,   verb_wait, verb_grow,   verb_end,	   verb_fail,
+	verb_choose, verb_raw,	verb_header,  verb_connect, verb_property,    verb_disconnect,
+	verb_io,     verb_io,	verb_reserve, verb_admin,   verb_odd_command, verb_data,
+	verb_data,   verb_wait, verb_grow,    verb_end,	    verb_fail,
 };
 
 /* ---- the run ---------------------------------------------------------------------------------------------------------------------------- */

@@ -63,7 +63,8 @@ static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
 	w->sqes = 0x66;
 	w->cqes = 0x44;
 	w->nn = w->mnan = le32_of(1);
-	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY);
+	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY |
+			  NVME_ONCS_RESERVATIONS);
 	w->fuses = le16_of(NVME_FUSES_COMPARE_WRITE);
 	w->vwc = NVME_VWC_FLUSH_ALL | (ctrl->is_near ? NVME_VWC_PRESENT : 0);
 	w->acwu = le16_of((uint16_t)(NVMF_CAPSULE_MAX / engine_info(ctrl->engine)->lba_bytes - 1));
@@ -91,6 +92,7 @@ static uint16_t identify_controller(struct nvmf_request *r)
 
 /* ---- the namespace --------------------------------------------------------------------------------------------------------- */
 
+#define NVMF_RESCAP	(NVME_RESCAP_PERSIST | NVME_RESCAP_TYPES | NVME_RESCAP_IGNORE_KEY)
 #define FLAT_LBA(bytes) ((uint8_t)__builtin_ctz(bytes))
 
 static void put_sizes(const struct vol_info *info, struct nvme_id_ns *w)
@@ -110,6 +112,7 @@ static uint16_t identify_namespace(struct nvmf_request *r)
 	put_sizes(info, w);
 	w->nsfeat = NVME_NSFEAT_OPTPERF;
 	w->nmic = NVME_NMIC_SHARED;
+	w->rescap = NVMF_RESCAP;
 	w->dlfeat = NVME_DLFEAT_READ_ZEROES | NVME_DLFEAT_WZ_DEAC;
 	w->anagrpid = le32_of(1);
 	w->nsattr = info->read_only ? NVME_NSATTR_READ_ONLY : 0;
@@ -121,6 +124,7 @@ static uint16_t identify_independent(struct nvmf_request *r)
 {
 	struct nvme_id_ns_independent *w = r->payload;
 	w->nmic = NVME_NMIC_SHARED;
+	w->rescap = NVMF_RESCAP;
 	w->anagrpid = le32_of(1);
 	w->nsattr = engine_info(r->conn->controller->engine)->read_only ? NVME_NSATTR_READ_ONLY : 0;
 	w->nstat = NVME_NSTAT_READY;

@@ -117,7 +117,7 @@ static int run_verify(struct nvmf_request *r)
 {
 	const struct nvmf_command *c = &r->command;
 	uint64_t end = c->offset_bytes + c->len_bytes;
-	int err = nvmf_payload_get(r, u64_min(c->len_bytes, VERIFY_STEP_BYTES));
+	int err = 0;
 	for (uint64_t at = c->offset_bytes; err == 0 && at < end; at += VERIFY_STEP_BYTES)
 		err = engine_read(engine_of(r), r->payload, at, u64_min(end - at, VERIFY_STEP_BYTES));
 	return err;
@@ -166,7 +166,8 @@ static int run_trim(struct nvmf_request *r, uint16_t *status)
 	return err;
 }
 
-static int run_command(struct nvmf_request *r, uint16_t *status)
+/* What touches data. */
+static int run_on_data(struct nvmf_request *r, uint16_t *status)
 {
 	switch (r->sqe.opcode) {
 	case NVME_IO_READ:
@@ -186,6 +187,31 @@ static int run_command(struct nvmf_request *r, uint16_t *status)
 	default: /* the decoder lets no other pass */
 		abort();
 	}
+}
+
+static bool is_about_reservations(const struct nvmf_request *r)
+{
+	uint8_t opcode = r->sqe.opcode;
+	return opcode == NVME_IO_RESERVATION_REGISTER || opcode == NVME_IO_RESERVATION_REPORT ||
+	       opcode == NVME_IO_RESERVATION_ACQUIRE || opcode == NVME_IO_RESERVATION_RELEASE;
+}
+
+static int run_command(struct nvmf_request *r, uint16_t *status)
+{
+	int err = 0;
+	if (unlikely(is_about_reservations(r)))
+		return nvmf_fence_run(r, status);
+	if (r->sqe.opcode == NVME_IO_VERIFY) /* what is inside waits for no memory that hosts hold */
+		err = nvmf_payload_get(r, u64_min(r->command.len_bytes, VERIFY_STEP_BYTES));
+	if (err)
+		return err;
+	if (!nvmf_fence_enter(r)) {
+		*status = NVME_STATUS_RESERVATION_CONFLICT | NVME_STATUS_DNR;
+		return 0;
+	}
+	err = run_on_data(r, status);
+	nvmf_fence_leave(r);
+	return err;
 }
 
 /* A pool that failed will be opened again, and has acknowledged nothing: the host waits, connects, and sends it again. An error
@@ -225,6 +251,11 @@ static int prepare_pair(struct nvmf_request *first, struct nvmf_request *second)
 static void run_pair(struct nvmf_request *first, struct nvmf_request *second)
 {
 	uint16_t status = 0;
+	if (!nvmf_fence_enter(second)) { /* whoever may write may read */
+		second->status = NVME_STATUS_RESERVATION_CONFLICT | NVME_STATUS_DNR;
+		first->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
+		return;
+	}
 	range_enter_alone(second);
 	int err = compare(first, &status);
 	if (err || status) {
@@ -235,6 +266,7 @@ static void run_pair(struct nvmf_request *first, struct nvmf_request *second)
 		first->status = NVME_STATUS_FUSED_FAILED | NVME_STATUS_DNR;
 	}
 	range_leave(second);
+	nvmf_fence_leave(second);
 }
 
 /* What keeps the pair from being tried. */

@@ -82,7 +82,14 @@ static void put_effects(struct nvmf_controller *ctrl, struct text *out)
 					NVME_ADMIN_ABORT,	 NVME_ADMIN_SET_FEATURES,
 					NVME_ADMIN_GET_FEATURES, NVME_ADMIN_ASYNC_EVENT,
 					NVME_ADMIN_KEEP_ALIVE};
-	static const uint8_t read[] = {NVME_IO_FLUSH, NVME_IO_READ, NVME_IO_COMPARE, NVME_IO_VERIFY};
+	static const uint8_t read[] = {NVME_IO_FLUSH,
+				       NVME_IO_READ,
+				       NVME_IO_COMPARE,
+				       NVME_IO_VERIFY,
+				       NVME_IO_RESERVATION_REGISTER,
+				       NVME_IO_RESERVATION_REPORT,
+				       NVME_IO_RESERVATION_ACQUIRE,
+				       NVME_IO_RESERVATION_RELEASE};
 	static const uint8_t write[] = {NVME_IO_WRITE, NVME_IO_WRITE_ZEROES, NVME_IO_DATASET_MANAGEMENT};
 	struct nvme_log_effects w = {0};
 	(void)ctrl;
@@ -209,7 +216,7 @@ static const struct log_rule rules[] = {
 	{NVME_LOG_ERROR, false, put_errors},	   {NVME_LOG_SMART, false, put_smart},
 	{NVME_LOG_FIRMWARE, false, put_firmware},  {NVME_LOG_CHANGED_NAMESPACES, false, put_changed},
 	{NVME_LOG_EFFECTS, false, put_effects},	   {NVME_LOG_ANA, false, put_ana},
-	{NVME_LOG_DISCOVERY, true, put_discovery},
+	{NVME_LOG_DISCOVERY, true, put_discovery}, {NVME_LOG_RESERVATION, false, nvmf_fence_put_log},
 };
 
 static const struct log_rule *rule_of(const struct nvmf_controller *ctrl, uint8_t id)
@@ -228,6 +235,8 @@ static void notice_seen(struct nvmf_controller *ctrl, uint8_t id)
 		nvmf_event_seen(ctrl, NVMF_EVENT_NAMESPACE);
 	} else if (id == NVME_LOG_ANA) {
 		nvmf_event_seen(ctrl, NVMF_EVENT_ANA);
+	} else if (id == NVME_LOG_RESERVATION) {
+		nvmf_fence_log_seen(ctrl);
 	} else if (id == NVME_LOG_DISCOVERY) {
 		nvmf_event_seen(ctrl, NVMF_EVENT_DISCOVERY);
 	}

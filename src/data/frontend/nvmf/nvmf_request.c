@@ -20,6 +20,7 @@ static struct nvmf_request *slot_new(struct nvmf_conn *c)
 	r->slot = (uint16_t)c->slot_count;
 	list_init(&r->link);
 	list_init(&r->range_link);
+	list_init(&r->fence_link);
 	list_init(&r->r2t.link);
 	list_init(&r->answer.link);
 	r->r2t.request = r->answer.request = r;

@@ -288,8 +288,6 @@ WITH_TARGET(what_a_command_may_not_ask_is_refused_and_the_queue_goes_on)
 		 NVME_STATUS_SGL_LENGTH_INVALID | DNR);
 	CHECK_EQ(host_io(&p.io, NVME_IO_READ, 0, 1, NVME_RW_PRINFO_MASK, data, NULL, 512),
 		 NVME_STATUS_INVALID_PROTECTION | DNR);
-	CHECK_EQ(host_io(&p.io, NVME_IO_RESERVATION_REGISTER, 0, 1, 0, NULL, NULL, 0),
-		 NVME_STATUS_INVALID_OPCODE | DNR);
 	CHECK_EQ(host_io(&p.io, NVME_IO_COPY, 0, 1, 0, NULL, NULL, 0), NVME_STATUS_INVALID_OPCODE | DNR);
 	CHECK_EQ(host_io(&p.io, 0xff, 0, 1, 0, NULL, NULL, 0), NVME_STATUS_INVALID_OPCODE | DNR);
 	CHECK_EQ(host_finish(&p.io, host_command(&p.io, &odd, NULL, 512, false), data, NULL, NULL),
@@ -1248,12 +1246,13 @@ WITH_TARGET(what_is_identified_is_what_is_enforced)
 	CHECK_EQ(le16_get(c.maxcmd), NVMF_ENTRIES_MAX);
 	CHECK_STR(c.subnqn, t.nqn);
 	CHECK_EQ(le16_get(c.cntlid), p.admin.cntlid);
-	CHECK(!(le16_get(c.oncs) & NVME_ONCS_RESERVATIONS));
+	CHECK(le16_get(c.oncs) & NVME_ONCS_RESERVATIONS);
 	CHECK(c.vwc & NVME_VWC_PRESENT);
 	CHECK_EQ(host_admin(&p.admin, NVME_ADMIN_IDENTIFY, 1, NVME_CNS_NAMESPACE, 0, &ns, sizeof(ns), NULL),
 		 0);
 	CHECK_EQ(le64_get(ns.nsze), SIZE / 512);
 	CHECK_EQ(ns.lbaf[0].data_shift, 9);
+	CHECK_EQ(ns.rescap, 0xff);
 	CHECK(memcmp(ns.nguid, t.volume.b, 16) == 0);
 	CHECK_EQ(host_admin(&p.admin, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_ACTIVE_NAMESPACES, 0, &list, 4096,
 			    NULL),
@@ -1308,7 +1307,7 @@ WITH_TARGET(features_are_asked_and_set)
 				(feature == NVME_FEATURE_HOST_BEHAVIOR || feature == NVME_FEATURE_HOST_ID) &&
 				select != NVME_SELECT_CAPABILITIES;
 			uint32_t bytes = !has_data ? 0 : feature == NVME_FEATURE_HOST_ID ? 16 : 512;
-			uint16_t status = host_admin(&h, NVME_ADMIN_GET_FEATURES, 0, feature | select << 8, 1,
+			uint16_t status = host_admin(&h, NVME_ADMIN_GET_FEATURES, 1, feature | select << 8, 1,
 						     data, bytes, NULL);
 			CHECK(status == 0 || status == (NVME_STATUS_INVALID_FIELD | DNR));
 		}
