@@ -159,6 +159,8 @@ enum {
 };
 
 /* Open a block device or regular file for direct I/O, held exclusively: OXE_BUSY if any process has it open as a pool.
+ * Once it is open, nothing that a holder before wrote can arrive any more, even one that was killed while writing (a reader
+ * who may not write to the file is not promised that).
  * "mem:SIZE_BYTES:NAME" is plain memory that lives as long as the process. `size_bytes` only matters with RT_DISK_CREATE.
  * Suspends. */
 OX_CHECKED int rt_disk_open(struct rt *rt, const char *path, unsigned flags, uint64_t size_bytes,
