@@ -283,7 +283,7 @@ bool nvmf_is_near(const char *local, const char *peer);
 
 /* ---- nvmf_fence.c --------------------------------------------------------------------------------------------------------- */
 
-struct text;
+struct nvmf_page; /* of a log, see nvmf_page_add */
 
 void nvmf_fence_init(struct nvmf_fence *f);
 /* Read the note, the first time. Suspends. Any error, and the volume may not be used: nobody knows who may. */
@@ -297,7 +297,7 @@ OX_CHECKED int nvmf_fence_run(struct nvmf_request *r, uint16_t *status);
 OX_CHECKED int nvmf_fence_set_persists(struct nvmf_controller *ctrl, bool persists);
 bool nvmf_fence_persists(const struct nvmf_controller *ctrl);
 /* The log page of the oldest notice; it was read. */
-void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct text *out);
+void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct nvmf_page *out);
 void nvmf_fence_log_seen(struct nvmf_controller *ctrl);
 
 /* ---- nvmf_fabrics.c, nvmf_admin.c, nvmf_identify.c, nvmf_log.c, nvmf_io.c --------------------------------------------------- */
@@ -314,6 +314,8 @@ void nvmf_pair_run(struct nvmf_request *second);
 /* Connect, by the receiver itself. */
 void nvmf_connect_run(struct nvmf_request *r);
 struct nvmf_bounds nvmf_bounds_of(const struct nvmf_conn *c, uint32_t capsule_bytes);
+/* Append to a log page that is being written; only what was asked for of it is kept. */
+void nvmf_page_add(struct nvmf_page *p, const void *data, uint64_t len_bytes);
 /* A number that changes when volumes or listeners come or go. */
 uint64_t nvmf_discovery_hash(struct nvmf_server *server);
 

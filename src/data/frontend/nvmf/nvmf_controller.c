@@ -12,7 +12,8 @@
 #include "base/log.h"
 #include "data/nvme/nvme_status.h"
 
-#define CNTLID_MAX 0xffef /* above are reserved ones */
+#define CNTLID_MAX	  0xffef /* above are reserved ones */
+#define DISCOVERY_KATO_MS 120000
 #define ANSWER(result_value, status)                                                                         \
 	({                                                                                                   \
 		*result = (result_value);                                                                    \
@@ -120,6 +121,12 @@ void nvmf_keep_alive_set(struct nvmf_controller *ctrl, uint32_t kato_ms)
 		timer_cancel(rt, &ctrl->keep_alive);
 }
 
+/* Who only asks for the list has an end, too, as the specification wants it. */
+static uint32_t kato_of(const struct nvmf_controller *ctrl, uint32_t asked_ms)
+{
+	return asked_ms == 0 && nvmf_is_discovery(ctrl) ? DISCOVERY_KATO_MS : asked_ms;
+}
+
 static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct nvme_connect_data *data,
 					       struct engine *engine)
 {
@@ -206,7 +213,7 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 	if (status)
 		return status;
 	queue_add(ctrl, c, sqe);
-	nvmf_keep_alive_set(ctrl, le32_get(sqe->kato_ms));
+	nvmf_keep_alive_set(ctrl, kato_of(ctrl, le32_get(sqe->kato_ms)));
 	*result = ctrl->cntlid;
 	return 0;
 }

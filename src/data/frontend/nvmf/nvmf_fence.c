@@ -124,7 +124,7 @@ static void tell_hosts(struct nvmf_subsystem *s, const struct nvmf_reservation_c
 				notice_add(ctrl, ch->notices[i].what);
 }
 
-void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct text *out)
+void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	const struct nvmf_notices *n = &ctrl->notices;
 	struct nvme_log_reservation w = {0};
@@ -132,7 +132,7 @@ void nvmf_fence_put_log(struct nvmf_controller *ctrl, struct text *out)
 		w = n->pages[0];
 		w.available = n->kept - 1;
 	}
-	text_add_bytes(out, &w, sizeof(w));
+	nvmf_page_add(out, &w, sizeof(w));
 }
 
 void nvmf_fence_log_seen(struct nvmf_controller *ctrl)

@@ -1,26 +1,47 @@
 /*
- * nvmf_log.c: log pages. Each is made whole, and the part that was asked for is given; what lies beyond its end is zero.
+ * nvmf_log.c: log pages. Each is written from its beginning to its end through a window, the part that was asked for, which alone
+ * is kept: a discovery log of thousands of volumes is read in thousands of small parts. What lies beyond a page's end is zero.
  */
 #include "data/frontend/nvmf/nvmf_conn.h"
 
 #include "base/prng.h"
-#include "base/text.h"
 
 #include <stdio.h>
 
 #define REFUSED(status) ((uint16_t)((status) | NVME_STATUS_DNR))
 #define UNIT_BYTES	512000u /* what SMART counts in */
 
+struct nvmf_page {
+	uint8_t *data;			  /* the window: what of the page is kept, */
+	uint64_t offset_bytes, len_bytes; /* and which part of it that is */
+	uint64_t at_bytes;		  /* written so far, kept or not */
+};
+
+static bool is_kept(const struct nvmf_page *p, uint64_t len_bytes)
+{
+	return p->at_bytes < p->offset_bytes + p->len_bytes && p->at_bytes + len_bytes > p->offset_bytes;
+}
+
+void nvmf_page_add(struct nvmf_page *p, const void *data, uint64_t len_bytes)
+{
+	uint64_t from = u64_max(p->at_bytes, p->offset_bytes);
+	uint64_t to = u64_min(p->at_bytes + len_bytes, p->offset_bytes + p->len_bytes);
+	if (is_kept(p, len_bytes))
+		memcpy(p->data + (from - p->offset_bytes), (const uint8_t *)data + (from - p->at_bytes),
+		       to - from);
+	p->at_bytes += len_bytes;
+}
+
 /* ---- errors, health, firmware ------------------------------------------------------------------------------------------------- */
 
-static void put_errors(struct nvmf_controller *ctrl, struct text *out)
+static void put_errors(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	for (uint64_t i = 0; i < NVMF_ERRORS_KEPT; i++) {
 		struct nvme_log_error none = {0}; /* the newest comes first */
-		bool is_kept = i < ctrl->error_count;
+		bool is_there = i < ctrl->error_count;
 		const struct nvme_log_error *w =
-			is_kept ? &ctrl->errors[(ctrl->error_count - i) % NVMF_ERRORS_KEPT] : &none;
-		text_add_bytes(out, w, sizeof(*w));
+			is_there ? &ctrl->errors[(ctrl->error_count - i) % NVMF_ERRORS_KEPT] : &none;
+		nvmf_page_add(out, w, sizeof(*w));
 	}
 }
 
@@ -49,34 +70,34 @@ static bool count_traffic(void *ctx, const char *name, const struct engine_stats
 }
 
 /* Since the daemon started: what a volume has gone through before is nobody's record. */
-static void put_smart(struct nvmf_controller *ctrl, struct text *out)
+static void put_smart(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_log_smart w = {.temperature_kelvin = le16_of(273), .spare = 100, .spare_threshold = 0};
 	struct traffic t = {engine_name(ctrl->engine), &w};
 	engines_stats_walk(ctrl->server->engines, count_traffic, &t);
 	put_count(w.error_entries, ctrl->error_count);
-	text_add_bytes(out, &w, sizeof(w));
+	nvmf_page_add(out, &w, sizeof(w));
 }
 
-static void put_firmware(struct nvmf_controller *ctrl, struct text *out)
+static void put_firmware(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_log_firmware w = {.active = 1};
 	(void)ctrl;
 	memset(w.slots[0], ' ', sizeof(w.slots[0]));
 	memcpy(w.slots[0], OXBOW_VERSION, u64_min(strlen(OXBOW_VERSION), sizeof(w.slots[0])));
-	text_add_bytes(out, &w, sizeof(w));
+	nvmf_page_add(out, &w, sizeof(w));
 }
 
 /* ---- namespaces, effects, access ------------------------------------------------------------------------------------------------ */
 
-static void put_changed(struct nvmf_controller *ctrl, struct text *out)
+static void put_changed(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_id_list w = {0};
 	w.nsid[0] = le32_of(ctrl->namespace_changed);
-	text_add_bytes(out, &w, sizeof(w));
+	nvmf_page_add(out, &w, sizeof(w));
 }
 
-static void put_effects(struct nvmf_controller *ctrl, struct text *out)
+static void put_effects(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	static const uint8_t admin[] = {NVME_ADMIN_GET_LOG_PAGE, NVME_ADMIN_IDENTIFY,
 					NVME_ADMIN_ABORT,	 NVME_ADMIN_SET_FEATURES,
@@ -99,28 +120,28 @@ static void put_effects(struct nvmf_controller *ctrl, struct text *out)
 		w.io[read[i]] = le32_of(NVME_EFFECT_SUPPORTED);
 	for (size_t i = 0; i < ARRAY_COUNT(write); i++)
 		w.io[write[i]] = le32_of(NVME_EFFECT_SUPPORTED | NVME_EFFECT_CHANGES_DATA);
-	text_add_bytes(out, &w, sizeof(w));
+	nvmf_page_add(out, &w, sizeof(w));
 }
 
 /* One group, and the way to it is good: there is one node. */
-static void put_ana(struct nvmf_controller *ctrl, struct text *out)
+static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_log_ana w = {.groups = le16_of(1)};
 	struct nvme_log_ana_group group = {
 		.group_id = le32_of(1), .nsid_count = le32_of(1), .state = NVME_ANA_OPTIMIZED};
 	le32 nsid = le32_of(1);
 	(void)ctrl;
-	text_add_bytes(out, &w, sizeof(w));
-	text_add_bytes(out, &group, sizeof(group));
-	text_add_bytes(out, &nsid, sizeof(nsid));
+	nvmf_page_add(out, &w, sizeof(w));
+	nvmf_page_add(out, &group, sizeof(group));
+	nvmf_page_add(out, &nsid, sizeof(nsid));
 }
 
 /* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
 
 struct discovery {
 	struct nvmf_server *server;
-	const char *reached; /* where the host that asks reached us: tcp:HOST:PORT */
-	struct text *out;    /* NULL: only the hash */
+	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT; NULL: nobody asks */
+	struct nvmf_page *out; /* NULL: only counted */
 	uint64_t records, hash;
 };
 
@@ -157,12 +178,18 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 	};
 	struct nvmf_where at;
 	d->hash = hash_u64(d->hash ^ hash_bytes(volume_id, sizeof(*volume_id)) ^ l->port_id);
-	if (!d->out || !address_for(d, l, &at))
+	if (!d->reached || !address_for(d, l, &at))
 		return;
 	d->records++;
+	if (!d->out)
+		return;
+	if (!is_kept(d->out, sizeof(w))) {
+		d->out->at_bytes += sizeof(w);
+		return;
+	}
 	put_address(&w, &at);
 	nvme_nqn_of_volume(volume_id, w.subnqn);
-	text_add_bytes(d->out, &w, sizeof(w));
+	nvmf_page_add(d->out, &w, sizeof(w));
 }
 
 static bool discovery_volume(void *ctx, const struct engine_export *e)
@@ -190,18 +217,17 @@ static void generation_update(struct nvmf_server *server, uint64_t hash)
 	server->discovery_hash = hash;
 }
 
-static void put_discovery(struct nvmf_controller *ctrl, struct text *out)
+static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
-	struct nvme_log_discovery w = {0};
 	const struct nvmf_conn *admin = ctrl->queues[NVME_ADMIN_QUEUE];
-	struct discovery d = {
-		.server = ctrl->server, .reached = rt_conn_local(admin->link.conn), .out = out, .hash = 1};
-	text_add_bytes(out, &w, sizeof(w));
+	struct discovery d = {.server = ctrl->server, .reached = rt_conn_local(admin->link.conn), .hash = 1};
 	engines_walk(ctrl->server->engines, discovery_volume, &d);
 	generation_update(ctrl->server, d.hash);
-	w.generation = le64_of(ctrl->server->discovery_generation);
-	w.records = le64_of(d.records);
-	memcpy(out->data, &w, sizeof(w));
+	struct nvme_log_discovery w = {.generation = le64_of(ctrl->server->discovery_generation),
+				       .records = le64_of(d.records)};
+	nvmf_page_add(out, &w, sizeof(w));
+	d.out = out;
+	engines_walk(ctrl->server->engines, discovery_volume, &d);
 }
 
 /* ---- which ----------------------------------------------------------------------------------------------------------------------------- */
@@ -209,7 +235,7 @@ static void put_discovery(struct nvmf_controller *ctrl, struct text *out)
 struct log_rule {
 	uint8_t id;
 	bool is_discovery;
-	void (*put)(struct nvmf_controller *ctrl, struct text *out);
+	void (*put)(struct nvmf_controller *ctrl, struct nvmf_page *out);
 };
 
 static const struct log_rule rules[] = {
@@ -242,30 +268,26 @@ static void notice_seen(struct nvmf_controller *ctrl, uint8_t id)
 	}
 }
 
-static uint16_t give_part(struct nvmf_request *r, const struct text *page)
-{
-	uint64_t offset = (uint64_t)le32_get(r->sqe.cdw13) << 32 | le32_get(r->sqe.cdw12);
-	if (offset > page->len_bytes || offset % 4)
-		return REFUSED(NVME_STATUS_INVALID_FIELD);
-	size_t there = u64_min(page->len_bytes - offset, r->command.data_bytes);
-	memcpy(r->payload, page->data + offset, there);
-	memset((uint8_t *)r->payload + there, 0, r->command.data_bytes - there);
-	r->answer_bytes = r->command.data_bytes;
-	return 0;
-}
-
 uint16_t nvmf_log_run(struct nvmf_request *r)
 {
 	struct nvmf_controller *ctrl = r->conn->controller;
 	uint8_t id = le32_get(r->sqe.cdw10) & 0xff;
 	const struct log_rule *rule = rule_of(ctrl, id);
-	struct text page = {0};
+	struct nvmf_page page = {.data = r->payload,
+				 .offset_bytes =
+					 (uint64_t)le32_get(r->sqe.cdw13) << 32 | le32_get(r->sqe.cdw12),
+				 .len_bytes = r->command.data_bytes};
+	uint64_t end;
 	if (!rule)
 		return REFUSED(NVME_STATUS_INVALID_LOG_PAGE);
+	if (page.offset_bytes % 4 || !u64_add_checked(page.offset_bytes, page.len_bytes, &end))
+		return REFUSED(NVME_STATUS_INVALID_FIELD);
+	memset(r->payload, 0, page.len_bytes);
 	rule->put(ctrl, &page);
-	uint16_t status = give_part(r, &page);
-	text_free(&page);
-	if (status == 0 && !(le32_get(r->sqe.cdw10) & NVME_LOG_RETAIN))
+	if (page.offset_bytes > page.at_bytes)
+		return REFUSED(NVME_STATUS_INVALID_FIELD);
+	r->answer_bytes = r->command.data_bytes;
+	if (!(le32_get(r->sqe.cdw10) & NVME_LOG_RETAIN))
 		notice_seen(ctrl, id);
-	return status;
+	return 0;
 }

@@ -221,15 +221,21 @@ static void tell_size(struct nvmf_controller *ctrl)
 	nvmf_event_raise(ctrl, NVMF_EVENT_NAMESPACE);
 }
 
+static void tell_volumes(struct nvmf_controller *ctrl)
+{
+	if (nvmf_discovery_hash(ctrl->server) != ctrl->server->discovery_hash)
+		nvmf_event_raise(ctrl, NVMF_EVENT_DISCOVERY);
+}
+
+/* Volumes are walked only if there is somebody who wants to know: they may be many, and made one after another. */
 void nvmf_server_changed(struct nvmf_server *server)
 {
 	struct nvmf_controller *ctrl;
-	bool is_new = nvmf_discovery_hash(server) != server->discovery_hash;
 	list_for_each (ctrl, &server->controllers, link_in_server) {
 		if (!nvmf_is_discovery(ctrl))
 			tell_size(ctrl);
-		else if (is_new)
-			nvmf_event_raise(ctrl, NVMF_EVENT_DISCOVERY);
+		else if (ctrl->events_wanted)
+			tell_volumes(ctrl);
 	}
 }
 

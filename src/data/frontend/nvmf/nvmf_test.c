@@ -943,6 +943,16 @@ WITH_TARGET(a_host_that_keeps_silent_beyond_its_keep_alive_time_loses_its_associ
 	host_close(&io);
 }
 
+WITH_TARGET(a_host_that_only_discovers_and_forgets_to_leave_is_gone_in_minutes)
+{
+	struct host h = host_open(ADDRESS, 0, 0);
+	CHECK_EQ(host_connect(&h, 0, NVME_CNTLID_ANY, NVME_NQN_DISCOVERY, 32), 0);
+	uint64_t before_ns = rt_now_ns(t.rt);
+	expect_cut(&h, 0);
+	CHECK(rt_now_ns(t.rt) - before_ns <= 240 * NS_PER_S);
+	host_close(&h);
+}
+
 WITH_TARGET(lengths_that_cannot_be_end_the_connection)
 {
 	static const struct nvmetcp_ch odd[] = {
@@ -1217,6 +1227,30 @@ static uint64_t discover(const char *address, struct nvme_discovery_entry *first
 	host_close(&h);
 	*first = log.entries[0];
 	return le64_get(log.head.records);
+}
+
+WITH_TARGET(a_long_discovery_log_is_read_in_small_parts_without_a_seam)
+{
+	enum { VOLUMES = 20, BYTES = 1024 * (VOLUMES + 2) };
+	char name[16];
+	uint8_t *whole = mem_alloc(BYTES), *parts = mem_alloc(BYTES);
+	for (int i = 0; i < VOLUMES; i++) {
+		snprintf(name, sizeof(name), "v%d", i);
+		pool_double_volume(t.pool, name, 64 * KiB, 512);
+	}
+	struct host h = host_open(ADDRESS, 0, 0);
+	CHECK_EQ(host_connect(&h, 0, NVME_CNTLID_ANY, NVME_NQN_DISCOVERY, 32), 0);
+	CHECK_EQ(host_property_set(&h, NVME_PROPERTY_CC, NVME_CC_EN), 0);
+	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, whole, BYTES, 0), 0);
+	CHECK_EQ(le64_get(((struct nvme_log_discovery *)whole)->records), VOLUMES + 1);
+	for (uint32_t at = 0, step; at < BYTES; at += step) {
+		step = (uint32_t)u64_min(404 + at % 1200 / 4 * 4, BYTES - at);
+		CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, parts + at, step, at), 0);
+	}
+	CHECK(memcmp(whole, parts, BYTES) == 0);
+	free(whole);
+	free(parts);
+	host_close(&h);
 }
 
 WITH_TARGET(a_host_is_told_addresses_it_can_reach)
