@@ -13,6 +13,7 @@ struct testrt {
 	struct rt rt;
 	struct prng rng;
 	bool cut;
+	bool is_frozen; /* or was: each fiber is run by a turn of its own, timers first */
 	struct list ios, listeners;
 	unsigned conns;
 };
@@ -367,7 +368,7 @@ struct rt *testrt_new(uint64_t seed, bool cut)
 
 static bool turn(struct rt *rt)
 {
-	if (rt_core_run(rt, 0))
+	if (rt_core_run(rt, the.is_frozen))
 		return true;
 	struct rt_io *io = list_pop(&the.ios, struct rt_io, link);
 	if (io) {
@@ -390,6 +391,18 @@ void testrt_free(struct rt *rt)
 {
 	assert(rt->fibers_live == 0 && the.conns == 0);
 	rt_core_fini(rt);
+}
+
+void testrt_freeze(struct rt *rt)
+{
+	(void)rt;
+	the.is_frozen = true;
+	fiber_sleep(1); /* the loop comes round before the next fiber does */
+}
+
+void testrt_thaw(struct rt *rt, uint64_t after_ns)
+{
+	rt->now_ns += after_ns;
 }
 
 unsigned testrt_conns(void)

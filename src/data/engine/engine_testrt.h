@@ -17,6 +17,11 @@ void testrt_run(struct rt *rt);
 /* All fibers must have ended. */
 void testrt_free(struct rt *rt);
 
+/* Let the process stand still: what the calling fiber does until it next waits happens meanwhile, and then so much time has
+ * passed. Suspends at first. */
+void testrt_freeze(struct rt *rt);
+void testrt_thaw(struct rt *rt, uint64_t after_ns);
+
 /* How many connections are open, both ends counted. */
 unsigned testrt_conns(void);
 

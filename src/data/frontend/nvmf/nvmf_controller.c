@@ -101,10 +101,13 @@ static uint16_t cntlid_next(struct nvmf_server *server)
 	return server->last_cntlid;
 }
 
+/* A host may count on the end of an association that has heard nothing for twice the time, even where this process itself
+ * stood still for a while: what it has in its sockets then is nothing it may carry out any more. */
 static void keep_alive_fired(struct rt_timer *timer)
 {
 	struct nvmf_controller *ctrl = container_of(timer, struct nvmf_controller, keep_alive);
-	if (ctrl->was_heard)
+	uint64_t late_ns = rt_now_ns(ctrl->server->rt) - timer->deadline_ns;
+	if (ctrl->was_heard && late_ns < ctrl->kato_ms * NS_PER_MS)
 		nvmf_keep_alive_set(ctrl, ctrl->kato_ms);
 	else
 		nvmf_controller_end(ctrl, "it kept silent for longer than its keep alive time-out");

@@ -943,6 +943,29 @@ WITH_TARGET(a_host_that_keeps_silent_beyond_its_keep_alive_time_loses_its_associ
 	host_close(&io);
 }
 
+WITH_TARGET(a_process_that_stood_still_carries_out_nothing_of_an_association_that_is_over)
+{
+	struct host admin = host_open(ADDRESS, 0, 0);
+	uint8_t data[4096] = {1}, in[4096];
+	struct nvme_sqe sqe = {.opcode = NVME_IO_WRITE, .nsid = le32_of(1)};
+	admin.kato_ms = 5000;
+	CHECK_EQ(host_connect(&admin, 0, NVME_CNTLID_ANY, t.nqn, 32), 0);
+	CHECK_EQ(host_property_set(&admin, NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES), 0);
+	struct host io = host_queue(ADDRESS, &admin, t.nqn, 1, 0);
+	nvme_rw_set(&sqe, 0, BLOCKS, 0);
+	testrt_freeze(t.rt);
+	host_command(&io, &sqe, data, 4096, true); /* it stays in the socket */
+	testrt_thaw(t.rt, 30 * NS_PER_S);
+	expect_cut(&io, 0);
+	expect_cut(&admin, 0);
+	host_close(&io);
+	host_close(&admin);
+	struct pair p = attach(0);
+	CHECK_EQ(host_io(&p.io, NVME_IO_READ, 0, BLOCKS, 0, in, NULL, 4096), 0);
+	CHECK(bytes_are_zero(in, 4096));
+	detach(&p);
+}
+
 WITH_TARGET(a_host_that_only_discovers_and_forgets_to_leave_is_gone_in_minutes)
 {
 	struct host h = host_open(ADDRESS, 0, 0);
