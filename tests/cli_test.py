@@ -320,7 +320,8 @@ def jobs_are_listed_throttled_cancelled_and_waited_for():
 # ---- the daemon's own command line -----------------------------------------------------------------------------------------
 
 def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
-    mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--init-pool", "x"],
+    mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--nvme", "tcp:0.0.0.0:4420"],
+                ["--nvme", "unix:/tmp/x"], ["--init-pool", "x"],
                 ["--init-pool", "x,1GB"], ["--log-format", "xml"], ["--log-level", "all"], ["--tls", "required"], ["--cache-size", "-1"])
     for arguments in mistakes:
         done = run(harness.OXBOWD, *arguments)
@@ -334,6 +335,17 @@ def a_second_daemon_says_who_holds_the_directory():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         done = run(harness.OXBOWD, "--data-dir", daemon.data_dir)
         expect(done.returncode == 1 and str(daemon.process.pid) in done.stderr and "hint:" in done.stderr, f"{done}")
+
+
+def a_volume_tells_its_nvme_subsystem_and_where_it_is_served():
+    with harness.scratch_dir() as directory, \
+            harness.running_daemon(directory, *pool_option(directory), "--nvme", "tcp:127.0.0.1:0") as daemon:
+        volume = daemon.api.volume_create("disk", 16 * harness.MIB)
+        nqn = f"nqn.2026-11.dev.oxbow:volume:{volume['id']}"
+        expect(volume["nqn"] == nqn, f"{volume}")
+        expect(any(re.fullmatch(rf"nvme\+tcp://127\.0\.0\.1:[1-9]\d*/{nqn}", uri) for uri in volume["uris"]), f"{volume['uris']}")
+        shown = oxbow(daemon, "volume", "show", "disk")
+        expect(nqn in shown.stdout, f"{shown}")
 
 
 def the_log_is_text_or_json_and_has_priorities_under_systemd():
@@ -434,6 +446,7 @@ TESTS = [
     jobs_are_listed_throttled_cancelled_and_waited_for,
     the_daemon_refuses_mistakes_with_status_2_and_a_hint,
     a_second_daemon_says_who_holds_the_directory,
+    a_volume_tells_its_nvme_subsystem_and_where_it_is_served,
     the_log_is_text_or_json_and_has_priorities_under_systemd,
     systemd_is_told_when_it_is_ready_and_not_before,
     a_pool_is_checked_without_a_daemon_and_not_beside_one,

@@ -36,7 +36,8 @@
 #define NVMF_ABORTS_MAX	  4
 #define NVMF_ERRORS_KEPT  16
 #define NVMF_NOTICES_KEPT 16
-#define NVMF_KATO_UNIT_MS 100
+#define NVMF_KATO_UNIT_MS 100	     /* KAS: keep alive time-outs are rounded up to it */
+#define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
 #define NVMF_MODEL	  "Oxbow volume"
 
 struct nvmf_listener {
@@ -170,7 +171,6 @@ struct nvmf_request {
 struct nvmf_conn {
 	struct nvmf_server *server;
 	struct list link_in_server;
-	struct nvmf_listener *listener;
 	struct nbd_link link;
 	struct nvmetcp_terms terms;
 	const char *dropped_because; /* static text; NULL: the host left in order */

@@ -101,13 +101,18 @@ static uint16_t cntlid_next(struct nvmf_server *server)
 	return server->last_cntlid;
 }
 
+static uint64_t keep_alive_ns(const struct nvmf_controller *ctrl)
+{
+	return u64_div_up(ctrl->kato_ms, NVMF_KATO_UNIT_MS) * NVMF_KATO_UNIT_MS * NS_PER_MS;
+}
+
 /* A host may count on the end of an association that has heard nothing for twice the time, even where this process itself
  * stood still for a while: what it has in its sockets then is nothing it may carry out any more. */
 static void keep_alive_fired(struct rt_timer *timer)
 {
 	struct nvmf_controller *ctrl = container_of(timer, struct nvmf_controller, keep_alive);
 	uint64_t late_ns = rt_now_ns(ctrl->server->rt) - timer->deadline_ns;
-	if (ctrl->was_heard && late_ns < ctrl->kato_ms * NS_PER_MS)
+	if (ctrl->was_heard && late_ns < keep_alive_ns(ctrl))
 		nvmf_keep_alive_set(ctrl, ctrl->kato_ms);
 	else
 		nvmf_controller_end(ctrl, "it kept silent for longer than its keep alive time-out");
@@ -119,7 +124,7 @@ void nvmf_keep_alive_set(struct nvmf_controller *ctrl, uint32_t kato_ms)
 	ctrl->kato_ms = kato_ms;
 	ctrl->was_heard = false;
 	if (kato_ms && !ctrl->is_ending)
-		timer_arm(rt, &ctrl->keep_alive, rt_now_ns(rt) + kato_ms * NS_PER_MS);
+		timer_arm(rt, &ctrl->keep_alive, rt_now_ns(rt) + keep_alive_ns(ctrl));
 	else
 		timer_cancel(rt, &ctrl->keep_alive);
 }

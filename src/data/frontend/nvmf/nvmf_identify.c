@@ -37,7 +37,7 @@ static void put_common(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *
 	w->lpa = NVME_LPA_EXTENDED | NVME_LPA_EFFECTS;
 	w->aerl = NVMF_EVENTS_MAX - 1;
 	w->elpe = NVMF_ERRORS_KEPT - 1;
-	w->kas = le16_of(1); /* keep alive in units of 100 ms */
+	w->kas = le16_of(NVMF_KATO_UNIT_MS / 100);
 	w->maxcmd = le16_of(NVMF_ENTRIES_MAX);
 	w->sgls = le32_of(NVME_SGLS_SUPPORTED | NVME_SGLS_OFFSET | NVME_SGLS_TRANSPORT);
 	memcpy(w->subnqn, ctrl->subnqn, sizeof(w->subnqn));

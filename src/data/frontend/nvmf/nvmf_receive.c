@@ -12,9 +12,8 @@
 #include "base/log.h"
 #include "data/nvme/nvme_status.h"
 
-#define RECEIVE_MIN_BYTES (16 * KiB)
-#define RECEIVE_BYTES	  (256 * KiB) /* once a host has shown that it sends that much at a time */
-#define PDU_MIN_BYTES	  24	      /* no PDU is shorter */
+#define RECEIVE_BYTES (256 * KiB) /* once a host has shown that it sends that much at a time */
+#define PDU_MIN_BYTES 24	  /* no PDU is shorter */
 
 struct received {
 	struct nvmetcp_pdu pdu;
@@ -283,7 +282,7 @@ static int receive_pdu(struct nvmf_conn *c)
 	int err = nbd_link_fill(&c->link, PDU_MIN_BYTES, exactly);
 	if (err)
 		return err;
-	if (nbd_link_buffered(&c->link) == RECEIVE_MIN_BYTES && c->link.capacity == RECEIVE_MIN_BYTES)
+	if (nbd_link_buffered(&c->link) == NVMF_RECEIVE_MIN && c->link.capacity == NVMF_RECEIVE_MIN)
 		nbd_link_resize(&c->link, RECEIVE_BYTES);
 	err = check_ch(c, &in);
 	if (err == 0)

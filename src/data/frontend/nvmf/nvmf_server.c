@@ -10,7 +10,6 @@
 
 #define BUDGET_MIN_BYTES     (16 * MiB) /* a few of the largest commands, and as much left for others */
 #define CONNECTION_MIN_BYTES (4 * MiB)
-#define RECEIVE_MIN_BYTES    (16 * KiB)
 #define ACCEPT_PAUSE_NS	     (100 * NS_PER_MS)
 
 /* ---- a connection --------------------------------------------------------------------------------------------------------- */
@@ -89,10 +88,9 @@ static void conn_start(struct nvmf_listener *l, struct rt_conn *conn)
 	struct nvmf_server *server = l->server;
 	struct nvmf_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
-	c->listener = l;
 	c->terms = terms_at_first();
 	c->entries = 1;
-	nbd_link_init(&c->link, server->rt, conn, RECEIVE_MIN_BYTES, server->options.stall_timeout_ns);
+	nbd_link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
 	fmutex_init(&c->memory_turn);
 	list_init(&c->free_requests);
 	list_init(&c->out);
