@@ -46,9 +46,9 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	uint64_t handshake_timeout_ns; /* [30 s] */
 	uint64_t stall_timeout_ns;     /* [30 s] */
 	uint32_t connections_max;      /* [2048] */
-	struct uuid
-		boot_id; /* of this run of the machine's kernel: a reservation that is not to persist through power loss ends
-			      * with it. Nil: unknown, and then none ends so */
+	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
+	 * and then none ends so. */
+	struct uuid boot_id;
 };
 
 /* `options` may be NULL. */

@@ -42,7 +42,7 @@ static uint32_t events_possible(const struct nvmf_controller *ctrl)
 	return nvmf_is_discovery(ctrl) ? NVME_OAES_DISCOVERY : NVME_OAES_NAMESPACE | NVME_OAES_ANA;
 }
 
-/* ---- of reservations: features of the namespace */
+/* ---- features of the namespace: reservations --------------------------------------------------------------------------------- */
 
 static uint16_t check_nsid(const struct nvmf_request *r, bool all_is_one)
 {
@@ -80,6 +80,8 @@ static uint16_t get_reservation_feature(struct nvmf_request *r, uint8_t feature,
 							     : nvmf_fence_persists(r->conn->controller);
 	return 0;
 }
+
+/* ---- set and got ---------------------------------------------------------------------------------------------------------- */
 
 static uint16_t run_set_features(struct nvmf_request *r)
 {
