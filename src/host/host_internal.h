@@ -54,8 +54,8 @@ struct host {
 	struct host_op wake_op;
 
 	struct host_workers *workers;
-	struct list listeners; /* all, so that ones nobody asks again are freed in the end */
-	uint32_t open_objects; /* disks and connections */
+	struct list listeners;	/* all, so that ones nobody asks again are freed in the end */
+	uint32_t open_objects;	/* disks and connections */
 	struct host_ublk *ublk; /* the way to the ublk driver; NULL until asked for */
 
 	struct host_spin spin[2]; /* [1]: while the disk is at work */
