@@ -256,6 +256,21 @@ def twenty_kills_under_load_cost_pauses_and_no_error():
         daemon.detach("disk")
 
 
+def disk_that_can_stand_still():
+    call("truncate", "-s", str(GIB), "/tmp/disk.img")
+    loop = subprocess.run(["losetup", "-f", "--show", "/tmp/disk.img"], check=True, capture_output=True, text=True).stdout.strip()
+    call("dmsetup", "create", "pool", "--table", f"0 {GIB // 512} linear {loop} 0")
+    return "/dev/dm-0"
+
+
+def disk_stop():
+    call("dmsetup", "suspend", "--noflush", "--nolockfs", "pool")
+
+
+def disk_go_on():
+    call("dmsetup", "resume", "pool")
+
+
 def in_flight(device):
     with open(f"/sys/block/{os.path.basename(device)}/inflight", encoding="ascii") as counts:
         return sum(map(int, counts.read().split()))
@@ -263,22 +278,19 @@ def in_flight(device):
 
 def a_kill_with_every_tag_in_the_servers_hands_costs_a_pause_and_no_error():
     """The pool's disk is held up until the server has all it can take; then no entry is left whose end tells the driver."""
-    call("truncate", "-s", str(GIB), "/tmp/disk.img")
-    loop = subprocess.run(["losetup", "-f", "--show", "/tmp/disk.img"], check=True, capture_output=True, text=True).stdout.strip()
-    call("dmsetup", "create", "pool", "--table", f"0 {GIB // 512} linear {loop} 0")
-    with daemon_in_guest(f"/dev/dm-0,{GIB}") as daemon:
+    with daemon_in_guest(f"{disk_that_can_stand_still()},{GIB}") as daemon:
         daemon.api.volume_create("disk", 128 * MIB)
         device, pauses_s = daemon.attach("disk"), []
         fio_end(fio(device, "--rw=write", "--bs=1m", "--iodepth=4", "--size=65m", "--do_verify=0"), 60)
         load = fio(device, "--rw=randrw", "--bs=4k", "--iodepth=300", "--offset=1m", "--size=64m", "--time_based",
                    "--runtime=1000", "--verify_backlog=512")
         for _ in range(3):
-            call("dmsetup", "suspend", "--noflush", "--nolockfs", "pool")
+            disk_stop()
             harness.wait_until(lambda: in_flight(device) >= QUEUE_DEPTH, f"{QUEUE_DEPTH} requests in flight", 20)
             time.sleep(0.2)
             began = time.monotonic()
             daemon.process.kill()
-            call("dmsetup", "resume", "pool")
+            disk_go_on()
             daemon.process.wait()
             daemon.start()
             pauses_s.append(time.monotonic() - began)
@@ -341,6 +353,26 @@ def an_attach_or_detach_that_is_killed_is_finished_or_undone():
         print(outcomes, flush=True)
 
 
+def an_attach_waits_for_no_read_and_so_a_kill_during_it_can_be_mended():
+    """A daemon that dies while the kernel reads the partition table on its behalf could neither end nor be followed."""
+    with daemon_in_guest(f"{disk_that_can_stand_still()},{GIB}") as daemon:
+        daemon.api.volume_create("disk", 64 * MIB)
+        device = daemon.attach("disk")
+        call("dd", "if=/dev/urandom", f"of={device}", "bs=64k", "count=16", "oflag=direct", "status=none")
+        daemon.detach("disk")
+        disk_stop()
+        attach = subprocess.Popen([harness.OXBOW, "-s", daemon.socket, "-q", "ublk", "attach", "disk"])
+        harness.wait_until(lambda: os.path.exists(device), "device", 10)
+        time.sleep(0.3)
+        daemon.process.kill()
+        disk_go_on()
+        attach.wait()
+        harness.wait_until(lambda: daemon.process.poll() is not None, "end of the killed daemon", 20)
+        daemon.start()
+        expect_recovered(daemon, device)
+        call("dd", f"if={device}", "of=/dev/null", "bs=64k", "count=16", "iflag=direct", "status=none")
+
+
 def a_device_on_no_record_is_removed_and_said_so():
     with daemon_in_guest() as daemon:
         daemon.api.volume_create("disk", 64 * MIB)
@@ -376,6 +408,7 @@ TESTS = [
     a_kill_with_every_tag_in_the_servers_hands_costs_a_pause_and_no_error,
     a_file_system_in_use_survives_kills,
     an_attach_or_detach_that_is_killed_is_finished_or_undone,
+    an_attach_waits_for_no_read_and_so_a_kill_during_it_can_be_mended,
     a_device_on_no_record_is_removed_and_said_so,
     after_a_stop_the_device_waits_for_the_next_daemon,
 ]
