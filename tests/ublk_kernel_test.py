@@ -130,6 +130,7 @@ def round_trip(filesystem, block_size):
         expect(queue_attribute(device, "logical_block_size") == str(block_size), "the block size is another")
         expect(queue_attribute(device, "fua") == "1" and queue_attribute(device, "write_cache") == "write back",
                "the write cache is not told")
+        harness.wait_until(lambda: queue_attribute(device, "io_timeout") == "1000", "request timeout of 1 s", 10)
         call(f"mkfs.{filesystem}", "-q", device)
         call("mount", device, MOUNTPOINT)
         call("cp", "-a", TREE, MOUNTPOINT)

@@ -11,10 +11,11 @@
  *
  * Three rules keep a killed server from leaving what only a reboot mends (Linux 6.12):
  *
- *     This process never reads or writes a device of its own. A thread of ours that waited in such a read when we are killed
- *     would keep /dev/ublkcN open, and as long as that is open nobody can recover the device, and answer it. START_DEV
- *     reads the partition table, in a thread of ours, holding the device's lock. The kernel leaves that out if the server
- *     is not privileged, and so the entries that fetch are made without CAP_SYS_ADMIN (a personality).
+ *     This process never waits for a request to a device of its own to end: it does not read, write or open it, nor set
+ *     attributes of its queue. A thread of ours that waited so when we are killed would keep /dev/ublkcN open, and as long as
+ *     that is open nobody can recover the device and answer the request. START_DEV, however, reads the partition table, in a
+ *     thread of ours and holding the device's lock. The kernel leaves that out if the server is not privileged, and so the
+ *     entries that fetch are made without CAP_SYS_ADMIN (a personality).
  *
  *     All entries that fetch go to the kernel in one system call, which a kill does not divide: a device of which only some
  *     tags were fetched can neither be served nor recovered.
@@ -28,10 +29,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/capability.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define RECOVER_PAUSE_NS (2 * NS_PER_MS)
@@ -495,31 +499,36 @@ static int requests_map(struct host_blk *b)
 	return 0;
 }
 
-struct timeout_work {
-	uint32_t number;
-	bool done;
-};
-
+/* Setting it waits until no request is under way, which is not for this process to do (the first rule): a child of a child does
+ * it, whom nobody waits for. What this process has open does not go along. */
 static void timeout_work(void *arg)
 {
-	struct timeout_work *w = arg;
-	char path[64];
-	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/io_timeout", w->number);
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	w->done = fd >= 0 && write(fd, "1000", 4) == 4;
-	if (fd >= 0)
-		close(fd);
+	static char sh[] = "sh", minus_c[] = "-c", path_variable[] = "PATH=/usr/bin:/bin";
+	static char script[] =
+		"{ [ \"$(cat \"$1\")\" = 1000 ] || echo 1000 >\"$1\"; } </dev/null >/dev/null 2>&1 &";
+	char path[64], *arguments[] = {sh, minus_c, script, sh, path, NULL};
+	char *environment[] = {path_variable, NULL};
+	posix_spawn_file_actions_t actions;
+	pid_t pid;
+	snprintf(path, sizeof(path), "/sys/block/ublkb%u/queue/io_timeout", *(const uint32_t *)arg);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+	int err = posix_spawn(&pid, "/bin/sh", &actions, NULL, arguments, environment);
+	posix_spawn_file_actions_destroy(&actions);
+	while (!err && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (err)
+		LOG_WARN("ublk.slow_recovery",
+			 "the request timeout could not be lowered: after a kill under full load it may take "
+			 "30 s "
+			 "until the device can be recovered",
+			 F_STR("path", path), F_STR("reason", strerror(err)));
 }
 
 static void timeout_lower(struct host_blk *b)
 {
-	struct timeout_work w = {.number = b->blk.spec.number};
-	host_offload(b->blk.rt, timeout_work, &w);
-	if (!w.done)
-		LOG_WARN("ublk.slow_recovery",
-			 "the request timeout could not be lowered: after a kill under full load it may "
-			 "take 30 s until the device can be recovered",
-			 F_U64("number", w.number));
+	uint32_t number = b->blk.spec.number;
+	host_offload(b->blk.rt, timeout_work, &number);
 }
 
 /* An entry that was refused has completed by now, and nothing would ever be ready. */
@@ -570,21 +579,92 @@ static int blk_grow(struct rt_blk *blk, uint64_t size_bytes)
 	return result_of(res);
 }
 
+#define HELD_PARTS_MAX 32
+
 struct held_work {
 	uint32_t number;
+	char devices[HELD_PARTS_MAX][16]; /* "MAJOR:MINOR" of it and its partitions */
+	size_t device_count;
 	int err;
 };
 
-/* Opening reads nothing: there is no partition table to look for, by the first rule. */
+static void held_device_add(struct held_work *w, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	if (file && w->device_count < HELD_PARTS_MAX &&
+	    fscanf(file, "%15s", w->devices[w->device_count]) == 1)
+		w->device_count++;
+	if (file)
+		fclose(file);
+}
+
+static size_t held_glob(const char *pattern, struct held_work *add_to)
+{
+	glob_t found;
+	if (glob(pattern, GLOB_NOSORT, NULL, &found))
+		return 0;
+	size_t count = found.gl_pathc;
+	for (size_t i = 0; add_to && i < count; i++)
+		held_device_add(add_to, found.gl_pathv[i]);
+	globfree(&found);
+	return count;
+}
+
+/* How many there are in sysfs of `name`, under the device and its partitions. */
+static size_t held_entries(const struct held_work *w, const char *name, struct held_work *add_to)
+{
+	char pattern[96];
+	snprintf(pattern, sizeof(pattern), "/sys/block/ublkb%u/%s", w->number, name);
+	size_t count = held_glob(pattern, add_to);
+	snprintf(pattern, sizeof(pattern), "/sys/block/ublkb%u/ublkb%up*/%s", w->number, w->number, name);
+	return count + held_glob(pattern, add_to);
+}
+
+/* The third word of a line of mountinfo. */
+static bool is_mount_of(const struct held_work *w, const char *line)
+{
+	char device[16];
+	if (sscanf(line, "%*u %*u %15s", device) != 1)
+		return false;
+	for (size_t i = 0; i < w->device_count; i++) {
+		if (strcmp(device, w->devices[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The device or a partition of it, by path, as swaps and file systems on several devices are listed. */
+static bool is_path_in(const struct held_work *w, const char *line)
+{
+	char path[32];
+	int len = snprintf(path, sizeof(path), "/dev/ublkb%u", w->number);
+	const char *at = strstr(line, path);
+	return at && (at[len] < '0' || at[len] > '9');
+}
+
+static bool is_listed(const struct held_work *w, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	char *line = NULL;
+	size_t size = 0;
+	bool listed = false;
+	while (file && !listed && getline(&line, &size, file) > 0)
+		listed = is_mount_of(w, line) || is_path_in(w, line);
+	free(line);
+	if (file)
+		fclose(file);
+	return listed;
+}
+
+/* Asked of lists, and not by opening the device exclusively: opening waits for whoever is just closing it, and he for his writes,
+ * and they for us (the first rule). */
 static void held_work(void *arg)
 {
 	struct held_work *w = arg;
-	char path[32];
-	snprintf(path, sizeof(path), "/dev/ublkb%u", w->number);
-	int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-	w->err = fd < 0 && errno == EBUSY ? OXE_BUSY : 0;
-	if (fd >= 0)
-		close(fd);
+	held_entries(w, "dev", w);
+	bool held = held_entries(w, "holders/*", NULL) || is_listed(w, "/proc/self/mountinfo") ||
+		    is_listed(w, "/proc/swaps");
+	w->err = held ? OXE_BUSY : 0;
 }
 
 static int blk_held(struct rt *rt, uint32_t number)

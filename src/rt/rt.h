@@ -306,7 +306,7 @@ OX_CHECKED int rt_blk_payload_put(struct rt_blk *blk, const struct rt_blk_reques
 /* Answer it; the tag is free for another. Does not suspend. */
 void rt_blk_done(struct rt_blk *blk, const struct rt_blk_request *r, int err);
 
-/* OXE_BUSY if somebody holds it for himself: mounted, swapped on, under another device. Suspends. */
+/* OXE_BUSY if it is mounted, swapped on, or under another device. Suspends. */
 OX_CHECKED int rt_blk_held(struct rt *rt, uint32_t number);
 /* The block device disappears; what is in flight is answered first, so somebody must be taking requests, and rt_blk_next then
  * returns OXE_SHUTDOWN. Suspends. */
