@@ -77,7 +77,9 @@ static void options_summary(const char *noun)
 		taken |= noun && strcmp(noun, verbs[i].noun) != 0 ? 0 : verbs[i].options;
 	printf("\nOptions of these:");
 	for (int i = 0; i < OPT_COUNT; i++) {
-		bool told = (i == OPT_WAIT_S && taken & OPT(WAIT)) || (i == OPT_AFTER && taken & OPT(SINCE));
+		bool told = (i == OPT_WAIT_S && taken & OPT(WAIT)) ||
+			    (i == OPT_AFTER && taken & OPT(SINCE)) ||
+			    (i == OPT_TAKE_AWAY && taken & OPT(FORCE));
 		if (taken & 1u << i && !told)
 			printf(" --%s", option_texts[i].name);
 	}

@@ -32,6 +32,7 @@ enum verb_option {
 	OPT_WAIT_S,
 	OPT_FOLLOW,
 	OPT_AFTER,
+	OPT_TAKE_AWAY,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)

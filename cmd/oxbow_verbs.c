@@ -638,6 +638,38 @@ static int snapshot_usage(struct cli *cli)
 	return done(&a);
 }
 
+/* ---- block devices of the daemon's host ------------------------------------------------------------------------------ */
+
+static int ublk_attach(struct cli *cli)
+{
+	struct js *body = js_object();
+	js_set_text(body, "volume", cli->args[0]);
+	struct answer a = ask(cli, "POST", mem_strdup("/v1/ublk"), body);
+	show_done(cli, &a, "%s is %s: %s", js_path_text(a.body, "volume"), js_path_text(a.body, "device"),
+		  size_of(&a, "size_bytes"));
+	return done(&a);
+}
+
+static int ublk_detach(struct cli *cli)
+{
+	struct js *body = js_object();
+	js_set_bool(body, "force", cli->values[OPT_TAKE_AWAY]);
+	struct answer a = ask(cli, "POST", target_of("/v1/ublk/", cli->args[0], "/detach"), body);
+	show_done(cli, &a, "%s detached", cli->args[0]);
+	return done(&a);
+}
+
+static int ublk_list(struct cli *cli)
+{
+	static const struct column columns[] = {
+		{"DEVICE", "device", COLUMN_TEXT},	{"VOLUME", "volume", COLUMN_TEXT},
+		{"STATE", "state", COLUMN_TEXT},	{"SIZE", "size_bytes", COLUMN_SIZE},
+		{"READ-ONLY", "read_only", COLUMN_YES}, {"NOTE", "message", COLUMN_TEXT}};
+	struct answer a = get(cli, "/v1/ublk", "", "");
+	show_list(cli, &a, "devices", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
 /* ---- jobs ------------------------------------------------------------------------------------------------------------ */
 
 static const struct column job_columns[] = {{"ID", "id", COLUMN_TEXT},
@@ -887,6 +919,7 @@ const struct option_text option_texts[OPT_COUNT] = {
 	[OPT_WAIT_S] = {"wait", "SECONDS", "wait so long for it, also for a daemon that is not there yet"},
 	[OPT_FOLLOW] = {"follow", NULL, "go on with new events as they come", 'f'},
 	[OPT_AFTER] = {"since", "ID", "only events with a larger id"},
+	[OPT_TAKE_AWAY] = {"force", NULL, "take it away from whoever has it mounted"},
 };
 
 /* clang-format off */
@@ -925,6 +958,13 @@ const struct verb verbs[] = {
 	 OPT(WAIT), 0, 1, 1, snapshot_delete},
 	{"snapshot", "rename", "VOLUME@SNAPSHOT NEW", "give a snapshot another name", NULL, 0, 0, 2, 2, snapshot_rename},
 	{"snapshot", "usage", "VOLUME@SNAPSHOT", "count what a snapshot uses, alone and shared", NULL, 0, 0, 1, 1, snapshot_usage},
+
+	{"ublk", "attach", "VOLUME", "make a volume, or VOLUME@SNAPSHOT, a block device of this host",
+	 "It stays one, over kills, restarts and reboots, until it is detached; while the daemon is away its users wait.",
+	 0, 0, 1, 1, ublk_attach},
+	{"ublk", "detach", "VOLUME", "take the block device of a volume away; also by /dev/ublkbN", NULL,
+	 OPT(TAKE_AWAY), 0, 1, 1, ublk_detach},
+	{"ublk", "list", "", "list what is attached", NULL, 0, 0, 0, 0, ublk_list},
 
 	{"job", "list", "", "list the background work", NULL, 0, 0, 0, 0, job_list},
 	{"job", "watch", "[ID]", "follow one job, or all, to the end", NULL, 0, 0, 0, 1, job_watch},

@@ -100,6 +100,7 @@ static void start_main(void *arg)
 		fiber_spawn(d->rt, "init-pool", init_pool_main, d);
 	nbd_start(&d->options, d->node, d->engines);
 	nvmf_start(&d->options, d->node, d->engines);
+	ublk_start(&d->options, d->node, d->engines);
 	node_release(d->node, "start");
 }
 
@@ -137,6 +138,7 @@ static void pool_evict(void *ctx, const char *pool_name)
 {
 	nbd_pool_evict(ctx, pool_name);
 	nvmf_pool_evict(pool_name);
+	ublk_pool_evict(pool_name);
 }
 
 static void rooms_make(struct daemon *d)

@@ -7,6 +7,7 @@
  *     oxbowd_files.c    the data directory: lock, list of pools, the look around; what /proc says about us
  *     oxbowd_nbd.c      NBD's listeners: brought up, kept up
  *     oxbowd_nvmf.c     those of NVMe over TCP
+ *     oxbowd_ublk.c     block devices of this host: record, links, readiness
  *     oxbowd_check.c    --check: a pool examined without a daemon
  */
 #ifndef OXBOW_CMD_OXBOWD_H
@@ -28,6 +29,7 @@ struct daemon_options {
 	bool log_json;
 	enum log_level log_level;
 	uint64_t cache_bytes;
+	const char *ublk_links;	    /* directory */
 	const char *init_pool_path; /* NULL: none */
 	uint64_t init_pool_bytes;
 	const char *check_path; /* NULL: run as a daemon */
@@ -48,6 +50,13 @@ struct node_platform files_platform(const struct daemon_options *options);
 void nbd_start(const struct daemon_options *options, struct node *node, struct engines *engines);
 /* For struct node_platform. */
 void nbd_pool_evict(void *ctx, const char *pool_name);
+
+/* In a fiber: brings the block devices back that were attached, and holds back readiness until each serves. */
+void ublk_start(const struct daemon_options *options, struct node *node, struct engines *engines);
+void ublk_pool_evict(const char *pool_name);
+/* For struct ublk_options: the file "ublk" in the data directory. */
+int files_ublk_load(void *ctx, char **text);
+int files_ublk_save(void *ctx, const char *text);
 
 /* The same for NVMe over TCP. */
 void nvmf_start(const struct daemon_options *options, struct node *node, struct engines *engines);

@@ -90,7 +90,7 @@ void data_dir_take(const char *dir)
 		fprintf(stderr, "oxbowd: cannot write %s: %s\n", path, strerror(errno));
 }
 
-/* ---- the list of known pools --------------------------------------------------------------------------------------- */
+/* ---- small files: the list of known pools, the record of block devices --------------------------------------------------------------------------------------- */
 
 struct state_work {
 	char *path, *text; /* text: out when loading, in when saving */
@@ -119,10 +119,9 @@ static void state_load_work(void *arg)
 		close(fd);
 }
 
-static int state_load(void *ctx, char **text)
+static int text_load(const char *name, char **text)
 {
-	(void)ctx;
-	struct state_work w = {.path = path_of("pools.json")};
+	struct state_work w = {.path = path_of(name)};
 	rt_offload(state_load_work, &w);
 	free(w.path);
 	if (w.err)
@@ -168,15 +167,37 @@ static void state_save_work(void *arg)
 		w->err = directory_sync(w->dir);
 }
 
-static int state_save(void *ctx, const char *text)
+static int text_save(const char *name, const char *text)
 {
-	(void)ctx;
-	struct state_work w = {
-		.path = path_of("pools.json"), .text = mem_strdup(text), .dir = options->data_dir};
+	struct state_work w = {.path = path_of(name), .text = mem_strdup(text), .dir = options->data_dir};
 	rt_offload(state_save_work, &w);
 	free(w.path);
 	free(w.text);
 	return w.err;
+}
+
+static int state_load(void *ctx, char **text)
+{
+	(void)ctx;
+	return text_load("pools.json", text);
+}
+
+static int state_save(void *ctx, const char *text)
+{
+	(void)ctx;
+	return text_save("pools.json", text);
+}
+
+int files_ublk_load(void *ctx, char **text)
+{
+	(void)ctx;
+	return text_load("ublk", text);
+}
+
+int files_ublk_save(void *ctx, const char *text)
+{
+	(void)ctx;
+	return text_save("ublk", text);
 }
 
 /* ---- the look around ----------------------------------------------------------------------------------------------- */

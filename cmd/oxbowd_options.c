@@ -18,6 +18,7 @@ static const char help[] =
 	"  --scan PATTERN          where to look for a pool that moved, e.g. '/dev/disk/by-id/*'; "
 	"repeatable\n"
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
+	"  --ublk-links DIR        where attached block devices are linked by name [/dev/oxbow]\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
@@ -52,6 +53,7 @@ enum option_id {
 	OPT_LOG_FORMAT,
 	OPT_LOG_LEVEL,
 	OPT_CHECK,
+	OPT_UBLK_LINKS,
 	OPT_ROUTES,
 	OPT_VERSION,
 	OPT_HELP
@@ -73,6 +75,7 @@ static const struct option long_options[] = {{"data-dir", required_argument, NUL
 					     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
 					     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
 					     {"check", required_argument, NULL, OPT_CHECK},
+					     {"ublk-links", required_argument, NULL, OPT_UBLK_LINKS},
 					     {"routes", no_argument, NULL, OPT_ROUTES},
 					     {"version", no_argument, NULL, OPT_VERSION},
 					     {"help", no_argument, NULL, OPT_HELP},
@@ -141,7 +144,8 @@ static void path_option(struct daemon_options *o, int id, char *value)
 				  [OPT_TLS_CERT - OPT_DATA_DIR] = &o->tls.certificate_file,
 				  [OPT_TLS_KEY - OPT_DATA_DIR] = &o->tls.key_file,
 				  [OPT_TLS_CA - OPT_DATA_DIR] = &o->tls.client_ca_file,
-				  [OPT_CHECK - OPT_DATA_DIR] = &o->check_path};
+				  [OPT_CHECK - OPT_DATA_DIR] = &o->check_path,
+				  [OPT_UBLK_LINKS - OPT_DATA_DIR] = &o->ublk_links};
 	*targets[id - OPT_DATA_DIR] = value;
 }
 
@@ -250,6 +254,7 @@ static const char *absolute(const char *path)
 static void options_complete(struct daemon_options *o, bool tls_given)
 {
 	o->data_dir = absolute(o->data_dir);
+	o->ublk_links = absolute(o->ublk_links);
 	if (!o->socket_path)
 		o->socket_path = path_in(o->data_dir, "", "oxbow.sock");
 	if (o->tls.certificate_file && !tls_given)
@@ -270,7 +275,8 @@ void options_parse(int argc, char **argv, struct daemon_options *out)
 {
 	bool tls_given = false;
 	int id;
-	*out = (struct daemon_options){.data_dir = "/var/lib/oxbow", .log_level = LOG_LEVEL_INFO};
+	*out = (struct daemon_options){
+		.data_dir = "/var/lib/oxbow", .ublk_links = "/dev/oxbow", .log_level = LOG_LEVEL_INFO};
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		option_take(out, id, optarg, &tls_given);
 	if (optind < argc)

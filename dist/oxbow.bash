@@ -5,6 +5,7 @@ _oxbow_verbs() {
 	pool) echo "create import export list show grow check" ;;
 	volume) echo "create list show delete grow rename clone flatten revert extents" ;;
 	snapshot) echo "create list show delete rename usage" ;;
+	ublk) echo "attach detach list" ;;
 	job) echo "list watch cancel throttle" ;;
 	esac
 }
@@ -34,6 +35,9 @@ _oxbow_options() {
 	"snapshot delete") echo "--help --wait" ;;
 	"snapshot rename") echo "--help" ;;
 	"snapshot usage") echo "--help" ;;
+	"ublk attach") echo "--help" ;;
+	"ublk detach") echo "--help --force" ;;
+	"ublk list") echo "--help" ;;
 	"job list") echo "--help" ;;
 	"job watch") echo "--help" ;;
 	"job cancel") echo "--help" ;;
@@ -46,7 +50,7 @@ _oxbow_options() {
 	esac
 }
 
-_oxbow_nouns="help pool volume snapshot job events status ready version generate"
+_oxbow_nouns="help pool volume snapshot ublk job events status ready version generate"
 
 _oxbow_objects() {
 	case "$1" in

@@ -258,6 +258,20 @@ def walk_jobs(check):
     check.call("DELETE", f"/v1/jobs/{new_id()}", status=404)
 
 
+def walk_ublk(check):
+    """As far as it goes without making a device: the rest is tests/ublk_kernel_test.py's."""
+    check.call("POST", "/v1/volumes", {"name": "u", "size_bytes": 4 * MIB}, status=201)
+    expect(check.call("GET", "/v1/ublk")["devices"] == [], "something is attached")
+    check.call("GET", "/v1/ublk/u", status=404)
+    check.call("POST", "/v1/ublk", {"volume": "nobody"}, status=404)
+    if not os.path.exists("/dev/ublk-control"):
+        no = check.call("POST", "/v1/ublk", {"volume": "u"}, status=409)
+        expect(no["error"] == "UNSUPPORTED" and "no ublk driver" in no["message"] and no["hint"], f"it says {no}")
+    check.call("POST", "/v1/ublk/u/detach", status=204)
+    check.call("POST", "/v1/ublk/nobody/detach", {"force": True}, status=404)
+    check.call("DELETE", "/v1/volumes/u", status=204)
+
+
 def write(daemon, export, size_bytes, byte=b"x"):
     """Connects, writes from the beginning, and returns the client: still connected."""
     import nbd  # python3-libnbd
@@ -423,7 +437,12 @@ def walk_full_file_system(check, directory):
 # (method, path, status) in the file that no test can bring about here, and why not.
 NEVER_HERE = {
     ("post", "/v1/pools/{pool}/grow", "507"): "needs a file system that allocates when a file is made longer",
+    **{key: "makes a block device, which tests/ublk_kernel_test.py does in a guest" for key in (
+        ("post", "/v1/ublk", "200"), ("post", "/v1/ublk", "201"), ("post", "/v1/ublk", "507"), ("get", "/v1/ublk/{volume}", "200"),
+        ("post", "/v1/ublk/{volume}/detach", "409"), ("post", "/v1/ublk/{volume}/detach", "507"))},
+    ("post", "/v1/ublk", "403"): "needs a driver, and no right to use it",
 }
+NEEDS_NO_UBLK = {("post", "/v1/ublk", "409")}
 NEEDS_ROOT = {key for key in (
     ("put", "/v1/jobs/rate", "507"), ("post", "/v1/pools/import", "507"), ("post", "/v1/pools", "507"),
     ("post", "/v1/pools/{pool}/export", "507"))}
@@ -454,12 +473,15 @@ def every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_
             walk_jobs(check)
             walk_running_jobs(check, daemon)
             walk_connected(check, daemon)
+            walk_ublk(check)
             walk_not_ready(check, daemon, directory)
             walk_daemon(check)
         walk_full_pool(check)
         if os.geteuid() == 0:
             walk_full_file_system(check, directory)
         missing = never_seen(check.document, check.seen) - (set() if os.geteuid() == 0 else NEEDS_ROOT)
+        if os.path.exists("/dev/ublk-control"):
+            missing -= NEEDS_NO_UBLK
         expect(not missing, f"never seen: {sorted(missing)}")
         expect(not check.seen & set(NEVER_HERE), f"seen, and said to be impossible: {check.seen & set(NEVER_HERE)}")
 

@@ -54,8 +54,9 @@ struct host {
 	struct host_op wake_op;
 
 	struct host_workers *workers;
-	struct list listeners; /* all, so that ones nobody asks again are freed in the end */
-	uint32_t open_objects; /* disks and connections */
+	struct list listeners;	/* all, so that ones nobody asks again are freed in the end */
+	uint32_t open_objects;	/* disks and connections */
+	struct host_ublk *ublk; /* the way to the ublk driver; NULL until asked for */
 
 	struct host_spin spin[2]; /* [1]: while the disk is at work */
 	uint32_t disk_in_flight;  /* requests the kernel has */
@@ -152,5 +153,10 @@ void host_conn_shutdown(struct rt_conn *c);
 void host_conn_close(struct rt_conn *c);
 const char *host_conn_peer(const struct rt_conn *c);
 const char *host_conn_local(const struct rt_conn *c);
+
+/* ---- host_ublk.c, host_ublk_control.c ---- */
+
+extern const struct rt_blk_ops host_blk_ops;
+void host_ublk_free(struct host *h);
 
 #endif

@@ -490,6 +490,7 @@ static const struct rt_ops host_ops = {
 	.conn_close = host_conn_close,
 	.conn_peer = host_conn_peer,
 	.conn_local = host_conn_local,
+	.blk = &host_blk_ops,
 };
 
 static struct rt *host_refused(struct host *h, const char *what, int os_errno)
@@ -533,6 +534,7 @@ void host_rt_free(struct rt *rt)
 			m->run(m); /* a job nobody waits for: it frees itself */
 	}
 	host_listeners_free(h);
+	host_ublk_free(h);
 	io_uring_queue_exit(&h->ring);
 	close(h->wake_fd);
 	free(h->stash);

@@ -1237,3 +1237,27 @@ TEST(an_empty_buffer_pool_is_back_pressure_in_order)
 {
 	run(back_pressure);
 }
+
+/* ---- block devices that we serve: what there is to see without a driver; the rest is tests/ublk_kernel_test.py's ---------- */
+
+static void no_driver(void)
+{
+	struct rt *rt = rt_current();
+	struct rt_blk_spec spec = {.number = RT_BLK_ANY_NUMBER, .lba_bytes = 512, .size_bytes = MiB};
+	struct rt_blk_info info;
+	struct rt_blk *blk;
+	bool can_grow;
+	size_t count;
+	CHECK_ERR(rt_blk_probe(rt, &can_grow), OXE_UNSUPPORTED);
+	CHECK_ERR(rt_blk_list(rt, &info, 1, &count), OXE_UNSUPPORTED);
+	CHECK_EQ(count, 0);
+	CHECK_ERR(rt_blk_make(rt, &spec, &blk), OXE_UNSUPPORTED);
+	CHECK_ERR(rt_blk_recover(rt, 0, 0, &blk), OXE_UNSUPPORTED);
+	CHECK_ERR(rt_blk_remove(rt, 0), OXE_UNSUPPORTED);
+}
+
+TEST(a_kernel_without_ublk_makes_no_block_devices_and_says_so)
+{
+	if (access("/dev/ublk-control", F_OK) != 0)
+		run(no_driver);
+}

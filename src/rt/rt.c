@@ -251,3 +251,80 @@ const char *rt_conn_local(const struct rt_conn *c)
 {
 	return c->rt->ops->conn_local(c);
 }
+
+/* ---- block devices that we serve ---------------------------------------------------------------------------------- */
+
+int rt_blk_probe(struct rt *rt, bool *can_grow)
+{
+	return rt->ops->blk ? rt->ops->blk->probe(rt, can_grow) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_list(struct rt *rt, struct rt_blk_info *infos, size_t max, size_t *count)
+{
+	return rt->ops->blk ? rt->ops->blk->list(rt, infos, max, count) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_make(struct rt *rt, const struct rt_blk_spec *spec, struct rt_blk **out)
+{
+	return rt->ops->blk ? rt->ops->blk->make(rt, spec, out) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_recover(struct rt *rt, uint32_t number, uint64_t deadline_ns, struct rt_blk **out)
+{
+	return rt->ops->blk ? rt->ops->blk->recover(rt, number, deadline_ns, out) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_held(struct rt *rt, uint32_t number)
+{
+	return rt->ops->blk ? rt->ops->blk->held(rt, number) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_remove(struct rt *rt, uint32_t number)
+{
+	return rt->ops->blk ? rt->ops->blk->remove(rt, number) : OXE_UNSUPPORTED;
+}
+
+int rt_blk_start(struct rt_blk *blk)
+{
+	return blk->rt->ops->blk->start(blk);
+}
+
+const struct rt_blk_spec *rt_blk_spec(const struct rt_blk *blk)
+{
+	return &blk->spec;
+}
+
+int rt_blk_grow(struct rt_blk *blk, uint64_t size_bytes)
+{
+	return blk->rt->ops->blk->grow(blk, size_bytes);
+}
+
+int rt_blk_next(struct rt_blk *blk, struct rt_blk_request *out)
+{
+	return blk->rt->ops->blk->next(blk, out);
+}
+
+int rt_blk_payload_get(struct rt_blk *blk, const struct rt_blk_request *r, void *data)
+{
+	return blk->rt->ops->blk->payload_get(blk, r, data);
+}
+
+int rt_blk_payload_put(struct rt_blk *blk, const struct rt_blk_request *r, const void *data)
+{
+	return blk->rt->ops->blk->payload_put(blk, r, data);
+}
+
+void rt_blk_done(struct rt_blk *blk, const struct rt_blk_request *r, int err)
+{
+	blk->rt->ops->blk->done(blk, r, err);
+}
+
+int rt_blk_stop(struct rt_blk *blk)
+{
+	return blk->rt->ops->blk->stop(blk);
+}
+
+void rt_blk_close(struct rt_blk *blk)
+{
+	blk->rt->ops->blk->close(blk);
+}

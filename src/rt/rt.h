@@ -240,4 +240,80 @@ const char *rt_conn_peer(const struct rt_conn *c);
  * no TCP address. */
 const char *rt_conn_local(const struct rt_conn *c);
 
+/* ---- block devices that we serve ------------------------------------------------------------------------------------ */
+
+/* A block device of this machine whose requests come to us (on Linux: ublk). The kernel keeps it when this process dies, holds
+ * back what is asked of it, and asks again whoever recovers it: its users see a pause. So it is made in two steps, with time
+ * to note its number in between, and a later process finds it by number and mark.
+ *
+ * Where there are none (an old kernel, the simulator) every call that can fail is OXE_UNSUPPORTED. */
+struct rt_blk;
+
+#define RT_BLK_ANY_NUMBER UINT32_MAX
+#define RT_BLK_DEPTH	  128 /* requests in flight, of one device */
+#define RT_BLK_IO_BYTES	  (1 * MiB)
+
+enum rt_blk_state {
+	RT_BLK_MADE,	/* never started, or stopped: nobody can have it open */
+	RT_BLK_SERVED,	/* by a process that lives, or is just dying */
+	RT_BLK_ORPHANED /* its server is gone: its users wait */
+};
+
+struct rt_blk_spec {
+	uint32_t number; /* N of /dev/ublkbN, or RT_BLK_ANY_NUMBER */
+	uint32_t lba_bytes;
+	uint64_t size_bytes;
+	uint64_t mark; /* ours, kept by the device */
+	bool read_only;
+};
+
+struct rt_blk_info {
+	struct rt_blk_spec spec;
+	enum rt_blk_state state;
+	bool is_like_ours; /* made with the features this program makes them with: it could be recovered */
+};
+
+/* Can devices be made at all? Then 0, and whether they can grow while in use. Suspends. */
+OX_CHECKED int rt_blk_probe(struct rt *rt, bool *can_grow);
+/* Every device of the machine, whoever made it: at most `max` of them. Suspends. */
+OX_CHECKED int rt_blk_list(struct rt *rt, struct rt_blk_info *infos, size_t max, size_t *count);
+/* A new device that nobody sees yet. OXE_EXISTS: the number is taken. Suspends. */
+OX_CHECKED int rt_blk_make(struct rt *rt, const struct rt_blk_spec *spec, struct rt_blk **out);
+/* Take over a device whose server died: waits, until deadline_ns, for the kernel to be done with that one (OXE_BUSY). Suspends. */
+OX_CHECKED int rt_blk_recover(struct rt *rt, uint32_t number, uint64_t deadline_ns, struct rt_blk **out);
+/* Begin, or go on, to serve; a fiber must be taking requests, or this may never return. Suspends. */
+OX_CHECKED int rt_blk_start(struct rt_blk *blk);
+const struct rt_blk_spec *rt_blk_spec(const struct rt_blk *blk); /* with its number */
+/* Larger only. OXE_UNSUPPORTED if this kernel cannot. Suspends. */
+OX_CHECKED int rt_blk_grow(struct rt_blk *blk, uint64_t size_bytes);
+
+enum rt_blk_op { RT_BLK_READ, RT_BLK_WRITE, RT_BLK_FLUSH, RT_BLK_DISCARD, RT_BLK_ZERO, RT_BLK_UNKNOWN };
+enum { RT_BLK_FUA = 1, RT_BLK_NO_HOLE = 2 };
+
+/* As the kernel put it: nothing in it has been checked against the device. */
+struct rt_blk_request {
+	enum rt_blk_op op;
+	unsigned flags;
+	uint32_t tag; /* below RT_BLK_DEPTH: names it until it is done */
+	uint64_t offset_bytes, len_bytes;
+};
+
+/* The next request. OXE_SHUTDOWN: the device was stopped and all is done. One fiber at a time. Suspends. */
+OX_CHECKED int rt_blk_next(struct rt_blk *blk, struct rt_blk_request *out);
+/* Copy a write's payload out of it, or what was read into it. Do not suspend. */
+OX_CHECKED int rt_blk_payload_get(struct rt_blk *blk, const struct rt_blk_request *r, void *data);
+OX_CHECKED int rt_blk_payload_put(struct rt_blk *blk, const struct rt_blk_request *r, const void *data);
+/* Answer it; the tag is free for another. Does not suspend. */
+void rt_blk_done(struct rt_blk *blk, const struct rt_blk_request *r, int err);
+
+/* OXE_BUSY if it is mounted, swapped on, or under another device. Suspends. */
+OX_CHECKED int rt_blk_held(struct rt *rt, uint32_t number);
+/* The block device disappears; what is in flight is answered first, so somebody must be taking requests, and rt_blk_next then
+ * returns OXE_SHUTDOWN. Suspends. */
+OX_CHECKED int rt_blk_stop(struct rt_blk *blk);
+/* Free our side, after rt_blk_next has returned OXE_SHUTDOWN or if the device was never started. The device stays. */
+void rt_blk_close(struct rt_blk *blk);
+/* Delete a device that nobody serves, in any state. 0 if there is none. Suspends. */
+OX_CHECKED int rt_blk_remove(struct rt *rt, uint32_t number);
+
 #endif

@@ -14,6 +14,24 @@
 
 #include "rt/rt.h"
 
+/* Block devices that we serve; see rt.h. */
+struct rt_blk_ops {
+	int (*probe)(struct rt *rt, bool *can_grow);
+	int (*list)(struct rt *rt, struct rt_blk_info *infos, size_t max, size_t *count);
+	int (*make)(struct rt *rt, const struct rt_blk_spec *spec, struct rt_blk **out);
+	int (*recover)(struct rt *rt, uint32_t number, uint64_t deadline_ns, struct rt_blk **out);
+	int (*start)(struct rt_blk *blk);
+	int (*grow)(struct rt_blk *blk, uint64_t size_bytes);
+	int (*next)(struct rt_blk *blk, struct rt_blk_request *out);
+	int (*payload_get)(struct rt_blk *blk, const struct rt_blk_request *r, void *data);
+	int (*payload_put)(struct rt_blk *blk, const struct rt_blk_request *r, const void *data);
+	void (*done)(struct rt_blk *blk, const struct rt_blk_request *r, int err);
+	int (*held)(struct rt *rt, uint32_t number);
+	int (*stop)(struct rt_blk *blk);
+	void (*close)(struct rt_blk *blk);
+	int (*remove)(struct rt *rt, uint32_t number);
+};
+
 struct rt_ops {
 	uint64_t (*now_exact_ns)(struct rt *rt);
 	uint64_t (*wall_ns)(struct rt *rt);
@@ -47,6 +65,8 @@ struct rt_ops {
 	void (*conn_close)(struct rt_conn *c);
 	const char *(*conn_peer)(const struct rt_conn *c);
 	const char *(*conn_local)(const struct rt_conn *c);
+
+	const struct rt_blk_ops *blk; /* or NULL: not here */
 };
 
 #define RT_STACK_BYTES	   (64 * 1024)
@@ -78,6 +98,10 @@ struct rt_conn {
 };
 struct rt_listener {
 	struct rt *rt;
+};
+struct rt_blk {
+	struct rt *rt;
+	struct rt_blk_spec spec;
 };
 
 void rt_core_init(struct rt *rt, const struct rt_ops *ops);

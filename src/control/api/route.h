@@ -86,6 +86,7 @@ struct js *show_condition(const char *pool_name, const struct node_condition *co
 struct js *show_pool(const struct node_pool_info *pool);
 struct js *show_volume(struct node *n, const struct node_volume *volume);
 struct js *show_snapshot(const struct node_snapshot *snapshot);
+struct js *show_ublk(const struct ublk_info *device);
 struct js *show_job(const struct node_job *job, const char *state);
 struct js *show_engine_stats(struct node *n);
 struct js *show_process(struct node *n);

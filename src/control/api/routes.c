@@ -520,6 +520,46 @@ static int jobs_rate_put(struct call *c)
 	return 0;
 }
 
+/* ---- block devices --------------------------------------------------------------------------------------------------- */
+
+static bool push_ublk(void *ctx, const struct ublk_info *a)
+{
+	js_push(ctx, show_ublk(a));
+	return true;
+}
+
+static int ublk_list(struct call *c)
+{
+	struct js *list = js_array();
+	node_ublk_walk(c->api->node, push_ublk, list);
+	result_list(c, "devices", list);
+	return 0;
+}
+
+static int ublk_attach(struct call *c)
+{
+	struct ublk_info a;
+	bool created;
+	int err = node_ublk_attach(c->api->node, arg_text(c, "volume"), &created, &a, &c->why);
+	if (!err)
+		result_created(c, created, show_ublk(&a));
+	return err;
+}
+
+static int ublk_show(struct call *c)
+{
+	struct ublk_info a;
+	int err = node_ublk_get(c->api->node, param(c, 0), &a, &c->why);
+	if (!err)
+		c->result = show_ublk(&a);
+	return err;
+}
+
+static int ublk_detach(struct call *c)
+{
+	return result_none(c, node_ublk_detach(c->api->node, param(c, 0), arg_bool(c, "force"), &c->why));
+}
+
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
 
 #define WAIT                                                                                                 \
@@ -589,6 +629,13 @@ const struct route api_routes[] = {
 	{"GET",    "/v1/snapshots/{snapshot}/usage", snapshot_usage_get, .statuses = "200 404"},
 	{"POST",   "/v1/snapshots/{snapshot}/clone", snapshot_clone,
 	 .body = {NAME, ID, SIZE, {"full_copy", FIELD_BOOL, false}}, .statuses = "200 201 404 409 507"},
+
+	{"GET",    "/v1/ublk", ublk_list, .statuses = "200"},
+	{"POST",   "/v1/ublk", ublk_attach, .body = {{"volume", FIELD_REF, true}},
+	 .statuses = "200 201 403 404 409 507"},
+	{"GET",    "/v1/ublk/{volume}", ublk_show, .statuses = "200 404"},
+	{"POST",   "/v1/ublk/{volume}/detach", ublk_detach, .body = {{"force", FIELD_BOOL, false}},
+	 .statuses = "204 404 409 507"},
 
 	{"GET",    "/v1/jobs", jobs_list, .statuses = "200"},
 	{"PUT",    "/v1/jobs/rate", jobs_rate_put, .body = {{"bytes_per_s", FIELD_BYTES, true}},

@@ -151,6 +151,22 @@ struct js *show_snapshot(const struct node_snapshot *s)
 	return o;
 }
 
+struct js *show_ublk(const struct ublk_info *a)
+{
+	struct js *o = js_object();
+	char path[32];
+	snprintf(path, sizeof(path), "/dev/ublkb%u", a->number);
+	js_set_uuid(o, "id", &a->id);
+	js_set_text(o, "volume", a->name);
+	js_set_text(o, "device", a->number == UBLK_NO_NUMBER ? "" : path);
+	js_set_text(o, "state", node_ublk_state_name(a));
+	js_set_u64(o, "size_bytes", a->size_bytes);
+	js_set_u64(o, "block_size_bytes", a->lba_bytes);
+	js_set_bool(o, "read_only", a->read_only);
+	js_set_text(o, "message", a->message);
+	return o;
+}
+
 struct js *show_job(const struct node_job *job, const char *state)
 {
 	struct js *o = js_object();

@@ -19,6 +19,7 @@
 #define OXBOW_CONTROL_NODE_NODE_H
 
 #include "data/engine/engine.h"
+#include "data/frontend/ublk/ublk.h"
 
 #define NODE_PATH_MAX	   256 /* with the NUL, as in struct rt_disk_info */
 #define NODE_ADDRESSES_MAX 16
@@ -230,6 +231,19 @@ OX_CHECKED int node_job_rate_set(struct node *n, uint64_t bytes_per_s, struct no
 /* As engines_stats_walk. Does not suspend, nor may fn. */
 void node_exports_walk(struct node *n, bool (*fn)(void *ctx, const char *name, const struct engine_stats *s),
 		       void *ctx);
+
+/* ---- volumes and snapshots as block devices of this host ------------------------------------------------------------- */
+
+/* Who makes them; not the node's to free. Does not suspend. */
+void node_ublk_set(struct node *n, struct ublk_server *server);
+/* As ublk_server_attach and ublk_server_detach. `ref` may also be a device: /dev/ublkbN. */
+OX_CHECKED int node_ublk_attach(struct node *n, const char *ref, bool *created, struct ublk_info *out,
+				struct node_why *why);
+OX_CHECKED int node_ublk_detach(struct node *n, const char *ref, bool force, struct node_why *why);
+/* Do not suspend, nor may fn. */
+OX_CHECKED int node_ublk_get(struct node *n, const char *ref, struct ublk_info *out, struct node_why *why);
+void node_ublk_walk(struct node *n, bool (*fn)(void *ctx, const struct ublk_info *a), void *ctx);
+const char *node_ublk_state_name(const struct ublk_info *a);
 
 /* ---- names of things, so that rooms above need not enter data/ ------------------------------------------------------- */
 

@@ -59,6 +59,7 @@ struct node {
 	bool list_is_known; /* the list file was read, or there is none: it may be written */
 	struct node_address addresses[NODE_ADDRESSES_MAX];
 	size_t address_count;
+	struct ublk_server *ublk; /* NULL: none */
 };
 
 /* ---- why (node_why.c) ------------------------------------------------------------------------------------------------ */
@@ -99,6 +100,12 @@ void keeper_start(struct node_pool *p);
 void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, uint64_t open_ns);
 /* Ends the keeper and closes the pool. OXE_BUSY, and nothing happened, if clients hold it. */
 int pool_retire(struct node_pool *p);
+
+/* ---- node_volume.c, node_ublk.c ---------------------------------------------------------------------------------------- */
+
+/* The id of a volume or snapshot. */
+int export_id_find(struct node *n, const char *ref, struct uuid *id, struct node_why *why);
+void ublk_grown(struct node *n, const struct uuid *id);
 
 /* ---- node_pool.c ----------------------------------------------------------------------------------------------------- */
 

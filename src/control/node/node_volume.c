@@ -157,6 +157,15 @@ static int find_any(struct node *n, const char *text, struct found *out, struct 
 	return count ? 0 : not_found(n, &ref, text, why);
 }
 
+int export_id_find(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
+{
+	struct found f;
+	int err = find_any(n, ref, &f, why);
+	if (!err)
+		*id = f.is_snapshot ? f.snapshot.id : f.volume.id;
+	return err;
+}
+
 static int find_volume(struct node *n, const char *text, struct found *out, struct node_why *why)
 {
 	int err = find_any(n, text, out, why);
@@ -394,6 +403,8 @@ int node_volume_change(struct node *n, const char *ref, const char *name, uint64
 	if (err)
 		return err;
 	err = volume_change(&f, name, size_bytes, why);
+	if (!err && size_bytes)
+		ublk_grown(n, &f.volume.id);
 	return volume_reread(f.p, err, &f.volume.id, out, why);
 }
 

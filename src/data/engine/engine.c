@@ -133,6 +133,17 @@ int engine_open_volume(struct engines *set, const struct uuid *volume_id, struct
 	return err;
 }
 
+int engine_open_id(struct engines *set, const struct uuid *id, struct engine **out)
+{
+	struct engine_target target;
+	fmutex_lock(&set->opening);
+	int err = engine_resolve_id(set, id, &target);
+	if (err == 0)
+		err = open_locked(set, &target, out);
+	fmutex_unlock(&set->opening);
+	return err;
+}
+
 void engine_close(struct engine *e)
 {
 	struct engines *set = e->set;

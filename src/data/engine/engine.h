@@ -39,6 +39,8 @@ void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine
 OX_CHECKED int engine_open(struct engines *set, const char *export_name, struct engine **out);
 /* A volume by its id, which no rename changes. OXE_NOENT; OXE_INVAL if two pools hold it. */
 OX_CHECKED int engine_open_volume(struct engines *set, const struct uuid *volume_id, struct engine **out);
+/* The same for a volume or a snapshot. */
+OX_CHECKED int engine_open_id(struct engines *set, const struct uuid *id, struct engine **out);
 void engine_close(struct engine *e);
 
 /* Do not suspend; valid until engine_close. */

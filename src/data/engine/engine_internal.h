@@ -45,6 +45,7 @@ struct engine_target {
 OX_CHECKED int engine_resolve(struct engines *set, const char *export_name, struct engine_target *out);
 OX_CHECKED int engine_resolve_volume(struct engines *set, const struct uuid *volume_id,
 				     struct engine_target *out);
+OX_CHECKED int engine_resolve_id(struct engines *set, const struct uuid *id, struct engine_target *out);
 
 /* ---- engine_stats.c ---- */
 

@@ -100,6 +100,28 @@ int engine_resolve_volume(struct engines *set, const struct uuid *volume_id, str
 	return count == 1 ? 0 : count == 0 ? OXE_NOENT : OXE_INVAL;
 }
 
+static int resolve_snapshot(struct engines *set, const struct uuid *id, struct engine_target *out)
+{
+	struct engine_pool *p;
+	struct snapshot_info snapshot;
+	struct volume_info volume;
+	size_t count = 0;
+	list_for_each (p, &set->pools, link) {
+		if (snapshot_get(p->pool, id, &snapshot) || volume_get(p->pool, &snapshot.volume_id, &volume))
+			continue;
+		*out = (struct engine_target){.pool = p->pool, .id = *id, .volume_id = volume.id};
+		format_full(out->name, p->pool, volume.name, snapshot.name);
+		count++;
+	}
+	return count == 1 ? 0 : count == 0 ? OXE_NOENT : OXE_INVAL;
+}
+
+int engine_resolve_id(struct engines *set, const struct uuid *id, struct engine_target *out)
+{
+	int err = engine_resolve_volume(set, id, out);
+	return err == OXE_NOENT ? resolve_snapshot(set, id, out) : err;
+}
+
 /* ---- listing ---------------------------------------------------------------------------------------------------------- */
 
 struct export_walk {

@@ -84,6 +84,27 @@ WITH_POOLS(a_volume_is_found_by_its_id_and_shares_its_engine_with_its_name)
 	CHECK_ERR(engine_open_volume(t.set, &nobody, &by_id), OXE_NOENT);
 }
 
+static bool pick_id(void *ctx, const struct snapshot_info *s)
+{
+	*(struct uuid *)ctx = s->id;
+	return false;
+}
+
+WITH_POOLS(a_volume_and_a_snapshot_are_found_by_their_ids)
+{
+	struct engine *by_id;
+	struct uuid snapshot, nobody = {.b = {0xff}};
+	snapshot_walk(t.tank, &t.disk, pick_id, &snapshot);
+	CHECK_OK(engine_open_id(t.set, &t.disk, &by_id));
+	CHECK_STR(engine_name(by_id), "tank/disk");
+	engine_close(by_id);
+	CHECK_OK(engine_open_id(t.set, &snapshot, &by_id));
+	CHECK_STR(engine_name(by_id), "tank/disk@mon");
+	CHECK(engine_info(by_id)->read_only);
+	engine_close(by_id);
+	CHECK_ERR(engine_open_id(t.set, &nobody, &by_id), OXE_NOENT);
+}
+
 WITH_POOLS(a_name_that_names_nothing_or_two_things_is_refused)
 {
 	struct engine *e;

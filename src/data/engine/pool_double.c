@@ -234,6 +234,8 @@ void snapshot_walk(const struct pool *p, const struct uuid *volume_id,
 int vol_open(struct pool *p, const struct uuid *id, struct vol **out)
 {
 	struct object *o = object_of(p, id);
+	if (p->fail == OXE_FAILED)
+		return OXE_FAILED;
 	if (!o)
 		return OXE_NOENT;
 	fiber_yield();

@@ -10,7 +10,7 @@ struct uuid pool_double_volume(struct pool *pool, const char *name, uint64_t siz
 void pool_double_snapshot(struct pool *pool, const struct uuid *volume_id, const char *name);
 void pool_double_remove(struct pool *pool, const struct uuid *id);
 void pool_double_grow(struct pool *pool, const struct uuid *id, uint64_t size_bytes);
-/* The next calls that read or write fail with this; 0: no more. */
+/* The next calls that read or write fail with this (and those that open, with OXE_FAILED); 0: no more. */
 void pool_double_fail(struct pool *pool, int err);
 /* How many calls so far asked for durability: flushes, and what had VOL_FUA. */
 uint64_t pool_double_durable(const struct pool *pool);
