@@ -47,7 +47,7 @@ ROWS = (*(Row(f"4 KiB random {rw[4:]}, depth {depth}, {queues} queue{'s' if queu
 class Size:
     def __init__(self, quick):
         self.rounds = 1 if quick else 3
-        self.seconds = 1 if quick else 3
+        self.seconds = 1 if quick else 2
         self.volume_bytes = 256 * MIB
         self.chain = 50 if quick else 250
 

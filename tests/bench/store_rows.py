@@ -21,7 +21,7 @@ class Size:
 
     def __init__(self, quick):
         self.rounds = 1 if quick else 3
-        self.seconds = 1 if quick else 4
+        self.seconds = 1 if quick else 2
         self.volume_bytes = 256 * MIB if quick else GIB
         self.chain = 50 if quick else 250
         self.chain_bytes = 64 * MIB if quick else 256 * MIB
