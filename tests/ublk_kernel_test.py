@@ -196,6 +196,26 @@ def a_snapshot_is_a_read_only_disk():
         expect(not daemon.devices(), f"still there: {daemon.devices()}")
 
 
+def the_api_answers_as_its_file_says():
+    import api_test
+    with daemon_in_guest() as daemon:
+        check = api_test.Checker(daemon.api)
+        daemon.api.volume_create("disk", 64 * MIB)
+        device = check.call("POST", "/v1/ublk", {"volume": "default/disk"}, status=201)["device"]
+        again = check.call("POST", "/v1/ublk", {"volume": "disk"}, status=200)
+        expect(again["device"] == device and again["state"] == "serving", f"it says {again}")
+        for ref in ("disk", "default%2Fdisk", "ublkb0", again["id"]):
+            expect(check.call("GET", f"/v1/ublk/{ref}")["volume"] == "default/disk", f"{ref} is another")
+        expect(len(check.call("GET", "/v1/ublk")["devices"]) == 1, "the list has not one")
+        call("mkfs.ext4", "-q", device)
+        call("mount", device, MOUNTPOINT)
+        check.call("POST", "/v1/ublk/disk/detach", {"force": False}, status=409)
+        call("umount", MOUNTPOINT)
+        check.call("POST", "/v1/ublk/disk/detach", status=204)
+        check.call("POST", "/v1/ublk/disk/detach", status=204)
+        check.call("GET", "/v1/ublk/disk", status=404)
+
+
 def a_volume_grown_while_attached_says_that_the_device_could_not_follow():
     with daemon_in_guest() as daemon:
         daemon.api.volume_create("disk", 64 * MIB)
@@ -404,6 +424,7 @@ TESTS = [
     xfs_is_made_filled_trimmed_and_checked_on_4096_byte_blocks,
     fio_finds_what_it_wrote_and_discarded_and_zeroed_blocks_read_as_zeroes,
     a_snapshot_is_a_read_only_disk,
+    the_api_answers_as_its_file_says,
     a_volume_grown_while_attached_says_that_the_device_could_not_follow,
     twenty_kills_under_load_cost_pauses_and_no_error,
     a_kill_with_every_tag_in_the_servers_hands_costs_a_pause_and_no_error,

@@ -21,6 +21,7 @@
 #define RETRY_MIN_NS   (2 * NS_PER_MS)
 #define RETRY_MAX_NS   NS_PER_S
 #define RECOVER_MAX_NS (10 * NS_PER_S) /* in one try; the next follows */
+#define SAY_AFTER_NS   (5 * NS_PER_S)  /* pools take their time to open */
 #define DEVICES_MAX    1024
 
 struct ublk_server {
@@ -42,7 +43,8 @@ struct attachment {
 	struct ublk_info info;
 	struct waitq changed;
 	struct ublk_device device;
-	bool leaving, is_trial, ended;
+	const char *said;			/* what of its state was last put into the log */
+	bool leaving, is_trial, ended, renamed; /* renamed: the record has another name */
 	int trial_err;
 	uint32_t users; /* calls that wait for it: who comes last frees */
 };
@@ -63,13 +65,22 @@ static void attachment_changed(struct attachment *a)
 
 static void state_set(struct attachment *a, enum ublk_state state, const char *message)
 {
-	bool is_news = *message && strcmp(message, a->info.message) != 0;
 	a->info.state = state;
 	snprintf(a->info.message, sizeof(a->info.message), "%s", message);
-	if (is_news)
-		LOG_WARN("ublk.waiting", message, F_UUID("volume", &a->info.id), F_STR("name", a->info.name),
-			 F_I64("number", a->info.number == UBLK_NO_NUMBER ? -1 : (int64_t)a->info.number));
+	if (!*message)
+		a->said = "";
 	attachment_changed(a);
+}
+
+/* The same, and into the log, once. `message` is static text. */
+static void state_say(struct attachment *a, enum ublk_state state, const char *message)
+{
+	state_set(a, state, message);
+	if (strcmp(message, a->said) == 0)
+		return;
+	a->said = message;
+	LOG_WARN("ublk.waiting", message, F_UUID("volume", &a->info.id), F_STR("name", a->info.name),
+		 F_I64("number", a->info.number == UBLK_NO_NUMBER ? -1 : (int64_t)a->info.number));
 }
 
 static struct attachment *attachment_find(const struct ublk_server *s, const struct uuid *id)
@@ -88,6 +99,7 @@ static struct attachment *attachment_new(struct ublk_server *s, const struct ubl
 	a->info = (struct ublk_info){.id = line->id, .number = line->number, .state = UBLK_STARTING};
 	memcpy(a->info.name, line->name, sizeof(a->info.name));
 	a->leaving = line->leaving;
+	a->said = "";
 	waitq_init(&a->changed);
 	ublk_device_init(&a->device, s->rt, s->payloads, &a->changed);
 	list_add_tail(&s->attachments, &a->link);
@@ -122,6 +134,23 @@ static int record_save(struct ublk_server *s)
 
 /* ---- the engine under a device ------------------------------------------------------------------------------------------- */
 
+static void link_make(struct attachment *a, bool there)
+{
+	struct ublk_options *o = &a->server->options;
+	if (o->link && *a->info.name)
+		o->link(o->ctx, a->info.name, there ? a->info.number : UBLK_NO_NUMBER);
+}
+
+/* Under another name than it had, the old name's link goes. */
+static void name_take(struct attachment *a, const char *name)
+{
+	if (strcmp(a->info.name, name) == 0)
+		return;
+	link_make(a, false);
+	snprintf(a->info.name, sizeof(a->info.name), "%s", name);
+	a->renamed = true;
+}
+
 static int engine_get(struct attachment *a)
 {
 	struct engine *e;
@@ -130,7 +159,7 @@ static int engine_get(struct attachment *a)
 	int err = engine_open_id(a->server->engines, &a->info.id, &e);
 	if (err)
 		return err;
-	snprintf(a->info.name, sizeof(a->info.name), "%s", engine_name(e));
+	name_take(a, engine_name(e));
 	ublk_device_engine_set(&a->device, e);
 	return 0;
 }
@@ -214,13 +243,6 @@ static int device_get(struct attachment *a, struct rt_blk **out, bool *recovered
 	return err && err != OXE_NOENT ? err : device_make(a, out);
 }
 
-static void link_make(struct attachment *a, bool there)
-{
-	struct ublk_options *o = &a->server->options;
-	if (o->link && *a->info.name)
-		o->link(o->ctx, a->info.name, there ? a->info.number : UBLK_NO_NUMBER);
-}
-
 static void device_close(struct attachment *a)
 {
 	struct ublk_device *d = &a->device;
@@ -263,10 +285,12 @@ static void device_up(struct attachment *a, bool recovered)
 	a->info.lba_bytes = spec->lba_bytes;
 	a->info.read_only = spec->read_only;
 	link_make(a, true);
+	if (a->renamed && record_save(a->server) == 0)
+		a->renamed = false;
 	LOG_INFO(recovered ? "ublk.recovered" : "ublk.attached",
 		 recovered ? "the device goes on where it was left" : "the device is there",
 		 F_STR("name", a->info.name), F_U64("number", a->info.number));
-	state_set(a, UBLK_SERVING, size_follow(a));
+	state_say(a, UBLK_SERVING, size_follow(a));
 }
 
 /* Engine and device, serving. On failure both are let go. */
@@ -335,12 +359,12 @@ static void engine_replace(struct attachment *a)
 {
 	uint64_t since_ns = rt_now_ns(a->server->rt);
 	int err;
-	state_set(a, UBLK_WAITING, "its pool is not open; what is asked of the device waits");
+	state_say(a, UBLK_WAITING, "its pool is not open; what is asked of the device waits");
 	engine_let_go(a);
 	while (!is_over(a) && !a->device.ended && (err = engine_get(a)) != 0)
 		pause_before_retry(a, since_ns);
 	if (a->device.engine) {
-		state_set(a, UBLK_SERVING, size_follow(a));
+		state_say(a, UBLK_SERVING, size_follow(a));
 		LOG_INFO("ublk.resumed", "the pool is back and the device goes on",
 			 F_STR("name", a->info.name), F_U64("number", a->info.number));
 	}
@@ -364,7 +388,7 @@ static void device_lost(struct attachment *a)
 	device_close(a);
 	engine_let_go(a);
 	if (!a->server->stopping)
-		state_set(a, UBLK_WAITING, "somebody stopped the device; it is made anew");
+		state_say(a, UBLK_WAITING, "somebody stopped the device; it is made anew");
 }
 
 static int device_delete(struct attachment *a)
@@ -396,7 +420,7 @@ static void go_down(struct attachment *a)
 	link_make(a, false);
 	state_set(a, UBLK_LEAVING, "");
 	while ((err = device_delete(a)) != 0 && !a->server->stopping) {
-		state_set(a, UBLK_LEAVING, "the kernel does not let go of the device yet; it is tried again");
+		state_say(a, UBLK_LEAVING, "the kernel does not let go of the device yet; it is tried again");
 		fiber_sleep(u64_min(u64_max((rt_now_ns(a->server->rt) - since_ns) / 8, RETRY_MIN_NS),
 				    RETRY_MAX_NS));
 	}
@@ -427,7 +451,8 @@ static void keep(struct attachment *a)
 			a->trial_err = err;
 			a->leaving = true;
 		} else if (err && !is_over(a)) {
-			state_set(a, UBLK_WAITING, why_waiting(err));
+			bool is_long = rt_now_ns(a->server->rt) - since_ns > SAY_AFTER_NS;
+			(is_long ? state_say : state_set)(a, UBLK_WAITING, why_waiting(err));
 			pause_before_retry(a, since_ns);
 		}
 	}
@@ -673,7 +698,7 @@ int ublk_server_grown(struct ublk_server *s, const struct uuid *id)
 		return 0;
 	a->users++;
 	const char *message = size_follow(a);
-	state_set(a, a->info.state, message);
+	state_say(a, a->info.state, message);
 	attachment_release(a);
 	return *message ? OXE_UNSUPPORTED : 0;
 }

@@ -24,7 +24,7 @@ static struct {
 	unsigned saves;
 	bool dead; /* the process of the server, to be stopped yet */
 	struct rt_group callers;
-	char linked[200]; /* "name number", the last one */
+	char linked[200], unlinked[200]; /* "name number", the last ones */
 	void (*body)(void);
 } t;
 
@@ -53,7 +53,8 @@ static int record_save(void *ctx, const char *text)
 static void link_set(void *ctx, const char *name, uint32_t number)
 {
 	(void)ctx;
-	snprintf(t.linked, sizeof(t.linked), "%s %d", name, (int)number);
+	char *text = number == UBLK_NO_NUMBER ? t.unlinked : t.linked;
+	snprintf(text, sizeof(t.linked), "%s %d", name, (int)number);
 }
 
 static void server_new(void)
@@ -302,7 +303,7 @@ WITH_SERVER(attaching_twice_is_attaching_once_and_so_is_detaching)
 	CHECK_OK(ublk_server_detach(t.server, &t.disk, false));
 	CHECK_OK(ublk_server_detach(t.server, &t.disk, false));
 	CHECK_EQ(blk_double_count(), 0);
-	CHECK_STR(t.linked, "tank/disk -1");
+	CHECK_STR(t.unlinked, "tank/disk -1");
 	CHECK_STR(t.saved, "oxbow-ublk 1\n");
 }
 
@@ -437,6 +438,19 @@ WITH_SERVER(several_devices_come_back_each_as_its_own_volume)
 	CHECK_EQ(data[0], 1);
 	CHECK_OK(io(other, RT_BLK_READ, 0, sizeof(data), data));
 	CHECK_EQ(data[0], 2);
+}
+
+WITH_SERVER(a_volume_renamed_meanwhile_is_linked_by_its_new_name_only)
+{
+	char id[UUID_TEXT_LEN + 1];
+	attach(&t.disk);
+	server_kill();
+	free(t.saved);
+	CHECK(asprintf(&t.saved, "oxbow-ublk 1\n%s 0 attached tank/before\n", uuid_format(&t.disk, id)) > 0);
+	server_start();
+	CHECK_STR(t.unlinked, "tank/before -1");
+	CHECK_STR(t.linked, "tank/disk 0");
+	CHECK(strstr(t.saved, " 0 attached tank/disk\n"));
 }
 
 static void attach_fiber(void *arg)
