@@ -81,7 +81,27 @@ def scratch_dir(prefix="oxbow-test."):
     except BaseException:
         print(f"left for you to look at: {path}", file=sys.stderr)
         raise
+    remove_tree(path)
+
+
+def remove_tree(path):
+    """Emptied first, then removed: a file that a killed process's ring still holds would else be freed by the kernel's one thread
+    that releases such files, and every socket and lock of every killed process on the machine would wait for it."""
+    for directory, _, names in os.walk(path):
+        for file in (os.path.join(directory, name) for name in names):
+            if os.path.isfile(file) and not os.path.islink(file):
+                os.truncate(file, 0)
     shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def bench_dir(place=None):
+    """Removed whatever happens."""
+    path = tempfile.mkdtemp(prefix="oxbow-bench.", dir=place or SCRATCH)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
 
 
 # ---- the API --------------------------------------------------------------------------------------------------------

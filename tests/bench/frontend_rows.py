@@ -6,7 +6,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -137,7 +136,7 @@ def speed_cell(row, found, ceiling):
 
 def text(quick, table):
     size = Size(quick)
-    with tempfile.TemporaryDirectory(prefix="oxbow-bench.", dir=harness.SCRATCH) as directory, cubic():
+    with harness.bench_dir() as directory, cubic():
         memory = f"mem:{4 * GIB}:"
         served = [Served("memory pool", directory, f"{memory}bench,{4 * GIB}", size),
                   Served(f"memory pool, {size.chain} snapshots", directory, f"{memory}chain,{4 * GIB}", size, size.chain),

@@ -35,9 +35,9 @@ class Daemon:
     """oxbowd on a pool file of its own; everything goes when it is left."""
 
     def __init__(self, pool_bytes, place=None):
-        self.scratch = tempfile.TemporaryDirectory(prefix="oxbow-bench.", dir=place or harness.SCRATCH)
-        pool = os.path.join(self.scratch.name, "pool")
-        self.daemon = harness.Daemon(self.scratch.name, "--init-pool", f"{pool},{pool_bytes}")
+        self.scratch = tempfile.mkdtemp(prefix="oxbow-bench.", dir=place or harness.SCRATCH)
+        pool = os.path.join(self.scratch, "pool")
+        self.daemon = harness.Daemon(self.scratch, "--init-pool", f"{pool},{pool_bytes}")
 
     def __enter__(self):
         self.daemon.start()
@@ -46,7 +46,7 @@ class Daemon:
     def __exit__(self, *_):
         if self.daemon.process.poll() is None:
             self.daemon.kill()
-        self.scratch.cleanup()
+        harness.remove_tree(self.scratch)
 
 
 def filled_volume(daemon, name, size_bytes):
@@ -69,7 +69,7 @@ def timed_writes(pid, uri, depth, size):
 
 def first_write_after_snapshot(size):
     lines = []
-    with tempfile.TemporaryDirectory(prefix="oxbow-bench.", dir=harness.SCRATCH) as directory:
+    with harness.bench_dir() as directory:
         ours = peers.Oxbow(directory, size.volume_bytes)
         theirs = peers.QsdQcow2(directory, size.volume_bytes)
         servers = [(ours, lambda name: ours.daemon.api.snapshot_create("vol", name))]
