@@ -344,6 +344,16 @@ static bool damaged_write(struct damaged *x, struct pool *pool, struct model_vol
 	return excused;
 }
 
+/* What such a snapshot holds is noted with the head, and a write to that would take it for overwritten. */
+static bool has_snapshot_appearing(const struct model_volume *v)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (v->snapshots[i].presence == APPEARING)
+			return true;
+	}
+	return false;
+}
+
 /* Clients write to what there is. */
 static void damaged_work(struct damaged *x, struct pool *pool)
 {
@@ -351,7 +361,7 @@ static void damaged_work(struct damaged *x, struct pool *pool)
 	for (size_t i = 0; i < MODEL_VOLUMES && !x->life->why[0]; i++) {
 		struct model_volume *v = &x->model->volumes[i];
 		struct vol *vol;
-		if (v->presence != PRESENT || v->reverting_to >= 0)
+		if (v->presence != PRESENT || v->reverting_to >= 0 || has_snapshot_appearing(v))
 			continue;
 		int err = vol_open(pool, &v->id, &vol);
 		if (err && !damage_excuses_object(&x->damage, pool, err))
