@@ -6,6 +6,8 @@
  * flipped and is opened for writing. It opens; whatever can be read is right; what cannot is OXE_CORRUPT and hangs under that
  * page; what is whole can be written. After that work it is opened again, and once more with the bit put right: nothing has
  * become worse, and no cluster has two owners.
+ * At the end a kill inside the checkpoint that follows a fall-back: it has the number of the damaged one, and writes over its
+ * pages. If that one's superblock were still there, it would be whole again with another's pages.
  */
 #include "base/test.h"
 #include "data/store/page_format.h"
@@ -583,4 +585,140 @@ TEST(a_page_of_the_pool_s_own_that_was_just_written_is_made_good_from_the_checkp
 TEST(a_metadata_page_that_a_power_cut_breaks_costs_what_hangs_under_it_and_never_asserts)
 {
 	sweep(JOURNAL_FULL);
+}
+
+/* ---- the checkpoint after a fall-back ------------------------------------------------------------------------------------ */
+
+#define CUTS_MAX  256u
+#define CUT_SEEDS 8u /* what gets through of the writes in flight is drawn */
+
+static struct sim_frozen *cuts[CUTS_MAX];
+static unsigned cut_count;
+
+static void cut_keep(void *ctx, struct sim_disk *disk)
+{
+	(void)ctx;
+	CHECK(cut_count < CUTS_MAX);
+	cuts[cut_count++] = sim_disk_freeze(disk);
+}
+
+/* New clusters in maps that exist: 2 and 407 are not in the heads that base_make left, nor is 404. */
+static void clusters_define(struct pool *pool, unsigned block)
+{
+	for (unsigned v = 0; v < 4; v++)
+		blocks_write(pool, v, block, BLOCKS);
+	flush(pool, 0);
+}
+
+/* The newest checkpoint is the first of its process, so that the one which takes its place takes its pages, too. */
+static void damaged_soon_main(void *arg)
+{
+	struct life *l = arg;
+	make_main(arg);
+	l->over = false;
+	CHECK_OK(pool_close(l->pool));
+	life_open(l);
+	clusters_define(l->pool, 6);
+	clusters_define(l->pool, 21);
+	CHECK_OK(pool_checkpoint(l->pool));
+	l->over = true;
+}
+
+static struct sim_frozen *damaged_soon_freeze(void)
+{
+	struct life l;
+	world = (struct world){0};
+	now.moment = PAGES_OLD;
+	life_begin(&l);
+	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
+	life_run(&l, damaged_soon_main);
+	struct sim_frozen *frozen = sim_disk_freeze(l.disk);
+	life_run(&l, close_main);
+	life_end(&l);
+	return frozen;
+}
+
+static void checkpoint_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	clusters_define(l->pool, 12);
+	sim_disk_watch(l->disk, cut_keep, NULL);
+	CHECK_OK(pool_checkpoint(l->pool));
+	sim_disk_watch(l->disk, NULL, NULL);
+	CHECK_OK(pool_close(l->pool));
+	l->over = true;
+}
+
+static void whole_main(void *arg)
+{
+	struct life *l = arg;
+	struct found found;
+	life_open(l);
+	look(l->pool, &found);
+	CHECK_EQ(found.broken, 0);
+	CHECK_EQ(problems(l->pool), 0);
+	CHECK_OK(pool_close(l->pool));
+	l->over = true;
+}
+
+static void cuts_try(void)
+{
+	for (unsigned i = 0; i < cut_count * CUT_SEEDS; i++) {
+		struct life l = {.sim = sim_new(1 + i % CUT_SEEDS)};
+		l.node = sim_node_new(l.sim, "a");
+		sim_node_start(l.node);
+		l.disk = sim_disk_fork_kill(l.node, DISK, cuts[i / CUT_SEEDS]);
+		life_run(&l, whole_main);
+		life_end(&l);
+	}
+	for (unsigned i = 0; i < cut_count; i++)
+		sim_frozen_free(cuts[i]);
+	cut_count = 0;
+}
+
+static void fall_back_and_cut(const struct sim_frozen *frozen, uint64_t page)
+{
+	struct life l;
+	struct world saved = world;
+	life_begin(&l);
+	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	bit_flip(&l, page);
+	life_run(&l, checkpoint_main);
+	life_end(&l);
+	cuts_try();
+	world = saved;
+}
+
+static uint64_t generation_of(const struct sim_disk *disk, uint64_t page)
+{
+	uint8_t image[PAGE_BYTES];
+	const struct page_header_disk *h = (const void *)image;
+	if (!page_is_metadata(disk, page))
+		return 0;
+	sim_disk_peek(disk, image, sizeof(image), page * PAGE_BYTES);
+	return le64_get(h->generation);
+}
+
+TEST(a_kill_in_the_checkpoint_after_a_fall_back_never_brings_back_the_damaged_one)
+{
+	struct life l;
+	unsigned tried = 0;
+	uint64_t newest = 0;
+	signal(SIGABRT, say_where);
+	struct sim_frozen *frozen = damaged_soon_freeze();
+	life_begin(&l); /* to look at the pages */
+	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	for (uint64_t page = 0; page < DISK_BYTES / PAGE_BYTES; page++)
+		newest = u64_max(newest, generation_of(l.disk, page));
+	for (now.page = 0; now.page < DISK_BYTES / PAGE_BYTES; now.page++) {
+		if (generation_of(l.disk, now.page) != newest || now.kind == PAGE_MAP)
+			continue; /* that a map is damaged only those find out who read it */
+		fall_back_and_cut(frozen, now.page);
+		tried++;
+	}
+	life_end(&l);
+	sim_frozen_free(frozen);
+	printf("   with each of %u pages\n", tried);
+	CHECK(tried > 2);
 }

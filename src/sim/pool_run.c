@@ -344,6 +344,16 @@ static bool damaged_write(struct damaged *x, struct pool *pool, struct model_vol
 	return excused;
 }
 
+/* What such a snapshot holds is noted with the head, and a write to that would take it for overwritten. */
+static bool has_snapshot_appearing(const struct model_volume *v)
+{
+	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++) {
+		if (v->snapshots[i].presence == APPEARING)
+			return true;
+	}
+	return false;
+}
+
 /* Clients write to what there is. */
 static void damaged_work(struct damaged *x, struct pool *pool)
 {
@@ -351,7 +361,7 @@ static void damaged_work(struct damaged *x, struct pool *pool)
 	for (size_t i = 0; i < MODEL_VOLUMES && !x->life->why[0]; i++) {
 		struct model_volume *v = &x->model->volumes[i];
 		struct vol *vol;
-		if (v->presence != PRESENT || v->reverting_to >= 0)
+		if (v->presence != PRESENT || v->reverting_to >= 0 || has_snapshot_appearing(v))
 			continue;
 		int err = vol_open(pool, &v->id, &vol);
 		if (err && !damage_excuses_object(&x->damage, pool, err))
@@ -829,6 +839,8 @@ static void draw_work(struct run *run, struct prng *rng)
 	run->format.journal_bytes = ONE_OF(rng, 0, 256 * KiB, 256 * KiB, 1 * MiB);
 	run->options.cache_bytes = ONE_OF(rng, 1 * MiB, 4 * MiB, 0);
 	run->options.background_bytes_per_s = ONE_OF(rng, 0, 0, 4 * MiB);
+	run->options.no_discard = prng_one_in(rng, 8);
+	run->options.discard_after_ms = (uint32_t)ONE_OF(rng, 1, 1, 1, 5, 20);
 	draw_theme(run, rng);
 }
 
