@@ -49,6 +49,7 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
 	 * and then none ends so. */
 	struct uuid boot_id;
+	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
 };
 
 /* `options` may be NULL. */
@@ -57,6 +58,8 @@ struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_o
 OX_CHECKED int nvmf_server_listen(struct nvmf_server *server, const char *address, const char **bound);
 /* Volumes came, went, or changed their size: hosts that asked for it are told. Does not suspend. */
 void nvmf_server_changed(struct nvmf_server *server);
+/* Who may connect to this volume has changed (nvmf_access.h): whoever may not any more is disconnected. Suspends. */
+void nvmf_server_access_changed(struct nvmf_server *server, const struct uuid *volume_id);
 /* End the associations with this pool's volumes: the pool failed, and can only be opened again once nobody holds it. Hosts
  * connect anew by themselves and go on when it is back. Does not suspend. */
 void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);

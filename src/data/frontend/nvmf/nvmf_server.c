@@ -187,6 +187,7 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.handshake_timeout_ns = or_default(o->handshake_timeout_ns, 30 * NS_PER_S),
 		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
 		.connections_max = (uint32_t)or_default(o->connections_max, 2048),
+		.authenticated_only = o->authenticated_only,
 		.boot_id = o->boot_id,
 	};
 }
