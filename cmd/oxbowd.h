@@ -25,6 +25,7 @@ struct daemon_options {
 	const char *nbd[OPTION_LIST_MAX], *nvme[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
 	size_t nbd_count, nvme_count, scan_count;
 	bool nbd_insecure, nvme_insecure, nvme_authenticated;
+	uint8_t nvme_dh_group; /* as struct nvmf_options has it */
 	struct nbd_tls_options tls;
 	bool log_json;
 	enum log_level log_level;

@@ -93,7 +93,8 @@ void nvmf_start(const struct daemon_options *o, struct node *node, struct engine
 	if (o->nvme_count > 0)
 		server = nvmf_server_new(engines,
 					 &(struct nvmf_options){.boot_id = boot_id(),
-								.authenticated_only = o->nvme_authenticated});
+								.authenticated_only = o->nvme_authenticated,
+								.auth_group = o->nvme_dh_group});
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		*l = (struct listener){.node = node, .address = o->nvme[i]};

@@ -27,6 +27,10 @@ static const char help[] =
 	"--nvme\n"
 	"                          may be an address beyond this host (the data is in the clear all the "
 	"same)\n"
+	"  --nvme-dh-group GROUP   the least that authentication uses: null, ffdhe2048, ffdhe3072, "
+	"ffdhe4096,\n"
+	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
+	"other]\n"
 	"  --nvme-insecure         allow that beyond this host without it\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
@@ -50,6 +54,7 @@ enum option_id {
 	OPT_NBD_INSECURE,
 	OPT_NVME,
 	OPT_NVME_AUTHENTICATED,
+	OPT_NVME_DH_GROUP,
 	OPT_NVME_INSECURE,
 	OPT_TLS,
 	OPT_TLS_CERT,
@@ -74,6 +79,7 @@ static const struct option long_options[] = {
 	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
 	{"nvme", required_argument, NULL, OPT_NVME},
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
+	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
@@ -156,6 +162,19 @@ static void path_option(struct daemon_options *o, int id, char *value)
 	*targets[id - OPT_DATA_DIR] = value;
 }
 
+/* 1 + its number. */
+static uint8_t dh_group(const char *name)
+{
+	static const char *const names[] = {"null",	 "ffdhe2048", "ffdhe3072",
+					    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
+	for (uint8_t i = 0; i < ARRAY_COUNT(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return (uint8_t)(i + 1);
+	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
+		"\"%s\"",
+		name);
+}
+
 static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
 {
 	static const char *const tls_modes[] = {"off", "optional", "required"};
@@ -182,6 +201,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_NVME_AUTHENTICATED:
 		o->nvme_authenticated = true;
+		break;
+	case OPT_NVME_DH_GROUP:
+		o->nvme_dh_group = dh_group(value);
 		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;

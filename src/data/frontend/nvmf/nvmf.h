@@ -49,6 +49,7 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
 	 * and then none ends so. */
 	struct uuid boot_id;
+	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
 	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
 };
 

@@ -12,6 +12,8 @@
  *     nvmf_identify.c     Identify
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
+ *     nvmf_auth_run.c     authentication, on a queue
+ *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; its arithmetic: nvmf_auth_crypto.c)
  *     nvmf_gate.c         who may connect, by the volume's list
  *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
@@ -50,6 +52,16 @@ struct nvmf_listener {
 	uint16_t port_id;
 };
 
+/* By an address, as a host, at a volume: authentications that failed since the last that did not. */
+#define NVMF_AUTH_FAILURES_KEPT 64
+struct nvmf_auth_failures {
+	uint64_t key;
+	uint32_t count;
+	uint64_t next_ns; /* no challenge before */
+};
+
+struct nvmf_auth;
+
 struct nvmf_server {
 	struct rt *rt;
 	struct engines *engines;
@@ -61,6 +73,7 @@ struct nvmf_server {
 	struct list connections, listeners, subsystems, controllers;
 	uint16_t last_cntlid, last_port_id;
 	uint64_t discovery_generation, discovery_hash;
+	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
 	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
 	struct nvmf_stats stats;
@@ -184,6 +197,7 @@ struct nvmf_conn {
 	struct nvmf_controller *controller; /* NULL: not connected */
 	uint16_t qid, entries, sq_head;	    /* before Connect one entry, for that */
 	bool no_flow_control;
+	struct nvmf_auth *auth; /* NULL: nobody spoke of authentication */
 
 	struct nvmf_request *slots[NVMF_SLOTS_MAX];
 	uint32_t slot_count;
@@ -296,6 +310,16 @@ void nvmf_gate_free(struct nvmf_access *access);
 OX_CHECKED uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer);
 /* Is the volume there for this host? Suspends. */
 bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn);
+
+/* ---- nvmf_auth_run.c ------------------------------------------------------------------------------------------------------- */
+
+/* A connected queue has to authenticate before anything else. */
+void nvmf_auth_require(struct nvmf_conn *c);
+/* May this command be carried out yet? */
+bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Authentication Send or Receive. Suspends, for seconds if need be, and wants a big stack. */
+OX_CHECKED uint16_t nvmf_auth_run(struct nvmf_request *r);
+void nvmf_auth_free(struct nvmf_conn *c);
 
 /* ---- nvmf_fence.c --------------------------------------------------------------------------------------------------------- */
 

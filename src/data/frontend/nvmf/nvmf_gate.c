@@ -64,11 +64,9 @@ uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer)
 	}
 	bool is_admitted = admits(ctrl->server, access, ctrl->hostnqn, &ctrl->must_prove);
 	nvmf_gate_free(access);
-	if (is_admitted && !ctrl->must_prove)
+	if (is_admitted)
 		return 0;
-	log_refusal(ctrl, peer,
-		    is_admitted ? "it has a secret, and there is no authentication yet"
-				: "it is not on the volume's list");
+	log_refusal(ctrl, peer, "it is not on the volume's list");
 	return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 }
 
