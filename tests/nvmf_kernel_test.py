@@ -316,16 +316,9 @@ def access():
     connect()
     call("dd", f"of={DEVICE}", "if=/dev/zero", "bs=1M", "count=8", "oflag=direct")
     outside("disallow", HOST_NQN)
-    wait_until(lambda: controller_state() != "live", "end of the association")
-    connect_is_refused()
-    wait_until(lambda: controller_state() is None, "the kernel to give up")
-
-
-def controller_state():
-    for path in glob.glob("/sys/class/nvme/nvme*/state"):
-        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    return None
+    wait_until(lambda: not glob.glob("/sys/class/nvme/nvme*/state") and not os.path.exists(DEVICE),
+               "the kernel to be cut off, to be refused, and to give up")
+    connect_is_refused("--duplicate-connect")  # it may not have forgotten the old association to the end
 
 
 def authenticate():

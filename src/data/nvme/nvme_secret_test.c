@@ -4,11 +4,13 @@
 #include "data/nvme/nvme_secret.h"
 
 /* What nvme-cli 2.3 makes of keys whose byte i is i * 7 + their length. */
+#define LONGEST                                                                                              \
+	"DHHC-1:00:QEdOVVxjanF4f4aNlJuiqbC3vsXM09rh6O/2/QQLEhkgJy41PENKUVhfZm10e4KJkJeepayzusHIz9bd5Ovy+eQY" \
+	"loY=:"
 static const char *const of_nvme_cli[] = {
 	"DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:",
 	"DHHC-1:00:MDc+RUxTWmFob3Z9hIuSmaCnrrW8w8rR2N/m7fT7AgkQFx4lLDM6QUhPVl1ka3J51wkKvA==:",
-	"DHHC-1:00:QEdOVVxjanF4f4aNlJuiqbC3vsXM09rh6O/2/QQLEhkgJy41PENKUVhfZm10e4KJkJeepayzusHIz9bd5Ovy+"
-	"eQYloY=:",
+	(LONGEST),
 };
 
 TEST(secrets_that_nvme_cli_makes_are_read_and_written_back_the_same)

@@ -26,6 +26,7 @@
  *     a PDU in halves         stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for answers
  *                             nobody reads, four times as patient
  *     silence                 between one and two keep alive time-outs, then the association ends: hosts rely on that
+ *     authentication          handshake_timeout_ns, then dropped; failures cost time (nvmf_auth_run.c)
  *     connections             connections_max; then closed as soon as accepted
  *     asynchronous events     four requests; more are refused. One notice of a kind is outstanding until its log is read
  *     reservations            64 registrants a volume; more are refused. Sixteen unread notices a controller; later ones are lost
