@@ -4,8 +4,6 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#include <stdio.h>
-
 #define PREFIX	     "DHHC-1:"
 #define CRC_BYTES    4
 #define BINARY_MAX   (NVME_SECRET_BYTES_MAX + CRC_BYTES)
@@ -114,7 +112,9 @@ char *nvme_secret_format(const struct nvme_secret *s, char text[NVME_SECRET_TEXT
 	assert(is_length(s->len_bytes) && s->hash <= NVME_SECRET_HASH_MAX);
 	memcpy(binary, s->key, s->len_bytes);
 	memcpy(binary + s->len_bytes, &crc, sizeof(crc));
-	char *to = text + sprintf(text, PREFIX "%02u:", s->hash);
+	memcpy(text, PREFIX "00:", HEAD_BYTES);
+	text[HEAD_BYTES - 2] = (char)('0' + s->hash);
+	char *to = text + HEAD_BYTES;
 	for (size_t at = 0; at < bytes; at += 3) {
 		uint32_t value = (uint32_t)binary[at] << 16 | (uint32_t)binary[at + 1] << 8 | binary[at + 2];
 		for (size_t i = 0; i < 4; i++)
