@@ -33,6 +33,9 @@ enum verb_option {
 	OPT_FOLLOW,
 	OPT_AFTER,
 	OPT_TAKE_AWAY,
+	OPT_SECRET_FILE,
+	OPT_GENERATE_SECRET,
+	OPT_CONTROLLER_SECRET_FILE,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)

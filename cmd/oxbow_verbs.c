@@ -5,6 +5,7 @@
 #include "oxbow.h"
 
 #include "base/size.h"
+#include "data/nvme/nvme_secret.h"
 
 #include <stdio.h>
 #include <sys/random.h>
@@ -328,12 +329,128 @@ static const struct column volume_details[] = {
 	{"Damaged", "is_damaged", COLUMN_YES},
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
+	{"NVMe hosts allowed", "hosts", COLUMN_LIST},
 };
+
+/* A line a host, never its secret. */
+static struct js *hosts_as_text(const struct js *hosts)
+{
+	struct js *lines = js_array();
+	for (size_t i = 0; i < js_length(hosts); i++) {
+		const struct js *h = js_at(hosts, i);
+		struct text line = {0};
+		text_printf(&line, "%s%s%s", js_path_text(h, "nqn"),
+			    js_true(js_get(h, "has_secret")) ? ", with a secret" : "",
+			    js_true(js_get(h, "has_controller_secret")) ? " on both sides" : "");
+		js_push_text(lines, text_get(&line));
+		text_free(&line);
+	}
+	if (js_length(hosts) == 0)
+		js_push_text(lines, "any");
+	return lines;
+}
 
 static int volume_show(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	struct answer a = get(cli, "/v1/volumes/", cli->args[0], ""), hosts;
+	if (!cli->json) {
+		hosts = get(cli, "/v1/volumes/", js_path_text(a.body, "id"), "/hosts");
+		js_set(a.body, "hosts", hosts_as_text(js_get(hosts.body, "hosts")));
+		answer_free(&hosts);
+	}
 	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
+	return done(&a);
+}
+
+/* ---- who may connect ---- */
+
+/* The first line of a file, to be free()d. */
+static char *file_line(const char *path)
+{
+	char *line = NULL;
+	size_t size = 0;
+	bool is_stdin = strcmp(path, "-") == 0;
+	FILE *file = is_stdin ? stdin : fopen(path, "re");
+	if (!file || getline(&line, &size, file) < 0)
+		fail(EXIT_USAGE, "", "cannot read a secret from %s", path);
+	line[strcspn(line, "\r\n")] = '\0';
+	if (!is_stdin)
+		fclose(file);
+	return line;
+}
+
+static char *secret_new(void)
+{
+	struct nvme_secret s = {.hash = 1, .len_bytes = 32};
+	char *text = mem_alloc(NVME_SECRET_TEXT_SIZE);
+	if (getrandom(s.key, s.len_bytes, 0) != s.len_bytes)
+		fail(EXIT_FAILED, "", "the kernel gives no random numbers");
+	return nvme_secret_format(&s, text);
+}
+
+static char *host_target(const struct cli *cli, const char *volume_id, const char *after)
+{
+	struct text t = {0};
+	text_printf(&t, "/v1/volumes/%s/hosts/", volume_id);
+	target_add(&t, cli->args[1]);
+	text_add(&t, after);
+	return t.data;
+}
+
+static void show_allowed(const struct cli *cli, const struct answer *a, const char *made)
+{
+	if (!made) {
+		show_done(cli, a, "%s may connect to volume %s", cli->args[1], cli->args[0]);
+	} else if (cli->json) {
+		struct js *whole = js_load(text_get(&a->raw), a->raw.len_bytes);
+		js_set_text(whole, "secret", made);
+		char *text = js_print(whole, false);
+		printf("%s\n", text);
+		free(text);
+		js_free(whole);
+	} else if (cli->quiet) {
+		printf("%s\n", made);
+	} else {
+		show_done(cli, a,
+			  "%s may connect to volume %s with this secret, which is not shown again:\n%s",
+			  cli->args[1], cli->args[0], made);
+	}
+}
+
+static int volume_allow(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	struct js *body = js_object();
+	const char *file = cli->values[OPT_SECRET_FILE],
+		   *controller_file = cli->values[OPT_CONTROLLER_SECRET_FILE];
+	bool makes = cli->values[OPT_GENERATE_SECRET];
+	if (file && makes)
+		fail(EXIT_USAGE, "", "--secret-file and --generate-secret: one of them");
+	char *secret = file ? file_line(file) : makes ? secret_new() : NULL;
+	char *controller_secret = controller_file ? file_line(controller_file) : NULL;
+	if (secret)
+		js_set_text(body, "secret", secret);
+	if (controller_secret)
+		js_set_text(body, "controller_secret", controller_secret);
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	struct answer a = ask(cli, "PUT", host_target(cli, id, ""), body);
+	show_allowed(cli, &a, makes ? secret : NULL);
+	free(secret);
+	free(controller_secret);
+	return done(&a);
+}
+
+static int volume_disallow(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	const char *how = cli->values[OPT_YES] ? "?to_anyone=true" : "";
+	struct answer a = ask(cli, "DELETE", host_target(cli, id, how), NULL);
+	show_done(cli, &a, "%s may not connect to volume %s any more", cli->args[1], cli->args[0]);
 	return done(&a);
 }
 
@@ -920,6 +1037,13 @@ const struct option_text option_texts[OPT_COUNT] = {
 	[OPT_FOLLOW] = {"follow", NULL, "go on with new events as they come", 'f'},
 	[OPT_AFTER] = {"since", "ID", "only events with a larger id"},
 	[OPT_TAKE_AWAY] = {"force", NULL, "take it away from whoever has it mounted"},
+	[OPT_SECRET_FILE] =
+		{"secret-file", "FILE",
+		 "the host must prove that it has this secret, DHHC-1:...: ('-': standard input)"},
+	[OPT_GENERATE_SECRET] = {"generate-secret", NULL,
+				 "make a secret for the host, and print it this once"},
+	[OPT_CONTROLLER_SECRET_FILE] = {"controller-secret-file", "FILE",
+					"and the volume proves to the host that it has this one"},
 };
 
 /* clang-format off */
@@ -949,6 +1073,12 @@ const struct verb verbs[] = {
 	{"volume", "flatten", "VOLUME", "make a clone independent of its origin", NULL, OPT(CANCEL) | OPT(WAIT), 0, 1, 1, volume_flatten},
 	{"volume", "revert", "VOLUME@SNAPSHOT", "throw away what was written since a snapshot",
 	 "Newer snapshots stay.", OPT(YES) | OPT(ID), 0, 1, 1, volume_revert},
+	{"volume", "allow", "VOLUME HOSTNQN", "let a host connect over NVMe, and none that is not allowed",
+	 "Without a secret it is a matter of names, which anybody can say. Again, it replaces the host's secrets.",
+	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE), 0, 2, 2, volume_allow},
+	{"volume", "disallow", "VOLUME HOSTNQN", "take a host off that list, and disconnect it",
+	 "Without a list anybody who reaches the listener may connect; so the last host is only taken off when told twice.",
+	 OPT(YES), 0, 2, 2, volume_disallow},
 	{"volume", "extents", "VOLUME", "list what is allocated, also of VOLUME@SNAPSHOT", NULL, OPT(SINCE), 0, 1, 1, volume_extents},
 
 	{"snapshot", "create", "VOLUME NAME", "take a snapshot", NULL, OPT(ID), 0, 1, 2, snapshot_create},

@@ -152,6 +152,7 @@ static void rooms_make(struct daemon *d)
 	node.platform = files_platform(&d->options);
 	node.platform.pool_evict = pool_evict;
 	node.platform.volumes_changed = nvmf_volumes_changed;
+	node.platform.access_changed = nvmf_access_changed;
 	d->node = node_new(&node);
 	node_hold(d->node, "start", "Starting", "the daemon is starting", "");
 	if (d->options.init_pool_path)

@@ -24,7 +24,8 @@ struct daemon_options {
 	const char *data_dir, *socket_path;
 	const char *nbd[OPTION_LIST_MAX], *nvme[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
 	size_t nbd_count, nvme_count, scan_count;
-	bool nbd_insecure, nvme_insecure;
+	bool nbd_insecure, nvme_insecure, nvme_authenticated;
+	uint8_t nvme_dh_group; /* as struct nvmf_options has it */
 	struct nbd_tls_options tls;
 	bool log_json;
 	enum log_level log_level;
@@ -63,6 +64,7 @@ int files_ublk_save(void *ctx, const char *text);
 void nvmf_start(const struct daemon_options *options, struct node *node, struct engines *engines);
 void nvmf_pool_evict(const char *pool_name);
 void nvmf_volumes_changed(void *ctx);
+void nvmf_access_changed(void *ctx, const struct uuid *volume_id);
 
 /* Runs a reactor of its own; the exit status: 0 clean, 1 problems or unreadable. */
 int check_run(const struct daemon_options *options);

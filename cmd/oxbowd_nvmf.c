@@ -33,6 +33,13 @@ void nvmf_volumes_changed(void *ctx)
 		nvmf_server_changed(server);
 }
 
+void nvmf_access_changed(void *ctx, const struct uuid *volume_id)
+{
+	(void)ctx;
+	if (server)
+		nvmf_server_access_changed(server, volume_id);
+}
+
 static int listen_once(struct listener *l, const char **bound)
 {
 	char message[400];
@@ -84,7 +91,10 @@ static struct uuid boot_id(void)
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
 	if (o->nvme_count > 0)
-		server = nvmf_server_new(engines, &(struct nvmf_options){.boot_id = boot_id()});
+		server = nvmf_server_new(engines,
+					 &(struct nvmf_options){.boot_id = boot_id(),
+								.authenticated_only = o->nvme_authenticated,
+								.auth_group = o->nvme_dh_group});
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		*l = (struct listener){.node = node, .address = o->nvme[i]};

@@ -24,7 +24,15 @@ static const char help[] =
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
 	"[nowhere]\n"
-	"  --nvme-insecure         allow that beyond this host: NVMe over TCP has no TLS here yet\n"
+	"  --nvme-authenticated    serve a volume to hosts it has a secret for, and to no others; then "
+	"--nvme\n"
+	"                          may be an address beyond this host (the data is in the clear all the "
+	"same)\n"
+	"  --nvme-dh-group GROUP   the least that authentication uses: null, ffdhe2048, ffdhe3072, "
+	"ffdhe4096,\n"
+	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
+	"other]\n"
+	"  --nvme-insecure         allow that beyond this host without it\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
 	"                          PEM; with a CA, clients must show a certificate it signed\n"
@@ -47,6 +55,8 @@ enum option_id {
 	OPT_NBD,
 	OPT_NBD_INSECURE,
 	OPT_NVME,
+	OPT_NVME_AUTHENTICATED,
+	OPT_NVME_DH_GROUP,
 	OPT_NVME_INSECURE,
 	OPT_TLS,
 	OPT_TLS_CERT,
@@ -61,28 +71,31 @@ enum option_id {
 	OPT_HELP
 };
 
-static const struct option long_options[] = {{"data-dir", required_argument, NULL, OPT_DATA_DIR},
-					     {"socket", required_argument, NULL, OPT_SOCKET},
-					     {"init-pool", required_argument, NULL, OPT_INIT_POOL},
-					     {"scan", required_argument, NULL, OPT_SCAN},
-					     {"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
-					     {"no-discard", no_argument, NULL, OPT_NO_DISCARD},
-					     {"nbd", required_argument, NULL, OPT_NBD},
-					     {"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
-					     {"nvme", required_argument, NULL, OPT_NVME},
-					     {"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
-					     {"tls", required_argument, NULL, OPT_TLS},
-					     {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
-					     {"tls-key", required_argument, NULL, OPT_TLS_KEY},
-					     {"tls-ca", required_argument, NULL, OPT_TLS_CA},
-					     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
-					     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
-					     {"check", required_argument, NULL, OPT_CHECK},
-					     {"ublk-links", required_argument, NULL, OPT_UBLK_LINKS},
-					     {"routes", no_argument, NULL, OPT_ROUTES},
-					     {"version", no_argument, NULL, OPT_VERSION},
-					     {"help", no_argument, NULL, OPT_HELP},
-					     {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {
+	{"data-dir", required_argument, NULL, OPT_DATA_DIR},
+	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"init-pool", required_argument, NULL, OPT_INIT_POOL},
+	{"scan", required_argument, NULL, OPT_SCAN},
+	{"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
+	{"no-discard", no_argument, NULL, OPT_NO_DISCARD},
+	{"nbd", required_argument, NULL, OPT_NBD},
+	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
+	{"nvme", required_argument, NULL, OPT_NVME},
+	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
+	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
+	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
+	{"tls", required_argument, NULL, OPT_TLS},
+	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
+	{"tls-ca", required_argument, NULL, OPT_TLS_CA},
+	{"log-format", required_argument, NULL, OPT_LOG_FORMAT},
+	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+	{"check", required_argument, NULL, OPT_CHECK},
+	{"ublk-links", required_argument, NULL, OPT_UBLK_LINKS},
+	{"routes", no_argument, NULL, OPT_ROUTES},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{"help", no_argument, NULL, OPT_HELP},
+	{NULL, 0, NULL, 0}};
 
 _Noreturn OX_PRINTF(1, 2) static void mistake(const char *format, ...)
 {
@@ -152,6 +165,19 @@ static void path_option(struct daemon_options *o, int id, char *value)
 	*targets[id - OPT_DATA_DIR] = value;
 }
 
+/* 1 + its number. */
+static uint8_t dh_group(const char *name)
+{
+	static const char *const names[] = {"null",	 "ffdhe2048", "ffdhe3072",
+					    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
+	for (uint8_t i = 0; i < ARRAY_COUNT(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return (uint8_t)(i + 1);
+	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
+		"\"%s\"",
+		name);
+}
+
 static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
 {
 	static const char *const tls_modes[] = {"off", "optional", "required"};
@@ -178,6 +204,12 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_NVME:
 		list_add(o->nvme, &o->nvme_count, value, "nvme");
+		break;
+	case OPT_NVME_AUTHENTICATED:
+		o->nvme_authenticated = true;
+		break;
+	case OPT_NVME_DH_GROUP:
+		o->nvme_dh_group = dh_group(value);
 		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;
@@ -238,9 +270,10 @@ static void nvme_address_check(const struct daemon_options *o, const char *addre
 {
 	if (strncmp(address, "tcp:", 4) != 0)
 		mistake("--nvme takes tcp:HOST:PORT, not \"%s\"", address);
-	if (!is_loopback(address + 4) && !o->nvme_insecure)
-		mistake("%s is reachable from other hosts, and NVMe over TCP has no TLS here yet: say "
-			"--nvme-insecure",
+	if (!is_loopback(address + 4) && !o->nvme_authenticated && !o->nvme_insecure)
+		mistake("%s is reachable from other hosts, and volumes may have no list of who may connect: "
+			"say "
+			"--nvme-authenticated or --nvme-insecure",
 			address);
 }
 

@@ -3,7 +3,7 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert extents" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow extents" ;;
 	snapshot) echo "create list show delete rename usage" ;;
 	ublk) echo "attach detach list" ;;
 	job) echo "list watch cancel throttle" ;;
@@ -28,6 +28,8 @@ _oxbow_options() {
 	"volume clone") echo "--help --size --id --full --wait" ;;
 	"volume flatten") echo "--help --cancel --wait" ;;
 	"volume revert") echo "--help --id --yes" ;;
+	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file" ;;
+	"volume disallow") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"snapshot create") echo "--help --id" ;;
 	"snapshot list") echo "--help" ;;

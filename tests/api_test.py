@@ -220,6 +220,34 @@ def walk_volumes(check):
     check.call("GET", "/v1/volumes/w/extents", status=404)
 
 
+SECRET = "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
+HOST = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
+
+
+def walk_hosts(check):
+    hosts = "/v1/volumes/v/hosts"
+    expect(check.call("GET", hosts)["hosts"] == [], "anybody may connect at first")
+    host = check.call("PUT", f"{hosts}/{HOST}", status=201)
+    expect(host == {"nqn": HOST, "has_secret": False, "has_controller_secret": False}, f"{host}")
+    host = check.call("PUT", f"{hosts}/{HOST}", {"secret": SECRET, "controller_secret": SECRET})
+    expect(host["has_secret"] and host["has_controller_secret"], f"{host}")
+    listed = check.call("GET", hosts)
+    expect(listed["hosts"] == [host] and SECRET not in json.dumps(listed), f"{listed}")
+    for bad, body in ((HOST, {"secret": SECRET[:-2] + ":"}), (HOST, {"controller_secret": SECRET}), ("iqn.x", {})):
+        check.call("PUT", f"{hosts}/{bad}", body, status=400)
+    check.call("PUT", f"/v1/volumes/w/hosts/{HOST}", status=404)
+    check.call("GET", "/v1/volumes/w/hosts", status=404)
+    check.call("DELETE", f"{hosts}/nqn.x:other", status=404)
+    check.call("DELETE", f"{hosts}/{HOST}", status=409)
+    for i in range(31):
+        check.call("PUT", f"{hosts}/{HOST[:-2]}{i + 10}", status=201)
+    check.call("PUT", f"{hosts}/{HOST[:-2]}99", status=400)
+    for i in range(31):
+        check.call("DELETE", f"{hosts}/{HOST[:-2]}{i + 10}", status=204)
+    check.call("DELETE", f"{hosts}/{HOST}?to_anyone=true", status=204)
+    check.call("DELETE", f"{hosts}/{HOST}?to_anyone=yes", status=400)
+
+
 def walk_snapshots(check):
     snapshot = {"name": "s", "id": new_id()}
     clone = {"name": "c", "id": new_id(), "size_bytes": 64 * MIB}
@@ -392,6 +420,7 @@ def walk_full_pool(check):
         make_until_refused(check, "/v1/volumes", ({"name": f"n{i}", "size_bytes": MIB} for i in range(10**6)))
         check.call("POST", "/v1/snapshots/v@s/clone", {"name": "one-more"}, status=507)
         check.call("POST", "/v1/volumes/n0/snapshots", {"name": "s"}, status=507)
+        check.call("PUT", f"/v1/volumes/n0/hosts/{HOST}", status=507)
         daemon.api.close_wait("volume", "v")
         check.call("PATCH", "/v1/volumes/v", {"name": "w", "size_bytes": 128 * MIB})
         check.call("PATCH", "/v1/snapshots/w@t", {"name": "u"})
@@ -469,6 +498,7 @@ def every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_
             walk_pools(check, directory)
             walk_strange_disks(check, directory)
             walk_volumes(check)
+            walk_hosts(check)
             walk_snapshots(check)
             walk_jobs(check)
             walk_running_jobs(check, daemon)

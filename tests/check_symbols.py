@@ -19,7 +19,7 @@ from check_includes import FOREIGN_FILES, OUTSIDE, REAL_ROOMS, ROOMS, self_test 
 # What only computes, or takes memory. malloc is deterministic enough: no address may decide anything.
 PURE = set("""
     abort free malloc calloc realloc reallocarray aligned_alloc posix_memalign
-    memchr memrchr memcmp memcpy memmem memmove mempcpy memset memccpy bcmp explicit_bzero __memcpy_chk __memmove_chk __memset_chk
+    memchr memrchr memcmp memcpy memmem memmove mempcpy memset memccpy bcmp explicit_bzero __explicit_bzero_chk __memcpy_chk __memmove_chk __memset_chk
     stpcpy strcasecmp strcasestr strcat strchr strchrnul strcmp strcpy strcspn strdup strlcpy strlen strncasecmp strncat
     strncmp strncpy strndup strnlen strpbrk strrchr strsep strspn strstr strtok_r strverscmp
     strtod strtol strtoll strtoul strtoull atoi __isoc99_sscanf __ctype_b_loc __ctype_tolower_loc __ctype_toupper_loc

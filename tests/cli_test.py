@@ -42,6 +42,30 @@ def run(*command, **options):
 
 # ---- nouns and verbs -----------------------------------------------------------------------------------------------------
 
+def hosts_are_allowed_and_disallowed(daemon, directory):
+    expect(re.search(r"hosts allowed +any", oxbow(daemon, "volume", "show", "data").stdout), "no list is for anybody")
+    made = oxbow(daemon, "volume", "allow", "data", "nqn.x:a", "--generate-secret").stdout.splitlines()[-1]
+    expect(re.fullmatch(r"DHHC-1:01:[A-Za-z0-9+/]{48}:", made), made)
+    again = json.loads(oxbow(daemon, "-o", "json", "volume", "allow", "data", "nqn.x:a", "--generate-secret").stdout)
+    expect(again["has_secret"] and again["secret"] != made, f"{again}")
+    file = os.path.join(directory, "secret")
+    with open(file, "w", encoding="utf-8") as out:
+        out.write(made + "\n")
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:b", "--secret-file", file, "--controller-secret-file", file)
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:c")
+    shown = oxbow(daemon, "volume", "show", "data").stdout
+    for line in ("nqn.x:a, with a secret\n", "nqn.x:b, with a secret on both sides\n", "nqn.x:c\n"):
+        expect(line in shown, f"{line} in {shown}")
+    expect(made not in shown, "a secret is shown")
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", directory + "/none", status=2)
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", file, "--generate-secret", status=2)
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:a")
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:a", status=1)
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:b")
+    expect("--yes" in oxbow(daemon, "volume", "disallow", "data", "nqn.x:c", status=1).stderr, "the last one")
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:c", "--yes")
+
+
 def every_verb_does_what_its_help_says():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         disk = os.path.join(directory, "disk")
@@ -50,6 +74,7 @@ def every_verb_does_what_its_help_says():
         expect(daemon.api.volume("db")["size_bytes"] % 4096 == 0, "a size is rounded up to 4 KiB")
         oxbow(daemon, "volume", "grow", "db", "--size", "2G")
         oxbow(daemon, "volume", "rename", "db", "data")
+        hosts_are_allowed_and_disallowed(daemon, directory)
         expect("data@monday" in oxbow(daemon, "snapshot", "create", "data", "monday").stdout, "snapshot create")
         oxbow(daemon, "snapshot", "create", "data@tuesday")
         oxbow(daemon, "snapshot", "rename", "data@tuesday", "wednesday")

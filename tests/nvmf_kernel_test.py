@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-NETNS = "oxnvme"
+NETNS = os.environ.get("OXBOW_NETNS", "oxnvme")
 HOST, PORT = "10.0.2.2", "4420"
 TREE = "/usr/include/linux"
 SIZE = 512 * MIB
@@ -90,6 +90,12 @@ class Outside:
     def grow(self, size_bytes):
         self.daemon.api.volume_grow("disk", int(size_bytes))
 
+    def allow(self, nqn, *secrets):
+        self.daemon.api.call("PUT", f"/v1/volumes/disk/hosts/{nqn}", dict(zip(("secret", "controller_secret"), secrets)))
+
+    def disallow(self, nqn):
+        self.daemon.api.call("DELETE", f"/v1/volumes/disk/hosts/{nqn}")
+
     def restart(self):
         self.daemon.kill()
         self.daemon.start()
@@ -117,10 +123,10 @@ def guest(directory, outside, *arguments):
             print("   ", line.removeprefix("NOTE "))
 
 
-def with_daemon(what, *arguments, block_size_bytes=512):
+def with_daemon(what, *arguments, block_size_bytes=512, options=("--nvme-insecure",)):
     with harness.scratch_dir() as directory, network():
         daemon = NetnsDaemon(directory, f"--init-pool={directory}/pool.img,{2 * GIB}", f"--nvme=tcp:{HOST}:{PORT}",
-                             "--nvme-insecure")
+                             *options)
         try:
             daemon.start()
             daemon.api.volume_create("disk", SIZE, VOLUME_ID, block_size_bytes)
@@ -166,6 +172,26 @@ def a_reset_of_the_controller_under_load_is_a_pause():
 
 def a_daemon_killed_again_and_again_under_verified_load_is_a_pause():
     with_daemon("kills", str(KILLS))
+
+
+def the_kernel_is_refused_where_its_name_is_not_on_the_list_and_sent_away_when_taken_off():
+    with_daemon("access")
+
+
+def the_kernel_proves_itself_with_each_hash_and_the_volume_to_it():
+    with_daemon("authenticate", options=("--nvme-authenticated",))
+
+
+def the_kernel_proves_itself_without_a_group():
+    with_daemon("authenticate", options=("--nvme-authenticated", "--nvme-dh-group=null"))
+
+
+def the_kernel_proves_itself_in_the_largest_group():
+    with_daemon("authenticate", options=("--nvme-authenticated", "--nvme-dh-group=ffdhe8192"))
+
+
+def a_daemon_killed_under_a_kernel_that_has_to_prove_itself_again_is_a_pause():
+    with_daemon("authenticated_kills", str(min(KILLS, 5)), options=("--nvme-authenticated",))
 
 
 # ---- inside -------------------------------------------------------------------------------------------------------------
@@ -265,6 +291,66 @@ def discover():
     disconnect()
     wrong = subprocess.run(["nvme", "connect", "-n", NQN[:-1] + "0", *where()], check=False, capture_output=True, text=True)
     expect(wrong.returncode != 0, "a volume that is not there is not connected")
+
+
+# Keys whose byte i is i * 7 + their length; the last one is to be transformed.
+SECRETS = ("DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:",
+           "DHHC-1:00:MDc+RUxTWmFob3Z9hIuSmaCnrrW8w8rR2N/m7fT7AgkQFx4lLDM6QUhPVl1ka3J51wkKvA==:",
+           "DHHC-1:00:QEdOVVxjanF4f4aNlJuiqbC3vsXM09rh6O/2/QQLEhkgJy41PENKUVhfZm10e4KJkJeepayzusHIz9bd5Ovy+eQYloY=:",
+           "DHHC-1:01:tOVlODJmo6wvuXBE40yX8W05nDfezspkES7I+UI0HaULVs0T:")
+OTHER_NQN = "nqn.2026-11.test:another-host"
+
+
+def connect_is_refused(*more):
+    command = ["nvme", "connect", "-n", NQN, *where("--reconnect-delay=1", "--ctrl-loss-tmo=3", *more)]
+    print("+", *command, "(which must fail)", flush=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    expect(done.returncode != 0 and not os.path.exists(DEVICE), f"connected: {done}")
+
+
+def access():
+    outside("allow", OTHER_NQN)
+    connect_is_refused()
+    expect(NQN not in ask("nvme", "discover", *where()), "a volume that is another's is shown")
+    outside("allow", HOST_NQN)
+    connect()
+    call("dd", f"of={DEVICE}", "if=/dev/zero", "bs=1M", "count=8", "oflag=direct")
+    outside("disallow", HOST_NQN)
+    wait_until(lambda: not glob.glob("/sys/class/nvme/nvme*/state") and not os.path.exists(DEVICE),
+               "the kernel to be cut off, to be refused, and to give up")
+    connect_is_refused("--duplicate-connect")  # it may not have forgotten the old association to the end
+
+
+def authenticate():
+    connect_is_refused()
+    for i, secret in enumerate(SECRETS):
+        other = SECRETS[i - 1]
+        outside("allow", HOST_NQN, secret)
+        connect(f"--dhchap-secret={secret}")
+        call("dd", f"of={DEVICE}", "if=/dev/zero", "bs=1M", "count=8", "oflag=direct")
+        disconnect()
+        outside("allow", HOST_NQN, secret, other)
+        connect(f"--dhchap-secret={secret}", f"--dhchap-ctrl-secret={other}")
+        call("dd", f"if={DEVICE}", "of=/dev/null", "bs=1M", "count=8", "iflag=direct")
+        disconnect()
+    connect_is_refused()
+    connect_is_refused(f"--dhchap-secret={SECRETS[0]}")
+    connect_is_refused(f"--dhchap-secret={SECRETS[-1]}", f"--dhchap-ctrl-secret={SECRETS[0]}")
+    connect(f"--dhchap-secret={SECRETS[-1]}")
+    disconnect()
+
+
+def authenticated_kills(count):
+    outside("allow", HOST_NQN, SECRETS[3], SECRETS[0])
+    connect(f"--dhchap-secret={SECRETS[3]}", f"--dhchap-ctrl-secret={SECRETS[0]}")
+    load = fio_start()
+    for _ in range(int(count)):
+        served = served_now()
+        outside("restart")
+        wait_until(lambda: served_now() > served + 100, "I/O after a kill", 60)  # pylint: disable=cell-var-from-loop
+        fio_runs(load)
+    fio_result(load)
+    disconnect()
 
 
 def filesystem(kind):
@@ -398,6 +484,11 @@ TESTS = [
     a_volume_that_grows_is_seen_to_have_grown_by_a_connected_kernel,
     a_reset_of_the_controller_under_load_is_a_pause,
     a_daemon_killed_again_and_again_under_verified_load_is_a_pause,
+    the_kernel_is_refused_where_its_name_is_not_on_the_list_and_sent_away_when_taken_off,
+    the_kernel_proves_itself_with_each_hash_and_the_volume_to_it,
+    the_kernel_proves_itself_without_a_group,
+    the_kernel_proves_itself_in_the_largest_group,
+    a_daemon_killed_under_a_kernel_that_has_to_prove_itself_again_is_a_pause,
 ]
 
 

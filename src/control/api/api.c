@@ -169,6 +169,13 @@ static int query_value(struct call *c, const struct field *f, const char *text, 
 	uint64_t number = 0;
 	if (is_text_type(f->type))
 		return text_value(c, f, text, out);
+	if (f->type == FIELD_BOOL) {
+		bool is_true = strcmp(text, "true") == 0;
+		if (!is_true && strcmp(text, "false") != 0)
+			return refuse(c, "\"%s\" must be true or false", f->name);
+		*out = (struct field_value){.set = true, .number = is_true};
+		return 0;
+	}
 	size_t digits = strspn(text, "0123456789");
 	if (!digits || text[digits] || digits > 19)
 		return refuse(c, "\"%s\" must be a whole number of 0 or more", f->name);

@@ -311,6 +311,38 @@ static int volume_revert_post(struct call *c)
 	return volume_result(c, err, &v);
 }
 
+/* ---- who may connect ---- */
+
+static void push_host(void *ctx, const struct node_host *host)
+{
+	js_push(ctx, show_host(host));
+}
+
+static int volume_hosts_list(struct call *c)
+{
+	struct js *list = js_array();
+	int err = node_volume_hosts(c->api->node, param(c, 0), push_host, list, &c->why);
+	result_list(c, "hosts", list);
+	return err;
+}
+
+static int volume_host_put(struct call *c)
+{
+	struct node_host host;
+	bool created;
+	int err = node_volume_allow(c->api->node, param(c, 0), param(c, 1), arg_text(c, "secret"),
+				    arg_text(c, "controller_secret"), &created, &host, &c->why);
+	if (!err)
+		result_created(c, created, show_host(&host));
+	return err;
+}
+
+static int volume_host_delete(struct call *c)
+{
+	return result_none(c, node_volume_disallow(c->api->node, param(c, 0), param(c, 1),
+						   arg_bool(c, "to_anyone"), &c->why));
+}
+
 static struct js *show_extent(const struct vol_extent *e, bool with_changed)
 {
 	struct js *o = js_object();
@@ -618,6 +650,12 @@ const struct route api_routes[] = {
 	 .query = {{"since", FIELD_REF, false}, {"offset_bytes", FIELD_BYTES, false},
 		   {"length_bytes", FIELD_BYTES, false}, {"limit", FIELD_COUNT, false}},
 	 .statuses = "200 404"},
+	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},
+	{"PUT",    "/v1/volumes/{volume}/hosts/{host}", volume_host_put,
+	 .body = {{"secret", FIELD_REF, false}, {"controller_secret", FIELD_REF, false}},
+	 .statuses = "200 201 404 507"},
+	{"DELETE", "/v1/volumes/{volume}/hosts/{host}", volume_host_delete,
+	 .query = {{"to_anyone", FIELD_BOOL, false}}, .statuses = "204 404 409"},
 	{"GET",    "/v1/volumes/{volume}/snapshots", volume_snapshots_list, .statuses = "200 404"},
 	{"POST",   "/v1/volumes/{volume}/snapshots", volume_snapshots_create, .body = {NAME, ID},
 	 .statuses = "200 201 404 409 507"},

@@ -133,6 +133,15 @@ struct js *show_volume(struct node *n, const struct node_volume *v)
 	return o;
 }
 
+struct js *show_host(const struct node_host *host)
+{
+	struct js *o = js_object();
+	js_set_text(o, "nqn", host->nqn);
+	js_set_bool(o, "has_secret", host->has_secret);
+	js_set_bool(o, "has_controller_secret", host->has_controller_secret);
+	return o;
+}
+
 struct js *show_snapshot(const struct node_snapshot *s)
 {
 	struct js *o = js_object();

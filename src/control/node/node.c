@@ -13,6 +13,7 @@ struct node *node_new(const struct node_options *options)
 	list_init(&n->pools);
 	list_init(&n->holds);
 	fmutex_init(&n->membership);
+	fmutex_init(&n->access);
 	fmutex_init(&n->search);
 	waitq_init(&n->ready_changed);
 	group_init(&n->keepers);

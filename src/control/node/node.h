@@ -23,6 +23,7 @@
 
 #define NODE_PATH_MAX	   256 /* with the NUL, as in struct rt_disk_info */
 #define NODE_ADDRESSES_MAX 16
+#define NODE_NQN_SIZE	   256 /* with the NUL */
 
 struct node;
 
@@ -52,6 +53,8 @@ struct node_platform {
 	void (*pool_evict)(void *ctx, const char *pool_name);
 	/* Volumes came, went, or changed; NULL: nobody wants to know. Must not suspend. */
 	void (*volumes_changed)(void *ctx);
+	/* Who may connect to this volume changed; NULL: nobody wants to know. May suspend. */
+	void (*access_changed)(void *ctx, const struct uuid *volume_id);
 };
 
 struct node_options {
@@ -185,6 +188,28 @@ OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, 
 			    uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			    size_t *extent_count, uint64_t *end_bytes, struct node_why *why);
 
+/* ---- who may connect to a volume over NVMe (node_access.c) ------------------------------------------------------------- */
+
+/* One on a volume's list; with an empty list anybody who reaches the listener may. Secrets go in and never come out. */
+struct node_host {
+	char nqn[NODE_NQN_SIZE];
+	bool has_secret, has_controller_secret;
+};
+
+/* Put a host on the list, or give one that is there these secrets and no others: text as `nvme gen-dhchap-key` makes it, ""
+ * for none. OXE_RANGE: the list is full. */
+OX_CHECKED int node_volume_allow(struct node *n, const char *ref, const char *nqn, const char *secret,
+				 const char *controller_secret, bool *created, struct node_host *out,
+				 struct node_why *why);
+/* Take a host off it, and its connections away. The last one only `to_anyone`: an empty list keeps nobody out (else
+ * OXE_BUSY). OXE_NOENT. */
+OX_CHECKED int node_volume_disallow(struct node *n, const char *ref, const char *nqn, bool to_anyone,
+				    struct node_why *why);
+/* In the order they were put there. fn must not suspend. */
+OX_CHECKED int node_volume_hosts(struct node *n, const char *ref,
+				 void (*fn)(void *ctx, const struct node_host *host), void *ctx,
+				 struct node_why *why);
+
 /* ---- snapshots ----------------------------------------------------------------------------------------------------- */
 
 struct node_snapshot {
@@ -252,7 +277,6 @@ bool node_name_is_valid(const char *name); /* as pool_name_check */
 const char *node_op_name(enum engine_op op);
 const char *node_job_kind_name(const struct node_job *job);
 /* By which NVMe hosts know a volume. */
-#define NODE_NQN_SIZE 256
 void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE]);
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */

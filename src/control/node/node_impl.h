@@ -52,6 +52,7 @@ struct node {
 	struct list pools;	  /* of node_pool, in the order of the list file */
 	struct list holds;	  /* of node_hold */
 	struct fmutex membership; /* create, import, export, and writing the list */
+	struct fmutex access;	  /* changing who may connect: lists are read, changed and written whole */
 	struct fmutex search;	  /* looking for a pool on all disks */
 	struct waitq ready_changed;
 	struct rt_group keepers;

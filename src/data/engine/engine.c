@@ -288,3 +288,16 @@ int engine_note_get(struct engine *e, enum pool_note_kind kind, void *data, uint
 {
 	return is_snapshot(e) ? OXE_NOENT : pool_note_get(e->pool, &e->volume_id, kind, data, len_bytes);
 }
+
+/* With the mutex no pool is taken away meanwhile (engines_remove_pool). */
+int engines_note_get(struct engines *set, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
+		     uint32_t *len_bytes)
+{
+	struct engine_target target;
+	fmutex_lock(&set->opening);
+	int err = engine_resolve_volume(set, volume_id, &target);
+	if (err == 0)
+		err = pool_note_get(target.pool, volume_id, kind, data, len_bytes);
+	fmutex_unlock(&set->opening);
+	return err;
+}

@@ -66,6 +66,9 @@ OX_CHECKED int engine_extents(struct engine *e, const char *since_snapshot, uint
 OX_CHECKED int engine_note_set(struct engine *e, enum pool_note_kind kind, const void *data,
 			       uint32_t len_bytes);
 OX_CHECKED int engine_note_get(struct engine *e, enum pool_note_kind kind, void *data, uint32_t *len_bytes);
+/* The same of a volume that nobody has to have open. OXE_NOENT: it has none, or there is no such volume. */
+OX_CHECKED int engines_note_get(struct engines *set, const struct uuid *volume_id, enum pool_note_kind kind,
+				void *data, uint32_t *len_bytes);
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
 const char *engine_op_name(enum engine_op op); /* "read" ... */

@@ -706,8 +706,10 @@ struct nvme_connect_data {
 	char subnqn[NVME_NQN_FIELD], hostnqn[NVME_NQN_FIELD];
 	uint8_t reserved_768[256];
 };
-/* Dword 0 of the answer: the controller's id, authentication wanted << 16; or where the invalid parameter is. */
-#define NVME_CONNECT_AUTH_REQUIRED  (3u << 16)
+/* Dword 0 of the answer: the controller's id, and whether authentication has to follow (ATR; with a secure channel: ASCR); or where
+ * the invalid parameter is. */
+#define NVME_CONNECT_ATR	    (1u << 17)
+#define NVME_CONNECT_ASCR	    (1u << 18)
 #define NVME_CONNECT_IN_SQE(field)  ((uint32_t)offsetof(struct nvme_connect, field))
 #define NVME_CONNECT_IN_DATA(field) ((uint32_t)offsetof(struct nvme_connect_data, field) | 1u << 16)
 

@@ -102,7 +102,7 @@ static int fabrics_connect(struct nvme_queue *q, uint32_t depth, uint16_t cntlid
 	q->capsule_bytes = NVME_HOST_ADMIN_CAPSULE; /* Connect brings its data along on every queue */
 	int err = nvme_queue_call(q, &call);
 	q->capsule_bytes = capsule_bytes;
-	if (!err && (call.value & NVME_CONNECT_AUTH_REQUIRED)) {
+	if (!err && (call.value & (NVME_CONNECT_ATR | NVME_CONNECT_ASCR))) {
 		nvme_host_lose(h, OXE_PERM, "the target wants authentication");
 		return OXE_PERM;
 	}

@@ -26,6 +26,7 @@
  *     a PDU in halves         stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for answers
  *                             nobody reads, four times as patient
  *     silence                 between one and two keep alive time-outs, then the association ends: hosts rely on that
+ *     authentication          handshake_timeout_ns, then dropped; failures cost time (nvmf_auth_run.c)
  *     connections             connections_max; then closed as soon as accepted
  *     asynchronous events     four requests; more are refused. One notice of a kind is outstanding until its log is read
  *     reservations            64 registrants a volume; more are refused. Sixteen unread notices a controller; later ones are lost
@@ -49,6 +50,8 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
 	 * and then none ends so. */
 	struct uuid boot_id;
+	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
 };
 
 /* `options` may be NULL. */
@@ -57,6 +60,8 @@ struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_o
 OX_CHECKED int nvmf_server_listen(struct nvmf_server *server, const char *address, const char **bound);
 /* Volumes came, went, or changed their size: hosts that asked for it are told. Does not suspend. */
 void nvmf_server_changed(struct nvmf_server *server);
+/* Who may connect to this volume has changed (nvmf_access.h): whoever may not any more is disconnected. Suspends. */
+void nvmf_server_access_changed(struct nvmf_server *server, const struct uuid *volume_id);
 /* End the associations with this pool's volumes: the pool failed, and can only be opened again once nobody holds it. Hosts
  * connect anew by themselves and go on when it is back. Does not suspend. */
 void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "data/frontend/nvmf/nvmf_reservation.h"
+#include "data/nvme/nvme_auth_format.h"
 
 #define NVMF_KEYS_MAX	 4096u
 #define NO_RETRY(status) ((uint16_t)((status) | NVME_STATUS_DNR))
@@ -222,8 +223,20 @@ uint16_t nvmf_admin_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, str
 	return status ? status : check_sgl(e, capsule_bytes, out);
 }
 
+static uint16_t decode_auth(const struct nvme_sqe *e, struct nvmf_command *out)
+{
+	const struct nvme_auth_command *w = (const void *)e;
+	uint32_t length = le32_get(w->length);
+	if (length == 0 || length > NVME_AUTH_BYTES_MAX || length % 4)
+		return NO_RETRY(NVME_STATUS_INVALID_FIELD);
+	out->data = w->fctype == NVME_FABRICS_AUTH_SEND ? NVMF_DATA_TO_CONTROLLER : NVMF_DATA_TO_HOST;
+	out->data_bytes = length;
+	return 0;
+}
+
 uint16_t nvmf_fabrics_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, struct nvmf_command *out)
 {
+	uint16_t status = 0;
 	*out = (struct nvmf_command){0};
 	if (nvmf_fuse(e))
 		return NO_RETRY(NVME_STATUS_INVALID_FIELD);
@@ -232,6 +245,10 @@ uint16_t nvmf_fabrics_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, s
 		out->data = NVMF_DATA_TO_CONTROLLER;
 		out->data_bytes = sizeof(struct nvme_connect_data);
 		break;
+	case NVME_FABRICS_AUTH_SEND:
+	case NVME_FABRICS_AUTH_RECEIVE:
+		status = decode_auth(e, out);
+		break;
 	case NVME_FABRICS_PROPERTY_GET:
 	case NVME_FABRICS_PROPERTY_SET:
 	case NVME_FABRICS_DISCONNECT:
@@ -239,7 +256,7 @@ uint16_t nvmf_fabrics_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, s
 	default:
 		return NO_RETRY(NVME_STATUS_INVALID_OPCODE);
 	}
-	return check_sgl(e, capsule_bytes, out);
+	return status ? status : check_sgl(e, capsule_bytes, out);
 }
 
 uint16_t nvmf_status_of(int err, bool is_read)

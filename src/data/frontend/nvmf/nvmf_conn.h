@@ -12,8 +12,12 @@
  *     nvmf_identify.c     Identify
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
+ *     nvmf_auth_run.c     authentication, on a queue
+ *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; its arithmetic: nvmf_auth_crypto.c)
+ *     nvmf_gate.c         who may connect, by the volume's list
  *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
+ *     nvmf_access.c       what such a list is, and its note (pure)
  *     nvmf_reservation.c  what a reservation is, and becomes (pure)
  *     nvmf_where.c        addresses as text (pure)
  */
@@ -22,6 +26,7 @@
 
 #include "data/frontend/nbd/nbd_link.h"
 #include "data/frontend/nvmf/nvmf.h"
+#include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
 #include "data/frontend/nvmf/nvmf_reservation.h"
 #include "data/nvme/nvme_nqn.h"
@@ -47,6 +52,16 @@ struct nvmf_listener {
 	uint16_t port_id;
 };
 
+/* By an address, as a host, at a volume: authentications that failed since the last that did not. */
+#define NVMF_AUTH_FAILURES_KEPT 64
+struct nvmf_auth_failures {
+	uint64_t key;
+	uint32_t count;
+	uint64_t next_ns; /* no challenge before */
+};
+
+struct nvmf_auth;
+
 struct nvmf_server {
 	struct rt *rt;
 	struct engines *engines;
@@ -58,6 +73,8 @@ struct nvmf_server {
 	struct list connections, listeners, subsystems, controllers;
 	uint16_t last_cntlid, last_port_id;
 	uint64_t discovery_generation, discovery_hash;
+	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
+	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
 	struct nvmf_stats stats;
 	bool closing, was_full;
@@ -106,7 +123,8 @@ struct nvmf_controller {
 	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
 	struct engine *engine;		  /* NULL: the same */
 	uint16_t cntlid;
-	bool is_near; /* the host is this node: what takes our memory away takes the host, too (V11) */
+	bool must_prove; /* itself, on every queue: the list has a secret for it */
+	bool is_near;	 /* the host is this node: what takes our memory away takes the host, too (V11) */
 	uint8_t hostid[16];
 	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
 	struct nvmf_conn *queues[NVMF_QUEUES_MAX + 1]; /* by qid; [0] is the admin queue */
@@ -179,6 +197,7 @@ struct nvmf_conn {
 	struct nvmf_controller *controller; /* NULL: not connected */
 	uint16_t qid, entries, sq_head;	    /* before Connect one entry, for that */
 	bool no_flow_control;
+	struct nvmf_auth *auth; /* NULL: nobody spoke of authentication */
 
 	struct nvmf_request *slots[NVMF_SLOTS_MAX];
 	uint32_t slot_count;
@@ -280,6 +299,27 @@ bool nvmf_where_is_loopback(const struct nvmf_where *w);
 bool nvmf_where_is_host(const struct nvmf_where *w, const char *host);
 /* Does the peer come from an address of ours? */
 bool nvmf_is_near(const char *local, const char *peer);
+
+/* ---- nvmf_gate.c ----------------------------------------------------------------------------------------------------------- */
+
+/* The volume's list, to be wiped and freed (nvmf_gate_free). Suspends. Any error, and nobody may connect. */
+OX_CHECKED int nvmf_gate_read(struct nvmf_server *server, const struct uuid *volume_id,
+			      struct nvmf_access **out);
+void nvmf_gate_free(struct nvmf_access *access);
+/* May this host have the volume? 0, or a status; a refusal is logged. Suspends. */
+OX_CHECKED uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer);
+/* Is the volume there for this host? Suspends. */
+bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn);
+
+/* ---- nvmf_auth_run.c ------------------------------------------------------------------------------------------------------- */
+
+/* A connected queue has to authenticate before anything else. */
+void nvmf_auth_require(struct nvmf_conn *c);
+/* May this command be carried out yet? */
+bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Authentication Send or Receive. Suspends, for seconds if need be, and wants a big stack. */
+OX_CHECKED uint16_t nvmf_auth_run(struct nvmf_request *r);
+void nvmf_auth_free(struct nvmf_conn *c);
 
 /* ---- nvmf_fence.c --------------------------------------------------------------------------------------------------------- */
 

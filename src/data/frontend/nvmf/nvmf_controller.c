@@ -190,12 +190,14 @@ static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_da
 static void controller_free(struct nvmf_controller *ctrl);
 
 /* Who may use the volume is known before anybody does. Without it there is no controller, and the host may try again. */
-static uint16_t settle(struct nvmf_controller *ctrl)
+static uint16_t settle(struct nvmf_controller *ctrl, const char *peer)
 {
 	uint16_t status = 0;
 	if (!nvmf_is_discovery(ctrl) && nvmf_fence_read(ctrl))
 		status = NVME_STATUS_INTERNAL;
-	else if (ctrl->is_ending) /* meanwhile */
+	else if (!nvmf_is_discovery(ctrl))
+		status = nvmf_gate_check(ctrl, peer);
+	if (status == 0 && ctrl->is_ending) /* meanwhile */
 		status = NVME_STATUS_CONNECT_BUSY;
 	if (status)
 		controller_free(ctrl);
@@ -217,7 +219,9 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 		return NVME_STATUS_CONNECT_BUSY;
 	}
 	struct nvmf_controller *ctrl = controller_make(c, data, engine);
-	status = settle(ctrl);
+	status = settle(ctrl, rt_conn_peer(c->link.conn));
+	if (status == (NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR))
+		return ANSWER(NVME_CONNECT_IN_DATA(hostnqn), status);
 	if (status)
 		return status;
 	queue_add(ctrl, c, sqe);

@@ -50,6 +50,10 @@ void nvmf_connect_run(struct nvmf_request *r)
 	if (status == 0) {
 		struct nvmf_controller *ctrl = c->controller;
 		nbd_link_deadline(&c->link, 0);
+		if (ctrl->must_prove) {
+			nvmf_auth_require(c);
+			r->result |= NVME_CONNECT_ATR;
+		}
 		LOG_INFO("nvmf.connected", "a host connected a queue",
 			 F_STR("peer", rt_conn_peer(c->link.conn)), F_STR("host", ctrl->hostnqn),
 			 F_STR("subsystem", ctrl->subnqn), F_U64("controller", ctrl->cntlid),
@@ -154,5 +158,13 @@ static uint16_t run_disconnect(struct nvmf_request *r)
 uint16_t nvmf_fabrics_run(struct nvmf_request *r)
 {
 	const struct nvme_disconnect *w = (const void *)&r->sqe;
-	return w->fctype == NVME_FABRICS_DISCONNECT ? run_disconnect(r) : run_property(r);
+	switch (w->fctype) {
+	case NVME_FABRICS_DISCONNECT:
+		return run_disconnect(r);
+	case NVME_FABRICS_AUTH_SEND:
+	case NVME_FABRICS_AUTH_RECEIVE:
+		return nvmf_auth_run(r);
+	default:
+		return run_property(r);
+	}
 }

@@ -181,7 +181,7 @@ uint16_t host_connect(struct host *h, uint16_t qid, uint16_t cntlid, const char 
 	uint64_t result;
 	memset(data.hostid, h->hostid, sizeof(data.hostid));
 	nvme_nqn_put(data.subnqn, subnqn);
-	nvme_nqn_put(data.hostnqn, "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001");
+	nvme_nqn_put(data.hostnqn, h->hostnqn ? h->hostnqn : HOST_NQN);
 	uint16_t cid = host_command(h, (void *)&sqe, &data, sizeof(data), true);
 	uint16_t status = host_finish(h, cid, NULL, NULL, &result);
 	if (status == 0) {
@@ -222,6 +222,7 @@ struct host host_queue(const char *address, const struct host *admin, const char
 {
 	struct host h = host_open(address, digests, 0);
 	h.hostid = admin->hostid;
+	h.hostnqn = admin->hostnqn;
 	CHECK_EQ(host_connect(&h, qid, admin->cntlid, subnqn, 128), 0);
 	return h;
 }

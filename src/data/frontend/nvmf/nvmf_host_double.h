@@ -9,14 +9,17 @@
 #include "data/nvme/nvmetcp_pdu.h"
 #include "rt/rt.h"
 
+#define HOST_NQN "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
+
 struct host {
 	struct rt_conn *conn;
 	struct nvmetcp_terms terms;
 	uint32_t maxh2cdata;
 	uint16_t next_cid, cntlid, qid;
-	uint8_t cattr;	  /* of the next Connect */
-	uint32_t kato_ms; /* the same */
-	uint8_t hostid;	  /* all sixteen bytes of it */
+	uint8_t cattr;	     /* of the next Connect */
+	uint32_t kato_ms;    /* the same */
+	uint8_t hostid;	     /* all sixteen bytes of it */
+	const char *hostnqn; /* NULL: HOST_NQN */
 };
 
 /* What came: one PDU. */

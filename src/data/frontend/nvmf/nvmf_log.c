@@ -140,9 +140,12 @@ static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 
 struct discovery {
 	struct nvmf_server *server;
-	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT; NULL: nobody asks */
+	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT */
 	struct nvmf_page *out; /* NULL: only counted */
 	uint64_t records, hash;
+	bool wants_volumes;
+	struct uuid *volumes; /* that there are, if they are wanted; then those the host may have */
+	size_t count, capacity;
 };
 
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
@@ -177,8 +180,7 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 	};
 	struct nvmf_where at;
-	d->hash = hash_u64(d->hash ^ hash_bytes(volume_id, sizeof(*volume_id)) ^ l->port_id);
-	if (!d->reached || !address_for(d, l, &at))
+	if (!address_for(d, l, &at))
 		return;
 	d->records++;
 	if (!d->out)
@@ -192,19 +194,31 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 	nvmf_page_add(d->out, &w, sizeof(w));
 }
 
+static void remember_volume(struct discovery *d, const struct uuid *volume_id)
+{
+	if (d->count == d->capacity) {
+		d->capacity = d->capacity ? 2 * d->capacity : 64;
+		d->volumes = mem_realloc(d->volumes, d->capacity * sizeof(*d->volumes));
+	}
+	d->volumes[d->count++] = *volume_id;
+}
+
 static bool discovery_volume(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
 	const struct nvmf_listener *l;
-	if (!e->is_snapshot)
-		list_for_each (l, &d->server->listeners, link)
-			discovery_add(d, &e->volume_id, l);
+	if (e->is_snapshot)
+		return true;
+	list_for_each (l, &d->server->listeners, link)
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->port_id);
+	if (d->wants_volumes)
+		remember_volume(d, &e->volume_id);
 	return true;
 }
 
 uint64_t nvmf_discovery_hash(struct nvmf_server *server)
 {
-	struct discovery d = {.server = server, .hash = 1};
+	struct discovery d = {.server = server, .hash = 1 + server->access_changes};
 	engines_walk(server->engines, discovery_volume, &d);
 	return d.hash;
 }
@@ -217,17 +231,41 @@ static void generation_update(struct nvmf_server *server, uint64_t hash)
 	server->discovery_hash = hash;
 }
 
+/* A host is told of what it may connect to, and of nothing else. Suspends. */
+static void discovery_filter(struct discovery *d, const char *hostnqn)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < d->count; i++)
+		if (nvmf_gate_shows(d->server, &d->volumes[i], hostnqn))
+			d->volumes[kept++] = d->volumes[i];
+	d->count = kept;
+}
+
+static void discovery_add_all(struct discovery *d)
+{
+	const struct nvmf_listener *l;
+	for (size_t i = 0; i < d->count; i++)
+		list_for_each (l, &d->server->listeners, link)
+			discovery_add(d, &d->volumes[i], l);
+}
+
 static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	const struct nvmf_conn *admin = ctrl->queues[NVME_ADMIN_QUEUE];
-	struct discovery d = {.server = ctrl->server, .reached = rt_conn_local(admin->link.conn), .hash = 1};
+	struct discovery d = {.server = ctrl->server,
+			      .reached = rt_conn_local(admin->link.conn),
+			      .hash = 1 + ctrl->server->access_changes,
+			      .wants_volumes = true};
 	engines_walk(ctrl->server->engines, discovery_volume, &d);
 	generation_update(ctrl->server, d.hash);
+	discovery_filter(&d, ctrl->hostnqn);
+	discovery_add_all(&d); /* counted: the head comes first */
 	struct nvme_log_discovery w = {.generation = le64_of(ctrl->server->discovery_generation),
 				       .records = le64_of(d.records)};
 	nvmf_page_add(out, &w, sizeof(w));
 	d.out = out;
-	engines_walk(ctrl->server->engines, discovery_volume, &d);
+	discovery_add_all(&d);
+	free(d.volumes);
 }
 
 /* ---- which ----------------------------------------------------------------------------------------------------------------------------- */

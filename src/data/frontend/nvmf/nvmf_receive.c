@@ -92,7 +92,7 @@ static uint16_t check_order(const struct nvmf_conn *c, const struct nvme_sqe *sq
 	bool is_out_of_order = is_connect(sqe) == (c->controller != NULL);
 	if (is_out_of_order || (sqe->opcode != NVME_FABRICS && !(c->controller->csts & NVME_CSTS_RDY)))
 		return NVME_STATUS_SEQUENCE_ERROR | NVME_STATUS_DNR;
-	return 0;
+	return nvmf_auth_admits(c, sqe) ? 0 : NVME_STATUS_AUTH_REQUIRED | NVME_STATUS_DNR;
 }
 
 /* The data of a capsule belongs to it, whatever is thought of it. */

@@ -227,5 +227,12 @@ static void request_run(void *arg)
 
 void nvmf_request_start(struct nvmf_request *r)
 {
-	fiber_spawn(r->conn->server->rt, "nvmf-request", request_run, r);
+	struct rt *rt = r->conn->server->rt;
+	uint8_t fctype = ((const struct nvme_connect *)&r->sqe)->fctype;
+	bool is_auth = r->sqe.opcode == NVME_FABRICS &&
+		       (fctype == NVME_FABRICS_AUTH_SEND || fctype == NVME_FABRICS_AUTH_RECEIVE);
+	if (is_auth) /* foreign libraries, where offloading is a plain call */
+		fiber_spawn_big(rt, "nvmf-auth", request_run, r);
+	else
+		fiber_spawn(rt, "nvmf-request", request_run, r);
 }

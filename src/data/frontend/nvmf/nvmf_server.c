@@ -51,6 +51,7 @@ static void conn_free(struct nvmf_conn *c)
 	for (uint32_t i = 0; i < c->slot_count; i++)
 		free(c->slots[i]);
 	log_end(c);
+	nvmf_auth_free(c);
 	if (c->controller)
 		nvmf_controller_leave(c);
 	nbd_link_fini(&c->link);
@@ -187,6 +188,8 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.handshake_timeout_ns = or_default(o->handshake_timeout_ns, 30 * NS_PER_S),
 		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
 		.connections_max = (uint32_t)or_default(o->connections_max, 2048),
+		.auth_group = o->auth_group,
+		.authenticated_only = o->authenticated_only,
 		.boot_id = o->boot_id,
 	};
 }
