@@ -12,7 +12,7 @@
 
 int nvmf_gate_read(struct nvmf_server *server, const struct uuid *volume_id, struct nvmf_access **out)
 {
-	uint8_t *note = mem_alloc(POOL_NOTE_BYTES_MAX);
+	uint8_t note[POOL_NOTE_BYTES_MAX];
 	struct nvmf_access *access = mem_zalloc(sizeof(*access));
 	uint32_t len_bytes;
 	static_assert(NVMF_ACCESS_NOTE_MAX <= POOL_NOTE_BYTES_MAX, "it is one note");
@@ -21,8 +21,7 @@ int nvmf_gate_read(struct nvmf_server *server, const struct uuid *volume_id, str
 		err = nvmf_access_decode(note, len_bytes, access);
 	else if (err == OXE_NOENT)
 		err = 0; /* the empty list */
-	explicit_bzero(note, POOL_NOTE_BYTES_MAX);
-	free(note);
+	explicit_bzero(note, sizeof(note));
 	if (err)
 		nvmf_gate_free(access);
 	else
