@@ -62,5 +62,7 @@ const struct pool_mutant pool_mutants[] = {
 	{64, "an error of one of several reads is not reported"},
 	{65, "a cluster is given out while it is being discarded"},
 	{66, "a cluster that is in use again is discarded"},
+	{67, "a start after one that died between its two checkpoints writes a flush mark at once",
+	 .rare = true},
 	{0},
 };

@@ -165,6 +165,7 @@ static void freeze(struct pool *pool, struct freeze *f)
 	f->super.free_clusters = numbers.free_clusters;
 	f->super.bitmap = space_bitmap_root(pool->space);
 	f->super.catalog = catalog_root(pool->catalog);
+	f->super.overrules = pool->overruling;
 }
 
 static int make_durable(struct pool *pool, struct freeze *f)

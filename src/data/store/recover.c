@@ -365,15 +365,19 @@ static int replay_journal(struct recovery *r, const struct super *s, struct jour
 
 /* From here on nobody may look at those records again: what they describe may be overwritten in place. With nothing rejected
  * a durable flush mark says that they need no proof. With something rejected only a checkpoint can, and a second one, so that
- * the fallback superblock does not need them either. */
-static int make_verdict_durable(struct pool *pool, const struct journal_position *at)
+ * the fallback superblock does not need them either. The first of the two says that it overrules: should we die between them, the
+ * next start rejects nothing, but a mark of its would vouch for what was rejected if the newest superblock were lost after. */
+static int make_verdict_durable(struct pool *pool, const struct super *s, const struct journal_position *at)
 {
+	bool has_rejected = pool->recovery_blocks_rejected > 0;
 	if (MUTANT(15))
 		return 0;
-	if (pool->recovery_blocks_rejected == 0)
+	if (!has_rejected && (!s->overrules || MUTANT(67)))
 		return flush_settle(pool->flush, at->last_seq);
+	pool->overruling = has_rejected;
 	int err = checkpoint_wait(pool);
-	return err ? err : checkpoint_wait(pool);
+	pool->overruling = false;
+	return err || !has_rejected ? err : checkpoint_wait(pool);
 }
 
 /* Before any record that an older program does not know: both superblocks send it away. */
@@ -399,7 +403,7 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	/* Only what both superblocks vouch for is certainly durable: a mark that was read may still be in the device's cache. */
 	flush_start(pool->flush, vouched_seq);
 	checkpoint_start(pool->checkpoint, s->replay_seq);
-	err = make_verdict_durable(pool, at);
+	err = make_verdict_durable(pool, s, at);
 	if (!err && s->version < SUPER_FORMAT_VERSION)
 		err = upgrade(pool);
 	if (err)

@@ -73,6 +73,7 @@ struct pool {
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t
 		pages_lost; /* metadata pages that were needed and could not be believed, beside those of maps */
+	bool overruling;    /* the superblock before leads to records that recovery rejected */
 	uint64_t records_lost;			      /* replayed about something lost */
 	uint64_t check_pages_read, check_pages_total; /* of the check under way; 0: there is none */
 };

@@ -35,6 +35,7 @@ void super_encode(const struct super *s, uint8_t *image)
 	d->free_clusters = le64_of(s->free_clusters);
 	d->bitmap = root_encode(s->bitmap);
 	d->catalog = root_encode(s->catalog);
+	d->flags = le64_of(s->overrules ? SUPER_OVERRULES : 0);
 	d->crc = le32_of(crc32c(0, image, SUPER_BYTES));
 }
 
@@ -80,6 +81,7 @@ int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s)
 		.free_clusters = le64_get(d->free_clusters),
 		.bitmap = root_decode(&d->bitmap),
 		.catalog = root_decode(&d->catalog),
+		.overrules = le64_get(d->flags) & SUPER_OVERRULES,
 	};
 	memcpy(s->pool_id.b, d->pool_id, sizeof(s->pool_id.b));
 	memcpy(s->name, d->name, sizeof(s->name));

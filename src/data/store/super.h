@@ -14,6 +14,7 @@ struct super {
 	uint64_t usage_page, next_number, free_clusters;
 	struct root bitmap, catalog;
 	uint32_t version;
+	bool overrules; /* SUPER_OVERRULES */
 };
 
 /* Fill a SUPER_BYTES image. */

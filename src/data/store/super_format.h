@@ -52,7 +52,12 @@ struct super_disk {
 	le64 free_clusters;
 	struct root_disk bitmap, catalog;
 	le64 features; /* 0; a program refuses a pool with a bit it does not know */
+	le64 flags;    /* SUPER_OVERRULES */
 };
-static_assert(sizeof(struct super_disk) == 208, "layout");
+static_assert(sizeof(struct super_disk) == 216, "layout");
+
+/* Recovery had rejected records when it wrote this: they may still be in the journal after the superblock before, and no flush mark may
+ * vouch for them. Until that superblock is overwritten no mark is written. */
+#define SUPER_OVERRULES 1u
 
 #endif
