@@ -1,5 +1,5 @@
 /*
- * pool_unsettled_test.c: two stories of a block within the second before it is settled (flush.h), each told with a crash at every
+ * pool_unsettled_test.c: three stories of a block within the second before it is settled (flush.h), each told with a crash at every
  * moment; and once more with the rule left out that prevents a loss, which must be seen.
  *
  * Written, flushed, zeroed beside other data, written again, and a power cut (docs/findings.md, 6). The flushed data lies where the last write goes. If that write is on the disk and the records of the zero and of the write are
@@ -8,9 +8,14 @@
  *
  * Written, written again, of which a device error leaves some sectors and not others, and a kill (docs/findings.md, 7). The block is
  * neither what the first record says nor what the second does. It must not be taken for nothing.
+ *
+ * Written on a used disk, and a power cut that takes the data and leaves the record (docs/findings.md, 14). The next start rejects the
+ * record, and is killed at any moment; the one after it is killed, too, and takes the newest superblock along. Whatever these
+ * starts made durable, the fourth must not believe the record: the disk holds somebody else's bytes there.
  */
 #include "base/test.h"
 #include "data/store/pool.h"
+#include "data/store/super_format.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_value.h"
 #include "sim/sim.h"
@@ -252,4 +257,128 @@ TEST(the_loss_is_seen_when_recovery_takes_a_mixed_block_for_none)
 {
 	unsigned mixed;
 	CHECK(losses_after_error(40, &mixed) > 0);
+}
+
+/* ---- rejected, by a start that is killed ----------------------------------------------------------------------------------- */
+
+static void first_touched(struct life *l, struct vol *vol, struct pool *pool)
+{
+	(void)pool;
+	CHECK_OK(vol_flush(vol));
+	l->watching = true;
+	block_write(vol, 0, OVER);
+}
+
+/* Opens the pool, with each device write of that kept, and the end of it. */
+static void start_main(void *arg)
+{
+	struct life *l = arg;
+	struct pool *pool;
+	sim_disk_watch(l->disk, moment_keep, l);
+	l->watching = true;
+	CHECK_OK(pool_open(disk_open(), NULL, &pool));
+	l->watching = false;
+	CHECK(l->moment_count < MOMENTS_MAX);
+	l->moments[l->moment_count++] = sim_disk_freeze(l->disk);
+	CHECK_OK(pool_close(pool));
+	l->over = true;
+}
+
+static uint64_t slot_generation(const struct sim_disk *disk, unsigned slot)
+{
+	struct super_disk super;
+	sim_disk_peek(disk, &super, sizeof(super), (uint64_t)slot * SUPER_SLOT_BYTES);
+	return memcmp(super.magic, SUPER_MAGIC, sizeof(super.magic)) == 0 ? le64_get(super.generation) : 0;
+}
+
+static void newest_superblock_damage(struct sim_disk *disk)
+{
+	unsigned slot = slot_generation(disk, 1) > slot_generation(disk, 0);
+	if (slot_generation(disk, slot ^ 1) > 0)
+		sim_disk_flip_bit(disk, (uint64_t)slot * SUPER_SLOT_BYTES + 1000, 3);
+}
+
+static void believe_main(void *arg)
+{
+	static _Alignas(4096) uint8_t data[POOL_BLOCK_BYTES];
+	struct life *l = arg;
+	struct pool *pool;
+	struct vol *vol;
+	newest_superblock_damage(l->disk);
+	CHECK_OK(pool_open(disk_open(), NULL, &pool));
+	CHECK_OK(vol_open(pool, &volume_id, &vol));
+	CHECK_OK(vol_read(vol, data, 0, sizeof(data)));
+	for (unsigned i = 0; i < BLOCK_SECTORS; i++)
+		l->found[i] = value_is(data + i * VALUE_BYTES, i, 0) ? 0 : OVER;
+	vol_close(vol);
+	CHECK_OK(pool_close(pool));
+	l->over = true;
+}
+
+/* A life on what a kill at that moment left. */
+static void life_after(struct life *l, const struct sim_frozen *frozen, void (*fn)(void *arg))
+{
+	life_begin(l, 1);
+	l->disk = sim_disk_fork_kill(l->node, DISK, frozen);
+	life_run(l, fn);
+}
+
+static unsigned believed_after(const struct sim_frozen *rejecting, unsigned *tried)
+{
+	struct life second, third;
+	unsigned believed = 0;
+	life_after(&second, rejecting, start_main);
+	for (unsigned m = 0; m < second.moment_count; m++, ++*tried) {
+		life_after(&third, second.moments[m], believe_main);
+		believed += third.found[0] != 0;
+		life_end(&third);
+	}
+	life_end(&second);
+	return believed;
+}
+
+/* The data is lost and the record is kept: the one write of two that goes to the journal. */
+static struct sim_frozen *unproven_freeze(struct life *first)
+{
+	life_begin(first, 1);
+	first->story = first_touched;
+	first->disk = sim_disk_new(first->node, DISK, DISK_BYTES, 512);
+	sim_disk_fill(first->disk, 7);
+	sim_disk_watch(first->disk, moment_keep, first);
+	life_run(first, story_main);
+	return first->moments[first->moment_count - 1];
+}
+
+static unsigned times_believed(unsigned mutant)
+{
+	struct life first, rejecting;
+	unsigned believed = 0, tried = 0;
+	mutant_active = mutant;
+	const struct sim_frozen *frozen = unproven_freeze(&first);
+	uint8_t fates[2];
+	CHECK_EQ(sim_frozen_unflushed(frozen), 2);
+	for (unsigned kept = 0; kept < 2; kept++) {
+		fates[kept] = SIM_KEPT;
+		fates[kept ^ 1] = SIM_LOST;
+		life_begin(&rejecting, 1);
+		rejecting.disk = sim_disk_fork_power_cut(rejecting.node, DISK, frozen, fates);
+		life_run(&rejecting, start_main);
+		for (unsigned m = 0; m < rejecting.moment_count; m++)
+			believed += believed_after(rejecting.moments[m], &tried);
+		life_end(&rejecting);
+	}
+	life_end(&first);
+	mutant_active = 0;
+	printf("   %u times killed twice, %u believed what had been rejected\n", tried, believed);
+	return believed;
+}
+
+TEST(what_a_start_rejected_is_not_believed_by_a_later_one_that_lost_the_newest_superblock)
+{
+	CHECK_EQ(times_believed(0), 0);
+}
+
+TEST(the_belief_is_seen_when_a_start_writes_a_mark_over_what_another_rejected)
+{
+	CHECK(times_believed(67) > 0);
 }
