@@ -8,6 +8,7 @@ No kernel module is needed: nbdfuse shows the volume as a file, a loop device sh
 loop devices; without them it says so and is skipped.
 """
 import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
@@ -44,6 +45,17 @@ def why_not():
         return "no loop devices in this kernel (/dev/loop-control)"
     return next((f"{tool} is not installed" for tool in ("nbdfuse", "fusermount3", "losetup", "fstrim")
                  if not shutil.which(tool)), None)
+
+
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18  # linux/sched.h, linux/mount.h
+
+
+def keep_mounts_to_ourselves():
+    """Who enters a network namespace meanwhile (`ip netns exec`, in other parts of the test run) copies every mount there is, and
+    holds it for as long as he lives: what is unmounted here would stay busy."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "no mount namespace of its own for this test")
 
 
 @contextlib.contextmanager
@@ -247,4 +259,5 @@ TESTS = (
 if __name__ == "__main__":
     if reason := why_not():
         harness.skip(reason)
+    keep_mounts_to_ourselves()
     sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
