@@ -225,6 +225,8 @@ static const char *header_fault(struct pool *pool, const uint8_t *image, enum pa
 	if (h->kind != kind || h->level != level || (le64_get(h->owner) != owner && !MUTANT(59)) ||
 	    le64_get(h->index) != index)
 		return "it is another page";
+	if (generation == 0)
+		return "it was disowned"; /* whatever it says of itself: see page_disown */
 	if ((uint32_t)le64_get(h->generation) != generation && !MUTANT(60))
 		return "it is of another generation";
 	return NULL;

@@ -166,8 +166,9 @@ struct record_snapshot {
 	uint8_t id[16], new_head_id[16];
 	uint8_t name[64];
 	struct number_disk created_wall_ns;
+	struct number_disk size_bytes; /* of the volume; not there in records of version 1 */
 };
-static_assert(sizeof(struct record_snapshot) == 128, "layout");
+static_assert(sizeof(struct record_snapshot) == 136, "layout");
 
 struct record_layer_set {
 	struct record_head head;

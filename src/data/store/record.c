@@ -377,6 +377,14 @@ static int prepare_snapshot(struct pool *pool, const void *record, struct pins *
 	return v && !volume_head(v) ? 0 : catalog_slot_prepare(pool->catalog, r->new_head_slot);
 }
 
+/* The volume may be lost, and with it what size it had. */
+static uint64_t sealed_size(const struct layer *l, const struct record_snapshot *r)
+{
+	if (r->head.len_bytes >= sizeof(*r))
+		return number_get(r->size_bytes);
+	return l->volume->lost ? l->size_bytes : l->volume->size_bytes;
+}
+
 static void layer_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
 {
 	struct uuid id;
@@ -386,7 +394,7 @@ static void layer_seal(struct pool *pool, struct layer *l, const struct record_s
 	l->sealed = true;
 	catalog_layer_set_named(pool->catalog, l, true);
 	name_copy(l->name, r->name);
-	l->size_bytes = l->volume->lost ? l->size_bytes : l->volume->size_bytes;
+	l->size_bytes = sealed_size(l, r);
 	l->created_wall_ns = number_get(r->created_wall_ns);
 	catalog_layer_set_id(pool->catalog, l, &id);
 	space_window_release(pool->space, &l->window);
@@ -568,7 +576,7 @@ static const struct {
 	[RECORD_VOLUME_SET] = {sizeof(struct record_volume_set), prepare_nothing, apply_volume_set},
 	[RECORD_VOLUME_DELETE] = {sizeof(struct record_volume_delete), prepare_volume_delete,
 				  apply_volume_delete},
-	[RECORD_SNAPSHOT] = {sizeof(struct record_snapshot), prepare_snapshot, apply_snapshot},
+	[RECORD_SNAPSHOT] = {offsetof(struct record_snapshot, size_bytes), prepare_snapshot, apply_snapshot},
 	[RECORD_LAYER_SET] = {sizeof(struct record_layer_set), prepare_nothing, apply_layer_set},
 	[RECORD_REVERT] = {sizeof(struct record_revert), prepare_revert, apply_revert},
 	[RECORD_LAYER_REMOVE] = {sizeof(struct record_layer_one), prepare_nothing, apply_layer_remove},
@@ -583,12 +591,20 @@ static bool range_is_sane(uint32_t index, uint32_t count)
 	return count > 0 && count <= PAGE_FANOUT && index % PAGE_FANOUT + count <= PAGE_FANOUT;
 }
 
+static bool size_is_sane(struct number_disk size)
+{
+	uint64_t size_bytes = number_get(size);
+	return size_bytes >= VOLUME_SIZE_MIN && size_bytes <= VOLUME_SIZE_MAX &&
+	       size_bytes % POOL_BLOCK_BYTES == 0;
+}
+
 int record_check(const struct record_head *head)
 {
 	const struct record_define *define = (const void *)head;
 	const struct record_zero *zero = (const void *)head;
 	const struct record_drop *drop = (const void *)head;
 	const struct record_note_set *note = (const void *)head;
+	const struct record_snapshot *snapshot = (const void *)head;
 	if (head->type == 0 || head->type >= RECORD_TYPES || head->len_bytes < types[head->type].len_bytes)
 		return OXE_CORRUPT;
 	uint32_t extra = head->len_bytes - types[head->type].len_bytes;
@@ -609,6 +625,11 @@ int record_check(const struct record_head *head)
 	case RECORD_NOTE_SET:
 		return note->kind < NOTE_KINDS && note->len_bytes <= NOTE_BYTES_MAX &&
 				       extra == u64_align_up(note->len_bytes, 4)
+			       ? 0
+			       : OXE_CORRUPT;
+	case RECORD_SNAPSHOT:
+		return extra == 0 || (extra == sizeof(struct number_disk) &&
+				      size_is_sane(snapshot->size_bytes))
 			       ? 0
 			       : OXE_CORRUPT;
 	default:

@@ -281,7 +281,8 @@ static int snapshot_with_slot(struct pool *pool, struct volume *v, const struct 
 				    .volume = number_of(v->number),
 				    .new_head = number_of(catalog_new_number(pool->catalog)),
 				    .new_head_slot = slot,
-				    .created_wall_ns = number_of(rt_wall_ns(pool->rt))};
+				    .created_wall_ns = number_of(rt_wall_ns(pool->rt)),
+				    .size_bytes = number_of(v->size_bytes)};
 	memcpy(r.id, id->b, sizeof(r.id));
 	memcpy(r.new_head_id, head_id.b, sizeof(r.new_head_id));
 	name_put(r.name, name);
