@@ -85,15 +85,20 @@ static uint64_t block_offset_bytes(uint64_t block_count, uint64_t seq)
 
 /* ---- appending -------------------------------------------------------------------------------------------------------- */
 
-/* Blocks that will be open when everything reserved has been appended and `count` records more. */
+/* Blocks that will be open when everything reserved has been appended and `count` records more, while the writer is busy: then
+ * records gather in full blocks. */
 static uint64_t end_with(const struct journal *j, uint32_t count)
 {
 	return j->open_seq + 2 + (j->reserved + count) / RECORDS_PER_BLOCK;
 }
 
+/* In the ring each record may come to have a block for itself: an idle writer takes what there is. (Half the ring must do for all
+ * of them; in the smallest ring there is, one large write may ask for more.) A forced mark has the margin, and does not wait for
+ * those who reserved: they may wait for the checkpoint that it is for. */
 static bool ring_has_room(const struct journal *j, uint32_t count, uint64_t margin)
 {
-	return end_with(j, count) + margin - j->tail_seq < j->block_count;
+	uint64_t reserved = margin ? u64_min(j->reserved + count, j->block_count / 2) : 0;
+	return j->open_seq + 2 + reserved + margin - j->tail_seq < j->block_count;
 }
 
 static int wait_room(struct journal *j, uint32_t count, uint64_t margin)
