@@ -44,8 +44,8 @@ ROWS = (*(Row(f"4 KiB random {rw[4:]}, depth {depth}, {queues} queue{'s' if queu
 
 
 class Size:
-    def __init__(self, quick):
-        self.rounds = 1 if quick else 3
+    def __init__(self, quick, rounds):
+        self.rounds = rounds
         self.seconds = 1 if quick else 2
         self.volume_bytes = 256 * MIB
         self.chain = 50 if quick else 250
@@ -134,8 +134,8 @@ def speed_cell(row, found, ceiling):
     return f"{figure}{share}, p50 {found['p50_us']:.0f} µs"
 
 
-def text(quick, table):
-    size = Size(quick)
+def text(quick, rounds, table):
+    size = Size(quick, rounds)
     with harness.bench_dir() as directory, cubic():
         memory = f"mem:{4 * GIB}:"
         served = [Served("memory pool", directory, f"{memory}bench,{4 * GIB}", size),

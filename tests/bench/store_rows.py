@@ -19,15 +19,15 @@ TIB = 1024 * GIB
 class Size:
     """How much of everything: the real thing, and a taste of it."""
 
-    def __init__(self, quick):
-        self.rounds = 1 if quick else 3
+    def __init__(self, quick, rounds):
+        self.rounds = rounds
         self.seconds = 1 if quick else 2
         self.volume_bytes = 256 * MIB if quick else GIB
-        self.chain = 50 if quick else 250
+        self.chain = 250
         self.chain_bytes = 64 * MIB if quick else 256 * MIB
-        self.snapshots = 500 if quick else 10000
-        self.snapshots_sampled = 50 if quick else 200
-        self.volumes = 500 if quick else 10000
+        self.snapshots = 10000
+        self.snapshots_sampled = 200
+        self.volumes = 10000
         self.pauses = 10 if quick else 50
 
 
@@ -214,8 +214,8 @@ ROWS = (first_write_after_snapshot, reads_through_a_chain, snapshot_create_at_ma
         pause_at_snapshot, start_after_kill)
 
 
-def text(quick, table, only=None):
-    size, lines, moods = Size(quick), [], []
+def text(quick, rounds, table, only=None):
+    size, lines, moods = Size(quick, rounds), [], []
     for row in ROWS:
         if only and only not in row.__name__:
             continue
