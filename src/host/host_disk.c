@@ -251,7 +251,8 @@ struct disk_task {
 	uint64_t size_bytes;
 	struct rt_disk_info info;
 	int fd, hold_fd;
-	bool buffered, is_memory_file;
+	long fs_type; /* *_SUPER_MAGIC; 0: a block device */
+	bool buffered;
 	int result;
 };
 
@@ -342,18 +343,15 @@ static int fd_open(struct disk_task *t)
 	struct statfs fs;
 	if (fstat(t->fd, &st) || fstatfs(t->fd, &fs))
 		return err_from_errno(errno);
-	t->is_memory_file = S_ISREG(st.st_mode) && fs.f_type == TMPFS_MAGIC;
+	t->fs_type = S_ISREG(st.st_mode) ? fs.f_type : 0;
 	t->info.is_block_device = S_ISBLK(st.st_mode);
 	return type_check(st.st_mode);
 }
 
 /* Does fallocate() wait for direct writes under way? tmpfs has none: there a write is done when the system call is. */
-static bool writes_can_be_awaited(int fd)
+static bool writes_can_be_awaited(const struct disk_task *t)
 {
-	struct statfs fs;
-	if (fstatfs(fd, &fs))
-		return false;
-	return fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC;
+	return t->fs_type == EXT4_SUPER_MAGIC || t->fs_type == XFS_SUPER_MAGIC || t->fs_type == TMPFS_MAGIC;
 }
 
 static int writes_await(int fd)
@@ -400,7 +398,7 @@ static int hold_apart(struct disk_task *t)
 /* An old ext4 file without extents knows no fallocate(): that is so for each of its openers, so all hold it the other way. */
 static int file_hold(struct disk_task *t)
 {
-	if (writes_can_be_awaited(t->fd)) {
+	if (writes_can_be_awaited(t)) {
 		int result = hold_apart(t);
 		if (result != OXE_UNSUPPORTED)
 			return result;
@@ -519,7 +517,7 @@ static int kernel_disk_open(struct host_disk *d, const char *path, unsigned flag
 			 F_STR("path", path));
 	d->disk.info = t.info;
 	d->fd = t.fd;
-	d->is_memory_file = t.is_memory_file;
+	d->is_memory_file = t.fs_type == TMPFS_MAGIC;
 	d->hold_fd = t.hold_fd;
 	slot_take(host_of(d->disk.rt), d);
 	return 0;
