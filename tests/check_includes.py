@@ -19,7 +19,7 @@ ROOMS = {
     "data/store": BELOW,
     "data/nvme": BELOW,  # the words of NVMe over TCP, for whoever speaks them
     "data/replica": BELOW + ("data/store", "data/nvme"),
-    "data/engine": BELOW + ("data/store",),
+    "data/engine": BELOW + ("data/store", "data/replica"),
     "data/frontend": BELOW + ("data/engine", "data/nvme"),
     "control": BELOW,  # the files that lie there themselves: what all of control/ shares
     "control/meta": BELOW + ("control",),

@@ -1,0 +1,106 @@
+/*
+ * mirror.h: a volume on several copies, provably the same on each, served by one engine at a time (V1-V12).
+ *
+ *     struct mirror *m;
+ *     mirror_new(rt, &(struct mirror_options){.volume_id = ..., .views = ..., .replica_new = ...}, &m);
+ *     mirror_wait(m, deadline_ns)               until it serves the first time
+ *     mirror_read(m, ...), mirror_write(m, ...)
+ *     mirror_close(m);
+ *
+ *     who               does
+ *     life fiber        asks mirror_plan() what is next, and does it: alone changes the view, seals, admits
+ *     a copy's fiber    opens it, again and again, and asks whether it still answers
+ *     intents fiber     notes regions before they are written, forgets them when they are idle and flushed (V6)
+ *     settling fiber    after a crash: makes members equal in the regions that were being written, before those are read (V6)
+ *     a filling fiber   one a joining copy: layers, the lowest first (V8)
+ *
+ * What a caller sees. A request waits while the engine cannot answer it: while a copy's grace lasts, while the view changes, while nobody
+ * answers at all (V9). It never fails for such a reason. An error is the volume's own: OXE_NOSPC, OXE_RANGE, OXE_ALIGN, OXE_IO or
+ * OXE_CORRUPT when the last copy has it. OXE_FENCED: another engine has the volume, and what was asked may or may not have happened: the
+ * caller's clients must be dropped, and may come back to whoever serves now. OXE_SHUTDOWN: mirror_close was called.
+ *
+ * What is durable: as in pool.h, on every member. While one member is left that is not local, every write is durable when it is
+ * acknowledged (V11).
+ *
+ *   who owns memory   options are copied; `views` and what `ctx` points to stay until mirror_close has returned
+ *   which reactor     that of `rt`; every call suspends unless it says otherwise
+ *   bounds            MIRROR_REQUESTS_MAX requests inside; the next waits. Regions with intents: intents_max, beyond which idle ones
+ *                     are forgotten sooner
+ */
+#ifndef OXBOW_DATA_ENGINE_MIRROR_H
+#define OXBOW_DATA_ENGINE_MIRROR_H
+
+#include "data/engine/mirror_plan.h"
+#include "data/engine/view.h"
+
+#define MIRROR_REQUESTS_MAX 1024u
+
+struct mirror;
+
+struct mirror_options { /* 0 means the default in brackets */
+	struct uuid volume_id;
+	struct uuid engine_id; /* [random] of this run of it: never used twice */
+	struct view_store *views;
+	/* A copy, not opened yet. NULL: nobody knows where that pool is, now. Does not suspend. */
+	struct replica *(*replica_new)(void *ctx, const struct uuid *pool_id, const struct uuid *volume_id);
+	void *ctx;
+	uint64_t grace_ns; /* [2 s] how long a silent copy is waited for */
+	uint64_t
+		lease_ns; /* [2 s] the same in every engine of the volume; clocks may differ in rate by a tenth */
+	uint64_t retry_ns; /* [50 ms] first pause before something is tried again; doubles to 20 times that */
+	uint64_t intent_idle_ns;   /* [5 s] an untouched region keeps its intent at least so long */
+	uint32_t intents_max;	   /* [1024] */
+	uint64_t fill_bytes_per_s; /* [no limit] of each joining copy */
+};
+
+/* Starts; does not suspend. OXE_INVAL. */
+OX_CHECKED int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirror **out);
+/* 0: it serves. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
+OX_CHECKED int mirror_wait(struct mirror *m, uint64_t deadline_ns);
+/* Lets what is under way end as far as it can without waiting for anybody, and frees. Requests still inside get OXE_SHUTDOWN. */
+void mirror_close(struct mirror *m);
+
+/* Any range inside the volume, in logical blocks; `data` of any alignment must not change until the call returns. */
+OX_CHECKED int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int mirror_write(struct mirror *m, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+			    unsigned vol_flags);
+OX_CHECKED int mirror_zero(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags);
+OX_CHECKED int mirror_trim(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int mirror_flush(struct mirror *m);
+
+/* Done on every copy in the view when they return 0, and on others before they join. Idempotent as in pool.h. An error other than
+ * OXE_FENCED and OXE_SHUTDOWN is every member's answer. pause_ns: how long requests were held (may be NULL). */
+OX_CHECKED int mirror_snapshot(struct mirror *m, const struct uuid *layer_id, const char *name,
+			       uint64_t *pause_ns);
+OX_CHECKED int mirror_layer_delete(struct mirror *m, const struct uuid *layer_id);
+OX_CHECKED int mirror_grow(struct mirror *m, uint64_t size_bytes);
+/* One more copy, made where there is none; it joins when it answers. 0 if it is one already. OXE_NOSPC: VIEW_REPLICAS_MAX. */
+OX_CHECKED int mirror_copy_add(struct mirror *m, const struct uuid *pool_id);
+/* One copy less. OXE_BUSY if it is the last member. What it holds stays where it is. 0 if there is none. */
+OX_CHECKED int mirror_copy_forget(struct mirror *m, const struct uuid *pool_id);
+
+/* ---- for people, and for the manager. None suspends ------------------------------------------------------------------- */
+
+struct mirror_copy_status {
+	struct uuid pool_id;
+	enum view_role role;
+	enum mirror_session session;
+	int last_err; /* what it, or the way to it, said last; 0: nothing bad */
+	uint64_t filled_bytes,
+		compared_bytes; /* by the last or present filling: moved, and found equal or not */
+	uint32_t joins_failed;	/* in a row */
+};
+
+struct mirror_status {
+	bool serves, was_fenced;
+	enum mirror_todo doing;
+	uint32_t awaited; /* copies it waits for, by bit */
+	uint64_t epoch, size_bytes;
+	uint32_t lba_bytes;
+	uint32_t intent_count, unsettled_count, copy_count, held_requests;
+	uint64_t holds, hold_ns_max; /* how often requests were held, and for how long at most */
+	struct mirror_copy_status copies[VIEW_REPLICAS_MAX];
+};
+void mirror_status(const struct mirror *m, struct mirror_status *out);
+
+#endif

@@ -1,0 +1,274 @@
+/*
+ * mirror_copy.c: one copy: opened under the view's epoch, asked now and then, opened anew for ever when it is lost.
+ *
+ *                open                     a call says it cannot be asked, or a question stays unanswered
+ *     NEVER ------------> OPEN ---------------------------------------------------------------------> LOST
+ *       ^  cannot be asked  ^                                  open                                     |  cannot be asked
+ *       +----+              +---------------------------------------------------------------------------+----+
+ *
+ * Every session has a number: what a call of an earlier one says of the way to the copy is old news.
+ */
+#include "base/log.h"
+#include "data/engine/mirror_impl.h"
+
+uint32_t copy_bit(const struct copy *c)
+{
+	for (uint32_t i = 0; i < c->m->view.replica_count; i++)
+		if (c->m->copies[i] == c)
+			return 1u << i;
+	return 0;
+}
+
+struct view_replica *copy_entry(struct copy *c)
+{
+	return view_find(&c->m->view, &c->pool_id);
+}
+
+static uint64_t ping_every_ns(const struct mirror *m)
+{
+	return m->options.lease_ns / 4;
+}
+
+/* ---- what it says -------------------------------------------------------------------------------------------------------- */
+
+static void copy_lost(struct copy *c, int err)
+{
+	struct mirror *m = c->m;
+	if (c->session != MIRROR_OPEN)
+		return;
+	c->session = MIRROR_LOST;
+	c->silent_since_ns = rt_now_ns(m->rt);
+	c->last_err = err;
+	LOG_WARN("copy.lost", "a copy does not answer", F_UUID("volume", &m->options.volume_id),
+		 F_UUID("pool", &c->pool_id), F_U64("epoch", m->view.epoch), F_ERR(err));
+	mirror_kick(m);
+}
+
+static bool way_is_broken(int err)
+{
+	return err == OXE_INDOUBT || err == OXE_CLOSED || err == OXE_NOTREADY || err == OXE_TIMEOUT ||
+	       err == OXE_FAILED || err == OXE_SHUTDOWN;
+}
+
+bool copy_answered(struct copy *c, uint64_t session_number, int err)
+{
+	if (err == OXE_FENCED && session_number == c->session_number)
+		mirror_fenced(c->m, "a copy");
+	if (err == OXE_FENCED)
+		return false;
+	if (!way_is_broken(err))
+		return true;
+	if (session_number == c->session_number)
+		copy_lost(c, err);
+	return false;
+}
+
+void copy_fail(struct copy *c, int err, const char *why)
+{
+	if (c->failed)
+		return;
+	c->failed = c->last_err = err;
+	LOG_WARN("copy.failed", why, F_UUID("volume", &c->m->options.volume_id), F_UUID("pool", &c->pool_id),
+		 F_U64("epoch", c->m->view.epoch), F_ERR(err));
+	mirror_kick(c->m);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+
+static int volume_create_there(struct copy *c)
+{
+	struct mirror *m = c->m;
+	struct volume_spec spec = {
+		.id = m->options.volume_id, .size_bytes = m->size_bytes, .lba_bytes = m->lba_bytes};
+	if (m->size_bytes == 0)
+		return OXE_NOTREADY; /* no copy has said yet how large it is */
+	memcpy(spec.name, "volume", sizeof("volume"));
+	return c->replica->ops->create(c->replica, &spec);
+}
+
+/* An absent copy may not be there at all yet; one in the view that is not there has lost everything. */
+static int copy_find_or_make(struct copy *c, struct replica_state *state)
+{
+	struct mirror *m = c->m;
+	uint64_t epoch = m->view.epoch;
+	int err = c->replica->ops->open(c->replica, epoch, &m->options.engine_id, state);
+	if (err || c->is_forgotten || state->exists || view_role_is_in(copy_entry(c)->role))
+		return err;
+	err = volume_create_there(c);
+	return err ? err : c->replica->ops->open(c->replica, epoch, &m->options.engine_id, state);
+}
+
+/* Its machine was off: what was acknowledged and not flushed may be gone there. Where that can be, an intent is set (V6), and another
+ * member has it. */
+static void look_for_reboot(struct copy *c, const struct replica_state *state)
+{
+	struct mirror *m = c->m;
+	c->has_rebooted |= c->was_opened && !uuid_equal(&c->state.boot_id, &state->boot_id);
+	if (c->has_rebooted && view_role_is_in(copy_entry(c)->role))
+		settle_after_reboot(m);
+}
+
+static void copy_opened(struct copy *c, const struct replica_state *state)
+{
+	struct mirror *m = c->m;
+	look_for_reboot(c, state);
+	c->state = *state;
+	c->was_opened = true;
+	c->session = MIRROR_OPEN;
+	c->last_err = 0;
+	if (!state->exists) {
+		copy_fail(c, OXE_NOENT, "the volume is not in that pool any more");
+	} else if (copy_entry(c)->role == VIEW_MEMBER) {
+		m->size_bytes = u64_max(m->size_bytes, state->size_bytes);
+		m->lba_bytes = state->lba_bytes;
+		if (!m->first_open_ns)
+			m->first_open_ns = rt_now_ns(m->rt);
+	}
+	LOG_INFO("copy.open", "a copy answers", F_UUID("volume", &m->options.volume_id),
+		 F_UUID("pool", &c->pool_id), F_U64("epoch", m->view.epoch),
+		 F_U64("epoch_before", state->epoch_before));
+	mirror_kick(m);
+}
+
+static int copy_reach(struct copy *c)
+{
+	struct mirror *m = c->m;
+	if (!c->replica)
+		c->replica = m->options.replica_new(m->options.ctx, &c->pool_id, &m->options.volume_id);
+	return c->replica ? 0 : OXE_NOTREADY;
+}
+
+static int copy_open(struct copy *c)
+{
+	struct replica_state *state = mem_zalloc(sizeof(*state));
+	c->session_number++;
+	uint64_t asked_ns = rt_now_ns(c->m->rt);
+	int err = copy_reach(c);
+	if (!err)
+		err = copy_find_or_make(c, state);
+	if (err == OXE_FENCED)
+		mirror_fenced(c->m, "a copy");
+	if (!err && !c->is_forgotten) {
+		c->heard_ns = asked_ns;
+		copy_opened(c, state);
+	}
+	c->last_err = err ? err : c->last_err;
+	free(state);
+	return err;
+}
+
+/* ---- its life ------------------------------------------------------------------------------------------------------------- */
+
+static bool is_over(const struct copy *c)
+{
+	return c->is_forgotten || c->m->closing || c->m->was_fenced;
+}
+
+static void wait_while(struct copy *c, uint64_t until_ns, enum mirror_session session)
+{
+	while (!is_over(c) && c->session == session && rt_now_ns(c->m->rt) < until_ns)
+		mirror_pause(c->m, until_ns);
+}
+
+static void copy_ask(struct copy *c)
+{
+	uint64_t session = c->session_number, asked_ns = rt_now_ns(c->m->rt);
+	int err = c->replica->ops->ping(c->replica);
+	if (!copy_answered(c, session, err))
+		return;
+	bool was_late = c->m->options.lease_ns < asked_ns - c->heard_ns;
+	c->heard_ns = asked_ns;
+	if (was_late)
+		mirror_kick(c->m); /* reads may wait for the lease */
+}
+
+static void copy_fiber(void *arg)
+{
+	struct copy *c = arg;
+	uint32_t tries = 0;
+	while (!is_over(c)) {
+		enum mirror_session session = c->session;
+		uint64_t pause_ns = ping_every_ns(c->m);
+		if (session == MIRROR_OPEN)
+			copy_ask(c);
+		else if (copy_open(c) != 0)
+			pause_ns = mirror_backoff_ns(c->m, tries++);
+		else
+			tries = 0;
+		session = c->session;
+		wait_while(c, rt_now_ns(c->m->rt) + pause_ns, session);
+	}
+	struct mirror *m = c->m;
+	copy_release(c);
+	group_done(&m->fibers);
+}
+
+void copy_release(struct copy *c)
+{
+	assert(c->users > 0);
+	if (--c->users > 0)
+		return;
+	assert(c->is_forgotten || c->m->closing || c->m->was_fenced);
+	if (c->is_forgotten) {
+		if (c->replica)
+			c->replica->ops->close(c->replica);
+		free(c);
+	}
+}
+
+static struct copy *copy_new(struct mirror *m, const struct uuid *pool_id)
+{
+	struct copy *c = mem_zalloc(sizeof(*c));
+	c->m = m;
+	c->pool_id = *pool_id;
+	c->silent_since_ns = rt_now_ns(m->rt);
+	copy_hold(c);
+	group_add(&m->fibers, 1);
+	fiber_spawn(m->rt, "mirror-copy", copy_fiber, c);
+	return c;
+}
+
+/* ---- as the view says ------------------------------------------------------------------------------------------------------ */
+
+static struct copy *take_known(struct copy **old, const struct uuid *pool_id)
+{
+	for (uint32_t i = 0; i < VIEW_REPLICAS_MAX; i++) {
+		struct copy *c = old[i];
+		if (c && uuid_equal(&c->pool_id, pool_id)) {
+			old[i] = NULL;
+			return c;
+		}
+	}
+	return NULL;
+}
+
+void copies_follow_view(struct mirror *m)
+{
+	struct copy *old[VIEW_REPLICAS_MAX];
+	memcpy(old, m->copies, sizeof(old));
+	memset(m->copies, 0, sizeof(m->copies));
+	for (uint32_t i = 0; i < m->view.replica_count; i++) {
+		const struct uuid *pool_id = &m->view.replicas[i].pool_id;
+		m->copies[i] = take_known(old, pool_id);
+		if (!m->copies[i])
+			m->copies[i] = copy_new(m, pool_id);
+	}
+	for (uint32_t i = 0; i < VIEW_REPLICAS_MAX; i++)
+		if (old[i])
+			old[i]->is_forgotten = true;
+}
+
+struct copy *copy_to_read(struct mirror *m, uint32_t except)
+{
+	struct copy *best = NULL;
+	uint32_t set = copies_members(m) & copies_open(m) & ~except;
+	for (uint32_t i = 0; i < m->view.replica_count; i++) {
+		struct copy *c = m->copies[i];
+		if (!(set >> i & 1))
+			continue;
+		if (!best || (best->failed && !c->failed) ||
+		    (c->replica->is_local && !best->replica->is_local && !c->failed))
+			best = c;
+	}
+	return best;
+}

@@ -1,0 +1,392 @@
+/*
+ * mirror_fill.c: a joining copy gets what is below its new head (V8), layer by layer, the lowest first.
+ *
+ *     while the newest layer that both have is not the join layer:
+ *         next = the layer above it, in the chain of a member
+ *         the old head of the joining copy becomes equal to it: where they may differ is compared, what differs is copied
+ *         it is sealed as that layer, which flushes it
+ *
+ * Where they may differ: if the copy left the view at that very layer, the regions it missed (intents at its departure, and its own).
+ * Else wherever the layer or the copy's old head says something that the layer below does not. Both are derived each time from what the
+ * disks say, so that a filling which is interrupted goes on from the layer it had reached, and compares one layer again.
+ *
+ * The member it is copied from may change at any time; its layers are the same in each. A layer that is deleted meanwhile is not there any
+ * more, and the one above it has what it had.
+ */
+#include "base/bytes.h"
+#include "base/log.h"
+#include "data/engine/mirror_impl.h"
+
+#define EXTENTS_MAX 128
+
+struct filling {
+	struct mirror *m;
+	struct copy *to, *from;
+	uint64_t to_session, from_session;
+	struct replica_layer *there, *here; /* the member's; and the copy's, below its new head */
+	size_t there_count, here_count;
+	const struct replica_layer *base, *next; /* base NULL: they have none in common */
+	uint8_t *data;
+	uint64_t paid_ns; /* by the limit on bytes a second, when the next may go */
+};
+
+/* ---- who says what --------------------------------------------------------------------------------------------------------- */
+
+enum { FILL_OK, FILL_AGAIN, FILL_OVER };
+
+static bool to_is_joining(const struct filling *f)
+{
+	struct view_replica *e = copy_entry(f->to);
+	return !f->m->was_fenced && !f->m->closing && !f->to->is_forgotten && e && e->role == VIEW_JOINING &&
+	       f->to->session == MIRROR_OPEN && f->to->session_number == f->to_session && !f->to->failed;
+}
+
+/* What the joining copy answered. */
+static int to_said(struct filling *f, int err)
+{
+	if (!copy_answered(f->to, f->to_session, err))
+		return FILL_OVER;
+	if (err)
+		copy_fail(f->to, err, "it could not be filled");
+	return err ? FILL_OVER : FILL_OK;
+}
+
+/* What the member answered: another may do better, or the layer is gone. */
+static int from_said(struct filling *f, int err)
+{
+	if (copy_answered(f->from, f->from_session, err) && err)
+		f->from->last_err = err;
+	return err ? FILL_AGAIN : FILL_OK;
+}
+
+/* ---- which layer is next ----------------------------------------------------------------------------------------------------- */
+
+static size_t index_there(const struct filling *f, const struct uuid *id)
+{
+	size_t i = 0;
+	while (i < f->there_count && !uuid_equal(&f->there[i].id, id))
+		i++;
+	return i;
+}
+
+static int layers_look(struct filling *f)
+{
+	struct replica *from = f->from->replica, *to = f->to->replica;
+	size_t all = 0;
+	int said = from_said(f, from->ops->layers(from, f->there, REPLICA_LAYERS_MAX, &f->there_count, NULL));
+	if (said != FILL_OK)
+		return said;
+	return to_said(f, to->ops->layers(to, f->here, REPLICA_LAYERS_MAX, &all, &f->here_count));
+}
+
+/* 1: none, the chain is whole. */
+static int layer_choose(struct filling *f, const struct uuid *join_id)
+{
+	size_t first = 0;
+	f->base = NULL;
+	for (size_t i = 0; i < f->here_count; i++) {
+		size_t at = index_there(f, &f->here[i].id);
+		if (at < f->there_count) {
+			f->base = &f->there[at];
+			first = at + 1;
+		}
+	}
+	if (f->base && uuid_equal(&f->base->id, join_id))
+		return 1;
+	f->next = first < f->there_count ? &f->there[first] : NULL;
+	return f->next ? 0 : OXE_NOENT;
+}
+
+/* ---- a window ------------------------------------------------------------------------------------------------------------------ */
+
+struct fill_window {
+	uint64_t offset_bytes, len_bytes;
+	bool touched[WINDOW_BLOCKS];
+};
+
+static void pay(struct filling *f, uint64_t bytes)
+{
+	uint64_t rate = f->m->options.fill_bytes_per_s, now_ns = rt_now_ns(f->m->rt);
+	if (rate == 0)
+		return;
+	f->paid_ns = u64_max(f->paid_ns, now_ns) + bytes * NS_PER_S / rate;
+	if (f->paid_ns > now_ns)
+		fiber_sleep(f->paid_ns - now_ns);
+}
+
+static int run_copy(struct filling *f, const struct fill_window *w, uint64_t first, uint64_t count)
+{
+	uint64_t at = first * REPLICA_CHECKSUM_BYTES,
+		 len_bytes = u64_min(count * REPLICA_CHECKSUM_BYTES, w->len_bytes - at);
+	struct replica *from = f->from->replica, *to = f->to->replica;
+	int said = from_said(
+		f, from->ops->layer_read(from, &f->next->id, f->data, w->offset_bytes + at, len_bytes));
+	if (said != FILL_OK)
+		return said;
+	bool zero = bytes_are_zero(f->data, len_bytes);
+	said = to_said(f, to->ops->fill(to, zero ? NULL : f->data, w->offset_bytes + at, len_bytes));
+	f->to->filled_bytes += len_bytes;
+	pay(f, len_bytes);
+	return said;
+}
+
+/* Checksums of both, and what differs, in runs. */
+static int window_even(struct filling *f, const struct fill_window *w)
+{
+	uint32_t theirs[WINDOW_BLOCKS], ours[WINDOW_BLOCKS];
+	struct replica *from = f->from->replica, *to = f->to->replica;
+	uint64_t count = u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES);
+	int said = from_said(
+		f, from->ops->layer_checksums(from, &f->next->id, w->offset_bytes, w->len_bytes, theirs));
+	if (said == FILL_OK)
+		said = to_said(f, to->ops->layer_checksums(to, NULL, w->offset_bytes, w->len_bytes, ours));
+	f->to->compared_bytes += w->len_bytes;
+	for (uint64_t b = 0, run = 0; said == FILL_OK && b <= count; b++) {
+		bool differs = b < count && w->touched[b] && theirs[b] != ours[b];
+		if (!differs && run)
+			said = run_copy(f, w, b - run, run);
+		run = differs ? run + 1 : 0;
+	}
+	return said;
+}
+
+/* ---- which windows ------------------------------------------------------------------------------------------------------------- */
+
+static void extent_note(struct fill_window *w, const struct vol_extent *e, bool since)
+{
+	if (since ? !(e->flags & VOL_EXTENT_CHANGED) : (e->flags & VOL_EXTENT_HOLE) != 0)
+		return;
+	uint64_t first = (e->offset_bytes - w->offset_bytes) / REPLICA_CHECKSUM_BYTES;
+	uint64_t last = (e->offset_bytes + e->len_bytes - w->offset_bytes - 1) / REPLICA_CHECKSUM_BYTES;
+	for (uint64_t b = first; b <= last; b++)
+		w->touched[b] = true;
+}
+
+static int touched_by(struct copy *c, const struct uuid *layer_id, const struct replica_layer *base,
+		      struct fill_window *w)
+{
+	struct vol_extent extents[EXTENTS_MAX];
+	uint64_t at = w->offset_bytes, end = w->offset_bytes + w->len_bytes;
+	while (at < end) {
+		size_t count = 0;
+		int err = c->replica->ops->layer_extents(c->replica, layer_id, base ? &base->id : NULL, at,
+							 end - at, extents, EXTENTS_MAX, &count);
+		if (err)
+			return err;
+		for (size_t i = 0; i < count; i++) {
+			extent_note(w, &extents[i], base != NULL);
+			at = extents[i].offset_bytes + extents[i].len_bytes;
+		}
+		if (count == 0)
+			return OXE_PROTO;
+	}
+	return 0;
+}
+
+/* Either side says something that the layer below does not. */
+static int window_touched(struct filling *f, struct fill_window *w, bool *any)
+{
+	memset(w->touched, 0, sizeof(w->touched));
+	int said = from_said(f, touched_by(f->from, &f->next->id, f->base, w));
+	if (said == FILL_OK)
+		said = to_said(f, touched_by(f->to, NULL, f->base, w));
+	*any = false;
+	for (uint64_t b = 0; b < WINDOW_BLOCKS; b++)
+		*any |= w->touched[b];
+	return said;
+}
+
+static int window_missed(struct fill_window *w, const struct view_replica *e, bool *any)
+{
+	uint64_t shift = e->missed_shift, end = w->offset_bytes + w->len_bytes;
+	*any = false;
+	for (uint64_t r = w->offset_bytes >> shift; r <= (end - 1) >> shift && r < REPLICA_REGIONS; r++)
+		*any |= regions_has(&e->missed, (uint32_t)r);
+	memset(w->touched, *any, sizeof(w->touched));
+	return FILL_OK;
+}
+
+static int layer_fill(struct filling *f)
+{
+	struct replica *to = f->to->replica;
+	struct fill_window w;
+	int said = to_said(f, to->ops->fill_grow(to, f->next->size_bytes));
+	for (w.offset_bytes = 0; said == FILL_OK && w.offset_bytes < f->next->size_bytes;
+	     w.offset_bytes += WINDOW_BYTES) {
+		struct view_replica *e = copy_entry(f->to);
+		bool any = false;
+		w.len_bytes = u64_min(WINDOW_BYTES, f->next->size_bytes - w.offset_bytes);
+		if (!to_is_joining(f))
+			return FILL_OVER;
+		said = uuid_equal(&e->seal_id, &f->next->id) ? window_missed(&w, e, &any)
+							     : window_touched(f, &w, &any);
+		if (said == FILL_OK && any)
+			said = window_even(f, &w);
+	}
+	return said == FILL_OK ? to_said(f, to->ops->fill_seal(to, &f->next->id, f->next->name)) : said;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
+
+/* Layers of the copy that no member has any more. */
+static int strays_delete(struct filling *f)
+{
+	struct replica *to = f->to->replica;
+	int said = FILL_OK;
+	for (size_t i = 0; said == FILL_OK && i < f->here_count; i++)
+		if (index_there(f, &f->here[i].id) == f->there_count)
+			said = to_said(f, to->ops->layer_delete(to, &f->here[i].id));
+	return said;
+}
+
+static int one_layer(struct filling *f)
+{
+	struct uuid join_id = copy_entry(f->to)->join_id;
+	f->from = copy_to_read(f->m, 0);
+	if (!f->from)
+		return FILL_AGAIN;
+	f->from_session = f->from->session_number;
+	int said = layers_look(f);
+	if (said != FILL_OK)
+		return said;
+	int none = layer_choose(f, &join_id);
+	if (none < 0)
+		return FILL_AGAIN;
+	if (!none)
+		return layer_fill(f);
+	said = strays_delete(f);
+	if (said == FILL_OK) {
+		f->to->has_chain = true;
+		said = FILL_OVER;
+	}
+	return said;
+}
+
+static void fill_fiber(void *arg)
+{
+	struct filling *f = arg;
+	struct mirror *m = f->m;
+	uint32_t tries = 0;
+	while (to_is_joining(f)) {
+		int said = one_layer(f);
+		if (said == FILL_OVER)
+			break;
+		tries = said == FILL_AGAIN ? tries + 1 : 0;
+		if (tries)
+			mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, tries));
+	}
+	LOG_INFO("copy.filled",
+		 f->to->has_chain ? "a joining copy has its layers"
+				  : "a joining copy could not be filled further",
+		 F_UUID("volume", &m->options.volume_id), F_UUID("pool", &f->to->pool_id),
+		 F_U64("copied_bytes", f->to->filled_bytes), F_U64("compared_bytes", f->to->compared_bytes));
+	f->to->is_filling = false;
+	copy_release(f->to);
+	rt_buf_put(m->buffers, f->data, WINDOW_BYTES);
+	free(f->there);
+	free(f->here);
+	free(f);
+	mirror_kick(m);
+	group_done(&m->fibers);
+}
+
+static void fill_begin(void *arg)
+{
+	struct filling *f = arg;
+	f->there = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*f->there));
+	f->here = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*f->here));
+	f->data = rt_buf_get(f->m->buffers, WINDOW_BYTES);
+	fill_fiber(f);
+}
+
+void fill_start(struct mirror *m)
+{
+	for (uint32_t i = 0; m->serves && i < m->view.replica_count; i++) {
+		struct copy *c = m->copies[i];
+		if (m->view.replicas[i].role != VIEW_JOINING || c->is_filling || c->has_chain || c->failed ||
+		    c->session != MIRROR_OPEN)
+			continue;
+		struct filling *f = mem_zalloc(sizeof(*f));
+		*f = (struct filling){.m = m, .to = copy_hold(c), .to_session = c->session_number};
+		c->is_filling = true;
+		c->filled_bytes = c->compared_bytes = 0;
+		group_add(&m->fibers, 1);
+		fiber_spawn(m->rt, "mirror-fill", fill_begin, f);
+	}
+}
+
+/* ---- the janitor ------------------------------------------------------------------------------------------------------------------ */
+
+static bool layer_is_needed(const struct mirror *m, const struct uuid *id)
+{
+	for (uint32_t i = 0; i < m->view.seal_count; i++)
+		if (uuid_equal(&m->view.seals[i], id))
+			return true;
+	for (uint32_t i = 0; i < m->view.replica_count; i++) {
+		const struct view_replica *e = &m->view.replicas[i];
+		if (uuid_equal(&e->seal_id, id) || uuid_equal(&e->join_id, id))
+			return true;
+	}
+	return false;
+}
+
+static int janitor_inside(struct mirror *m, struct request *q)
+{
+	return !m->view_is_known || layer_is_needed(m, q->layer_id) ? OXE_BUSY : 0;
+}
+
+static void layer_drop(struct mirror *m, const struct uuid *id)
+{
+	struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = id, .inside = janitor_inside};
+	int err = request_run(m, &q);
+	if (err && err != OXE_BUSY && err != OXE_FENCED && err != OXE_SHUTDOWN)
+		LOG_INFO("layer.kept", "a layer that nobody needs could not be deleted yet",
+			 F_UUID("volume", &m->options.volume_id), F_UUID("layer", id), F_ERR(err));
+}
+
+/* While somebody joins, all system layers stay: one may be the last that both have. */
+static bool may_clean(const struct mirror *m)
+{
+	return m->serves && m->view_is_known && m->view.seal_count == 0 &&
+	       view_count(&m->view, VIEW_JOINING) == 0;
+}
+
+static size_t system_layers(struct mirror *m, struct replica_layer *layers)
+{
+	size_t count = 0, kept = 0;
+	struct copy *c = copy_to_read(m, 0);
+	if (!c)
+		return 0;
+	uint64_t session = c->session_number;
+	int err = c->replica->ops->layers(c->replica, layers, REPLICA_LAYERS_MAX, &count, NULL);
+	if (!copy_answered(c, session, err) || err)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		if (layers[i].name[0] == '~' && !layer_is_needed(m, &layers[i].id))
+			layers[kept++] = layers[i];
+	return kept;
+}
+
+/* After each change of the view there may be system layers that no absent copy needs any more. */
+void janitor_fiber(void *arg)
+{
+	struct mirror *m = arg;
+	uint64_t cleaned_epoch = 0;
+	while (!m->closing && !m->was_fenced) {
+		if (!may_clean(m) || cleaned_epoch == m->view.epoch) {
+			mirror_pause(m, UINT64_MAX);
+			continue;
+		}
+		struct replica_layer *layers = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*layers));
+		cleaned_epoch = m->view.epoch;
+		size_t count = 0;
+		if (gate_enter(m) == 0) {
+			count = system_layers(m, layers);
+			gate_leave(m);
+		}
+		for (size_t i = 0; i < count && may_clean(m); i++)
+			layer_drop(m, &layers[i].id);
+		free(layers);
+	}
+	group_done(&m->fibers);
+}

@@ -1,0 +1,244 @@
+/*
+ * mirror_impl.h: what the files of the mirror share. Private to this directory.
+ *
+ *     mirror_plan.c    what is next (pure)                        mirror_copy.c     a copy: opened, asked, lost, failed
+ *     mirror.c         the life: facts gathered, steps taken      mirror_request.c  a request on every copy in the view
+ *     mirror_change.c  steps that change the view, and seal       mirror_io.c       read, write, zero, trim, flush
+ *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
+ *     mirror_fill.c    layers copied to a joining copy            mirror_range.c    overlap
+ *
+ * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
+ * it waits for a copy to come back. Closing it and waiting for those inside makes all copies stand still: that is a hold.
+ */
+#ifndef OXBOW_DATA_ENGINE_MIRROR_IMPL_H
+#define OXBOW_DATA_ENGINE_MIRROR_IMPL_H
+
+#include "data/engine/mirror.h"
+#include "data/engine/mirror_range.h"
+
+#define WINDOW_BYTES  (256 * KiB) /* of copying and comparing */
+#define WINDOW_BLOCKS (WINDOW_BYTES / REPLICA_CHECKSUM_BYTES)
+
+struct mirror;
+
+struct copy {
+	struct mirror *m;
+	struct uuid pool_id;
+	struct replica *replica; /* NULL: nobody knows where it is */
+	enum mirror_session session;
+	uint64_t session_number, silent_since_ns;
+	uint64_t heard_ns; /* when the last question that it answered was asked (V5) */
+	struct replica_state state;
+	bool was_opened;
+	bool is_adopted;   /* its intents of before are among the unsettled ones */
+	bool has_rebooted; /* and what it lost has not been made good */
+	int failed;	   /* it answers this, and cannot be used */
+	int last_err;
+
+	/* Joining. */
+	bool is_filling, has_chain, was_grafted;
+	uint32_t joins_failed;
+	uint64_t join_not_before_ns, filled_bytes, compared_bytes;
+
+	bool is_forgotten; /* no longer in the view: its fiber ends and frees it */
+	uint32_t users;	   /* fibers that hold a pointer to it beyond a view change */
+};
+
+enum order_kind { ORDER_SNAPSHOT, ORDER_GROW, ORDER_ADD, ORDER_FORGET };
+
+/* Something asked of the life. On the asker's stack. */
+struct order {
+	struct list link;
+	enum order_kind kind;
+	const struct uuid *id;
+	const char *name;
+	uint64_t size_bytes;
+	uint64_t pause_ns;
+	int result;
+	bool is_done;
+};
+
+struct mirror {
+	struct rt *rt;
+	struct mirror_options options;
+	struct rt_group fibers;
+	struct waitq changed; /* of anything somebody may wait for: sessions, the view, the gate, orders */
+	bool closing;
+
+	/* The view, as far as it is known. */
+	struct view view;
+	uint64_t revision;
+	bool view_is_known, claimed, was_fenced;
+	struct view swap_view; /* whose outcome is not known, */
+	bool swap_in_doubt;
+	uint64_t swap_revision; /* in place of this one */
+	uint32_t retries;	/* in a row */
+	bool seals_done;
+	bool agreed; /* since the last change all copies in the view have the same size and intents */
+	uint64_t first_open_ns; /* 0: no member has been opened */
+	enum mirror_todo doing;
+	uint32_t awaited;
+	uint64_t size_bytes;
+	uint32_t lba_bytes;
+
+	struct copy *copies[VIEW_REPLICAS_MAX]; /* as in the view */
+
+	/* The gate. */
+	bool serves; /* it is open */
+	uint32_t inside, unfinished, requests;
+	uint64_t hold_since_ns, holds, hold_ns_max;
+	struct waitq gate, room, left;
+
+	struct list orders;
+	struct ranges ranges;
+
+	/* Intents: `active` is durable on every copy in the view. */
+	struct replica_regions active, wanted, used, used_before;
+	struct replica_regions forgetting; /* no longer active, and not yet known to be flushed everywhere */
+	uint32_t *pins;			   /* by region: writes under way, or about to be */
+	uint64_t intents_failures;	   /* how often they could not be noted, */
+	int intents_err;		   /* and why, the last time */
+	struct waitq intents_changed;
+
+	/* Regions in which members may differ, and the copy they are made equal to: index + 1, or 0 for any. */
+	struct replica_regions unsettled;
+	uint8_t *settle_from;
+	uint32_t settle_first; /* somebody waits for it; REPLICA_REGIONS: nobody */
+
+	struct rt_bufpool *buffers;
+};
+
+/* ---- mirror.c ---- */
+
+/* Something happened: whoever waits looks again. Does not suspend; a timer may call it. */
+void mirror_kick(struct mirror *m);
+/* Wait until something happens, or the time comes. */
+void mirror_pause(struct mirror *m, uint64_t until_ns);
+/* Somebody newer has the volume: nothing more is served. Logged here, once. Does not suspend. */
+void mirror_fenced(struct mirror *m, const char *by);
+uint64_t mirror_backoff_ns(struct mirror *m, uint32_t tries);
+
+/* ---- the gate, mirror_request.c ---- */
+
+/* Suspends until it is open. OXE_FENCED, OXE_SHUTDOWN. */
+OX_CHECKED int gate_enter(struct mirror *m);
+void gate_leave(struct mirror *m);
+/* Close it, and wait for those inside. Idempotent. */
+void gate_hold(struct mirror *m);
+void gate_open(struct mirror *m);
+
+/* ---- requests, mirror_request.c ---- */
+
+enum request_kind {
+	REQUEST_WRITE,
+	REQUEST_ZERO,
+	REQUEST_TRIM,
+	REQUEST_FLUSH,
+	REQUEST_INTENTS,
+	REQUEST_LAYER_DELETE,
+	REQUEST_SEAL,
+	REQUEST_GROW,
+};
+
+/* One call that every copy in the view is to carry out. */
+struct request {
+	enum request_kind kind;
+	unsigned flags;
+	const void *data;
+	uint64_t offset_bytes, len_bytes; /* GROW: len_bytes is the size */
+	const struct replica_regions *regions;
+	const struct uuid *layer_id;
+	const char *name;
+	uint64_t epoch;
+	/* Called inside the gate before the copies are, each time; may suspend, and change what is asked. Returns 0; OXE_BUSY: outside the gate something
+	 * has to happen first, see `outside`; or another error, which ends it. */
+	int (*inside)(struct mirror *m, struct request *q);
+	int (*outside)(struct mirror *m, struct request *q);
+
+	uint32_t pending, done, refused; /* copies by bit: not asked or not answered, did it, said no */
+	bool has_begun;
+	int err;	     /* what the first that said no said */
+	uint32_t refused_by; /* which one that was */
+};
+
+/* Until every copy that is in the view has it. 0, or a copy's own error. */
+OX_CHECKED int request_run(struct mirror *m, struct request *q);
+/* The same once, inside a hold, on the copies of `set`; leaves in q->pending those that did not answer. */
+void request_ask(struct mirror *m, struct request *q, uint32_t set);
+
+uint32_t copies_in_view(const struct mirror *m);
+uint32_t copies_members(const struct mirror *m);
+uint32_t copies_open(const struct mirror *m);
+
+/* ---- mirror_copy.c ---- */
+
+/* Make m->copies be those of m->view. */
+void copies_follow_view(struct mirror *m);
+/* What a call that began in that session returned: a lost session, somebody newer, or the copy's own word. True: the last. */
+bool copy_answered(struct copy *c, uint64_t session_number, int err);
+/* It cannot be used. Does not suspend. */
+void copy_fail(struct copy *c, int err, const char *why);
+void copy_release(struct copy *c);
+static inline struct copy *copy_hold(struct copy *c)
+{
+	c->users++;
+	return c;
+}
+struct view_replica *copy_entry(struct copy *c);
+/* A member that answers, the nearest; `except` by bit. NULL: none. */
+struct copy *copy_to_read(struct mirror *m, uint32_t except);
+uint32_t copy_bit(const struct copy *c);
+
+/* ---- mirror_change.c: steps. Each returns when it is done or has failed; what is next is for the plan ---- */
+
+void step_ask(struct mirror *m);
+void step_claim(struct mirror *m);
+void step_put_out(struct mirror *m, uint32_t copies);
+void step_seal(struct mirror *m);
+void step_tidy(struct mirror *m);
+void step_join(struct mirror *m, uint32_t copies);
+void step_admit(struct mirror *m, uint32_t copies);
+void step_order(struct mirror *m);
+/* Before the first request, and after each change: size and intents. False: not yet. */
+bool copies_agree(struct mirror *m);
+
+/* ---- mirror_intent.c ---- */
+
+void intents_fiber(void *arg);
+/* May writes to the range begin? Inside the gate. */
+bool intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+/* Ask for them, and wait. OXE_FENCED, OXE_SHUTDOWN. */
+OX_CHECKED int intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+struct intent_pin {
+	unsigned shift;
+	uint32_t first, last;
+};
+void intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes);
+void intents_unpin(struct mirror *m, const struct intent_pin *pin);
+/* Inside a hold, with none active. */
+void intents_regions_grew(struct mirror *m, unsigned by_shift);
+static inline uint32_t region_of(const struct mirror *m, uint64_t offset_bytes)
+{
+	return (uint32_t)(offset_bytes >> replica_region_shift(m->size_bytes));
+}
+/* All regions in which a copy may differ from the others, now. */
+struct replica_regions regions_at_risk(const struct mirror *m);
+
+/* ---- mirror_settle.c ---- */
+
+void settle_fiber(void *arg);
+/* Members may differ there: make them equal to `from` (NULL: to any). Does not suspend. */
+void settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from);
+/* Copies lost what they had not flushed: what has an intent is made equal to one that did not, if there is any. Does not suspend. */
+void settle_after_reboot(struct mirror *m);
+/* Is any of it not settled? Then suspends until it is. True: it was not. */
+bool settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+
+/* ---- mirror_fill.c ---- */
+
+/* Start filling the joining copies that answer and are not being filled. Does not suspend. */
+void fill_start(struct mirror *m);
+/* System layers that nobody needs any more are deleted. */
+void janitor_fiber(void *arg);
+
+#endif

@@ -1,0 +1,170 @@
+/*
+ * mirror_intent.c: which regions are being written (V6).
+ *
+ *     a write          pins its regions; those that are not active it adds to `wanted`, and waits
+ *     intents fiber    wanted -> durable on every copy in the view -> active
+ *     now and then     active, not pinned, not used for a while, not unsettled -> no longer active; then the copies are flushed;
+ *                      then the smaller set is made durable. In that order: a write that comes meanwhile asks anew, and waits
+ *
+ * With one copy in the view nothing can differ, and nothing is noted.
+ */
+#include "data/engine/mirror_impl.h"
+
+static bool alone(const struct mirror *m)
+{
+	uint32_t in_view = copies_in_view(m);
+	return (in_view & (in_view - 1)) == 0;
+}
+
+static uint32_t last_region(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	return region_of(m, offset_bytes + len_bytes - 1);
+}
+
+bool intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	if (alone(m))
+		return true;
+	for (uint32_t r = region_of(m, offset_bytes); r <= last_region(m, offset_bytes, len_bytes); r++)
+		if (!regions_has(&m->active, r))
+			return false;
+	return true;
+}
+
+void intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	*pin = (struct intent_pin){.shift = replica_region_shift(m->size_bytes),
+				   .first = region_of(m, offset_bytes),
+				   .last = last_region(m, offset_bytes, len_bytes)};
+	for (uint32_t r = pin->first; r <= pin->last; r++) {
+		m->pins[r]++;
+		regions_add(&m->used, r);
+	}
+}
+
+/* The volume may have grown, and its regions with it. */
+void intents_unpin(struct mirror *m, const struct intent_pin *pin)
+{
+	unsigned grown = replica_region_shift(m->size_bytes) - pin->shift;
+	for (uint32_t r = pin->first; r <= pin->last; r++) {
+		assert(m->pins[r >> grown] > 0);
+		m->pins[r >> grown]--;
+		regions_add(&m->used, r >> grown);
+	}
+}
+
+void intents_regions_grew(struct mirror *m, unsigned by_shift)
+{
+	uint32_t *old = m->pins;
+	m->pins = mem_zalloc(REPLICA_REGIONS * sizeof(*m->pins));
+	for (uint32_t r = 0; r < REPLICA_REGIONS; r++)
+		m->pins[r >> by_shift] += old[r];
+	free(old);
+	memset(&m->used, 0xff, sizeof(m->used));
+	memset(&m->wanted, 0, sizeof(m->wanted)); /* whoever waits asks again */
+	waitq_wake_all(&m->intents_changed);
+}
+
+/* A copy that has no room even to note it ends the request. */
+int intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	uint64_t failures = m->intents_failures;
+	while (!intents_cover(m, offset_bytes, len_bytes)) {
+		if (m->was_fenced || m->closing)
+			return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+		if (m->intents_failures != failures)
+			return m->intents_err;
+		for (uint32_t r = region_of(m, offset_bytes); r <= last_region(m, offset_bytes, len_bytes);
+		     r++)
+			regions_add(&m->wanted, r);
+		mirror_kick(m);
+		waitq_wait(&m->intents_changed);
+	}
+	return 0;
+}
+
+struct replica_regions regions_at_risk(const struct mirror *m)
+{
+	struct replica_regions r = m->active;
+	regions_or(&r, &m->unsettled);
+	regions_or(&r, &m->forgetting);
+	return r;
+}
+
+/* ---- the fiber ----------------------------------------------------------------------------------------------------------- */
+
+static int add_wanted(struct mirror *m)
+{
+	struct replica_regions set = regions_at_risk(m);
+	regions_or(&set, &m->wanted);
+	memset(&m->wanted, 0, sizeof(m->wanted));
+	struct request q = {.kind = REQUEST_INTENTS, .regions = &set};
+	int err = request_run(m, &q);
+	if (!err) {
+		m->active = set;
+	} else {
+		m->intents_failures++;
+		m->intents_err = err;
+	}
+	waitq_wake_all(&m->intents_changed);
+	return err;
+}
+
+static bool idle_regions(struct mirror *m, struct replica_regions *idle)
+{
+	bool many = regions_count(&m->active) > m->options.intents_max;
+	*idle = m->active;
+	regions_or(idle, &m->forgetting);
+	regions_subtract(idle, &m->unsettled);
+	regions_subtract(idle, &m->used);
+	if (!many)
+		regions_subtract(idle, &m->used_before);
+	for (uint32_t r = regions_next(idle, 0); r < REPLICA_REGIONS; r = regions_next(idle, r + 1))
+		if (m->pins[r])
+			regions_remove(idle, r);
+	return !regions_empty(idle);
+}
+
+/* What is not active any more is still noted on the copies, until the last step: they know more than they have to, never less. */
+static int forget_idle(struct mirror *m)
+{
+	struct replica_regions idle, smaller;
+	bool any = idle_regions(m, &idle);
+	m->used_before = m->used;
+	memset(&m->used, 0, sizeof(m->used));
+	if (!any)
+		return 0;
+	regions_subtract(&m->active, &idle);
+	m->forgetting = idle;
+	struct request flush = {.kind = REQUEST_FLUSH};
+	int err = request_run(m, &flush);
+	if (err)
+		return err; /* still at risk; the next time tries again */
+	memset(&m->forgetting, 0, sizeof(m->forgetting));
+	smaller = m->active = regions_at_risk(m);
+	struct request q = {.kind = REQUEST_INTENTS, .regions = &smaller};
+	return request_run(m, &q);
+}
+
+static void wait_for_work(struct mirror *m, uint64_t until_ns)
+{
+	while (!m->closing && !m->was_fenced && regions_empty(&m->wanted) && rt_now_ns(m->rt) < until_ns)
+		mirror_pause(m, regions_empty(&m->active) ? UINT64_MAX : until_ns);
+}
+
+void intents_fiber(void *arg)
+{
+	struct mirror *m = arg;
+	uint64_t next_ns = rt_now_ns(m->rt) + m->options.intent_idle_ns;
+	while (!m->closing && !m->was_fenced) {
+		wait_for_work(m, next_ns);
+		if (!regions_empty(&m->wanted))
+			(void)add_wanted(m);
+		if (rt_now_ns(m->rt) < next_ns)
+			continue;
+		(void)forget_idle(m);
+		next_ns = rt_now_ns(m->rt) + m->options.intent_idle_ns;
+	}
+	waitq_wake_all(&m->intents_changed);
+	group_done(&m->fibers);
+}

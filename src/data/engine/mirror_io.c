@@ -1,0 +1,355 @@
+/*
+ * mirror_io.c: what clients ask for.
+ *
+ *     write     range, settled, intents, gate, every copy                                   V1, V6, V7
+ *     read      range, settled, gate, lease, one member; another if that one cannot         V5, V10
+ *
+ * While a copy is joining, its new head has nothing below it yet, so it gets whole blocks: a write that begins or ends inside one
+ * is filled up from a member first.
+ */
+#include "data/engine/mirror_impl.h"
+
+/* ---- in and out ------------------------------------------------------------------------------------------------------------ */
+
+static int begin(struct mirror *m)
+{
+	while (m->requests >= MIRROR_REQUESTS_MAX && !m->closing)
+		waitq_wait(&m->room);
+	if (m->closing)
+		return OXE_SHUTDOWN;
+	m->requests++;
+	/* How large it is, a copy has to say first. */
+	while (m->size_bytes == 0 && !m->was_fenced && !m->closing)
+		waitq_wait(&m->changed);
+	return 0;
+}
+
+static int end(struct mirror *m, int err)
+{
+	m->requests--;
+	waitq_wake_all(&m->room);
+	return m->was_fenced ? OXE_FENCED : err;
+}
+
+static int range_check(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	uint64_t end_bytes;
+	if (m->was_fenced || m->closing)
+		return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+	if (!u64_add_checked(offset_bytes, len_bytes, &end_bytes) || end_bytes > m->size_bytes)
+		return OXE_RANGE;
+	return u64_is_aligned(offset_bytes | len_bytes, m->lba_bytes) ? 0 : OXE_ALIGN;
+}
+
+/* The blocks touched, and nobody else in them; and all of it settled. */
+static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes, uint64_t len_bytes,
+			bool changes)
+{
+	uint64_t first = u64_align_down(offset_bytes, POOL_BLOCK_BYTES);
+	uint64_t last = u64_align_up(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
+	for (;;) {
+		(void)settle_wait(m, offset_bytes, len_bytes);
+		range_lock(&m->ranges, r, first, last, changes);
+		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
+		if (region > region_of(m, offset_bytes + len_bytes - 1) || m->was_fenced || m->closing)
+			return;
+		range_unlock(&m->ranges, r);
+	}
+}
+
+/* ---- reads ----------------------------------------------------------------------------------------------------------------- */
+
+/* V5: until then no newer engine can have served: it would have fenced a member first. */
+static uint64_t lease_ends_ns(const struct mirror *m)
+{
+	uint32_t members = copies_members(m);
+	uint64_t heard_ns = UINT64_MAX / 2;
+	if ((members & (members - 1)) == 0)
+		return UINT64_MAX;
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if (members >> i & 1)
+			heard_ns = u64_min(heard_ns, m->copies[i]->heard_ns);
+	return heard_ns + m->options.lease_ns;
+}
+
+struct reading {
+	void *data;
+	uint64_t offset_bytes, len_bytes;
+	uint32_t could_not; /* copies by bit, that have it and cannot read it */
+	int err;
+	bool is_done;
+};
+
+/* Inside the gate. Not done: nobody could be asked, or the lease is over. */
+static void read_once(struct mirror *m, struct reading *r)
+{
+	struct copy *c;
+	while (rt_now_ns(m->rt) < lease_ends_ns(m) && (c = copy_to_read(m, r->could_not))) {
+		uint64_t session = c->session_number;
+		int err = c->replica->ops->read(c->replica, r->data, r->offset_bytes, r->len_bytes);
+		if (!copy_answered(c, session, err))
+			continue;
+		/* What was read before the lease ended was the newest then. */
+		r->is_done = err == 0 || (err != OXE_IO && err != OXE_CORRUPT);
+		r->err = err;
+		if (r->is_done)
+			return;
+		r->could_not |= copy_bit(c);
+	}
+	r->is_done = r->could_not && !(copies_members(m) & ~r->could_not);
+}
+
+/* V10: another had it. Where it could not be read it is written again. */
+static void read_repair(struct mirror *m, const struct reading *r)
+{
+	if (!r->could_not || r->err)
+		return;
+	struct copy *good = copy_to_read(m, r->could_not);
+	if (good)
+		settle_mark(m, r->offset_bytes, r->len_bytes, good);
+}
+
+static int read_locked(struct mirror *m, struct reading *r)
+{
+	for (;;) {
+		int err = gate_enter(m);
+		if (err)
+			return err;
+		read_once(m, r);
+		if (r->is_done)
+			read_repair(m, r);
+		gate_leave(m);
+		if (r->is_done)
+			return r->err;
+		mirror_pause(m, rt_now_ns(m->rt) + m->options.lease_ns / 4);
+	}
+}
+
+int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	struct range range;
+	struct reading r = {.data = data, .offset_bytes = offset_bytes, .len_bytes = len_bytes};
+	int err = begin(m);
+	if (err)
+		return err;
+	err = range_check(m, offset_bytes, len_bytes);
+	if (!err && len_bytes > 0) {
+		blocks_lock(m, &range, offset_bytes, len_bytes, false);
+		err = read_locked(m, &r);
+		range_unlock(&m->ranges, &range);
+	}
+	return end(m, err);
+}
+
+/* ---- whole blocks ----------------------------------------------------------------------------------------------------------- */
+
+struct change {
+	struct request q;
+	uint8_t *whole; /* of m->buffers: the request's blocks in full */
+	uint64_t whole_bytes;
+};
+
+static bool somebody_joins(const struct mirror *m)
+{
+	return copies_in_view(m) & ~copies_members(m);
+}
+
+static int block_fetch(struct mirror *m, uint8_t *block, uint64_t offset_bytes)
+{
+	struct reading r = {.data = block,
+			    .offset_bytes = offset_bytes,
+			    .len_bytes = u64_min(POOL_BLOCK_BYTES, m->size_bytes - offset_bytes)};
+	read_once(m, &r);
+	return r.is_done ? r.err : OXE_BUSY;
+}
+
+/* Inside the gate, once: from then on the request is whole blocks for everybody. */
+static int widen(struct mirror *m, struct change *ch)
+{
+	struct request *q = &ch->q;
+	uint64_t begin_bytes = u64_align_down(q->offset_bytes, POOL_BLOCK_BYTES);
+	uint64_t end_bytes =
+		u64_min(u64_align_up(q->offset_bytes + q->len_bytes, POOL_BLOCK_BYTES), m->size_bytes);
+	uint64_t last = u64_align_down(end_bytes - 1, POOL_BLOCK_BYTES);
+	int err = block_fetch(m, ch->whole, begin_bytes);
+	if (!err && last != begin_bytes)
+		err = block_fetch(m, ch->whole + (last - begin_bytes), last);
+	if (err)
+		return err;
+	memcpy(ch->whole + (q->offset_bytes - begin_bytes), q->data, q->len_bytes);
+	q->data = ch->whole;
+	q->offset_bytes = begin_bytes;
+	q->len_bytes = end_bytes - begin_bytes;
+	return 0;
+}
+
+static bool is_whole(const struct mirror *m, const struct request *q)
+{
+	uint64_t end_bytes = q->offset_bytes + q->len_bytes;
+	return u64_is_aligned(q->offset_bytes, POOL_BLOCK_BYTES) &&
+	       (u64_is_aligned(end_bytes, POOL_BLOCK_BYTES) || end_bytes == m->size_bytes);
+}
+
+/* ---- changes ----------------------------------------------------------------------------------------------------------------- */
+
+/* V11 */
+static bool must_be_durable(const struct mirror *m)
+{
+	uint32_t in_view = copies_in_view(m);
+	return (in_view & (in_view - 1)) == 0 && !m->copies[__builtin_ctz(in_view)]->replica->is_local;
+}
+
+static int change_inside(struct mirror *m, struct request *q)
+{
+	struct change *ch = container_of(q, struct change, q);
+	if (!intents_cover(m, q->offset_bytes, q->len_bytes))
+		return OXE_BUSY;
+	if (q->kind == REQUEST_WRITE && somebody_joins(m) && !is_whole(m, q)) {
+		if (!ch->whole)
+			return OXE_BUSY;
+		int err = widen(m, ch);
+		if (err)
+			return err;
+	}
+	if (q->kind != REQUEST_TRIM && must_be_durable(m))
+		q->flags |= VOL_FUA;
+	return 0;
+}
+
+static int change_outside(struct mirror *m, struct request *q)
+{
+	struct change *ch = container_of(q, struct change, q);
+	uint64_t whole_bytes = u64_align_up(q->len_bytes, POOL_BLOCK_BYTES) + POOL_BLOCK_BYTES;
+	int err = intents_get(m, q->offset_bytes, q->len_bytes);
+	if (err || q->kind != REQUEST_WRITE || is_whole(m, q))
+		return err;
+	if (ch->whole) { /* a block could not be fetched: when something has changed */
+		mirror_pause(m, rt_now_ns(m->rt) + m->options.lease_ns / 4);
+		return 0;
+	}
+	ch->whole = rt_buf_get(m->buffers, whole_bytes);
+	ch->whole_bytes = whole_bytes;
+	return 0;
+}
+
+/* Some copies said no, and others may have done it, or part of it: equal again before anybody reads there. The one that said no is what
+ * the others can be made equal to without needing room. */
+static void change_failed(struct mirror *m, const struct request *q)
+{
+	uint32_t in_view = copies_in_view(m);
+	if (q->refused && (in_view & (in_view - 1)))
+		settle_mark(m, q->offset_bytes, q->len_bytes,
+			    (q->refused_by & copies_members(m)) ? m->copies[__builtin_ctz(q->refused_by)]
+								: NULL);
+}
+
+static int change_run(struct mirror *m, struct change *ch)
+{
+	uint64_t offset_bytes = ch->q.offset_bytes, len_bytes = ch->q.len_bytes;
+	struct range range;
+	struct intent_pin pin;
+	ch->q.inside = change_inside;
+	ch->q.outside = change_outside;
+	intents_pin(m, &pin, offset_bytes, len_bytes);
+	blocks_lock(m, &range, offset_bytes, len_bytes, true);
+	int err = request_run(m, &ch->q);
+	change_failed(m, &ch->q);
+	range_unlock(&m->ranges, &range);
+	intents_unpin(m, &pin);
+	if (ch->whole)
+		rt_buf_put(m->buffers, ch->whole, ch->whole_bytes);
+	return err;
+}
+
+static int change_checked(struct mirror *m, enum request_kind kind, const void *data, uint64_t offset_bytes,
+			  uint64_t len_bytes, unsigned flags)
+{
+	struct change ch = {.q = {.kind = kind,
+				  .flags = flags,
+				  .data = data,
+				  .offset_bytes = offset_bytes,
+				  .len_bytes = len_bytes}};
+	return len_bytes > 0 ? change_run(m, &ch) : 0;
+}
+
+int mirror_write(struct mirror *m, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+		 unsigned vol_flags)
+{
+	int err = begin(m);
+	if (err)
+		return err;
+	err = range_check(m, offset_bytes, len_bytes);
+	if (!err)
+		err = change_checked(m, REQUEST_WRITE, data, offset_bytes, len_bytes, vol_flags);
+	return end(m, err);
+}
+
+/* Part of a block is written, as zeroes: a new head has to get it whole. */
+static int zero_part(struct mirror *m, uint64_t begin_bytes, uint64_t end_bytes, unsigned vol_flags)
+{
+	static const uint8_t zeroes[POOL_BLOCK_BYTES];
+	return change_checked(m, REQUEST_WRITE, zeroes, begin_bytes, end_bytes - begin_bytes,
+			      vol_flags & VOL_FUA);
+}
+
+static int zero_checked(struct mirror *m, uint64_t begin_bytes, uint64_t end_bytes, unsigned vol_flags)
+{
+	uint64_t first = u64_align_up(begin_bytes, POOL_BLOCK_BYTES),
+		 last = u64_align_down(end_bytes, POOL_BLOCK_BYTES);
+	if (end_bytes == m->size_bytes)
+		last = end_bytes;
+	if (first >= last) {
+		uint64_t middle = u64_min(first, end_bytes);
+		int err = middle > begin_bytes ? zero_part(m, begin_bytes, middle, vol_flags) : 0;
+		return err || middle == end_bytes ? err : zero_part(m, middle, end_bytes, vol_flags);
+	}
+	int err = first > begin_bytes ? zero_part(m, begin_bytes, first, vol_flags) : 0;
+	if (!err)
+		err = change_checked(m, REQUEST_ZERO, NULL, first, last - first, vol_flags);
+	return err || last == end_bytes ? err : zero_part(m, last, end_bytes, vol_flags);
+}
+
+int mirror_zero(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags)
+{
+	int err = begin(m);
+	if (err)
+		return err;
+	err = range_check(m, offset_bytes, len_bytes);
+	if (!err && len_bytes > 0)
+		err = zero_checked(m, offset_bytes, offset_bytes + len_bytes, vol_flags);
+	return end(m, err);
+}
+
+/* Whole blocks only, so that every copy does the same. */
+int mirror_trim(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	uint64_t first = u64_align_up(offset_bytes, POOL_BLOCK_BYTES);
+	uint64_t last = u64_align_down(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
+	int err = begin(m);
+	if (err)
+		return err;
+	err = range_check(m, offset_bytes, len_bytes);
+	if (!err && first < last)
+		err = change_checked(m, REQUEST_TRIM, NULL, first, last - first, 0);
+	return end(m, err);
+}
+
+int mirror_flush(struct mirror *m)
+{
+	struct request q = {.kind = REQUEST_FLUSH};
+	int err = begin(m);
+	if (err)
+		return err;
+	err = request_run(m, &q);
+	return end(m, err);
+}
+
+int mirror_layer_delete(struct mirror *m, const struct uuid *layer_id)
+{
+	struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = layer_id};
+	int err = begin(m);
+	if (err)
+		return err;
+	err = request_run(m, &q);
+	return end(m, err);
+}

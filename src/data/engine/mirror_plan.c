@@ -1,0 +1,139 @@
+/* mirror_plan.c: see mirror_plan.h, whose table this is. */
+#include "data/engine/mirror_plan.h"
+
+const char *mirror_todo_name(enum mirror_todo todo)
+{
+	static const char *const names[MIRROR_TODOS] = {"stop", "ask",	 "claim", "put out", "seal", "serve",
+							"tidy", "admit", "order", "join",    "wait"};
+	return todo < MIRROR_TODOS ? names[todo] : "unknown";
+}
+
+/* ---- sets of copies, as bits ------------------------------------------------------------------------------------------- */
+
+static uint32_t copies_of(const struct mirror_facts *f, enum view_role role)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < f->view->replica_count; i++)
+		set |= (uint32_t)(f->view->replicas[i].role == role) << i;
+	return set;
+}
+
+static uint32_t copies_open(const struct mirror_facts *f)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < f->view->replica_count; i++)
+		set |= (uint32_t)(f->copies[i].session == MIRROR_OPEN) << i;
+	return set;
+}
+
+/* V12: who has been silent for long enough. */
+static uint32_t copies_silent(const struct mirror_facts *f)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < f->view->replica_count; i++) {
+		const struct mirror_copy_facts *c = &f->copies[i];
+		bool silent = c->session != MIRROR_OPEN && f->now_ns >= c->silent_since_ns + f->grace_ns;
+		set |= (uint32_t)silent << i;
+	}
+	return set;
+}
+
+static uint32_t copies_failed(const struct mirror_facts *f)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < f->view->replica_count; i++)
+		set |= (uint32_t)f->copies[i].failed << i;
+	return set;
+}
+
+static uint64_t grace_ends_ns(const struct mirror_facts *f, uint32_t silent)
+{
+	uint64_t until_ns = UINT64_MAX;
+	for (uint32_t i = 0; i < f->view->replica_count; i++)
+		if (silent >> i & 1)
+			until_ns = u64_min(until_ns, f->copies[i].silent_since_ns + f->grace_ns);
+	return until_ns;
+}
+
+static uint32_t first_of(uint32_t set)
+{
+	return set & (~set + 1);
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------------- */
+
+static struct mirror_step step_of(enum mirror_todo todo, uint32_t copies)
+{
+	return (struct mirror_step){.todo = todo, .copies = copies, .until_ns = UINT64_MAX};
+}
+
+static struct mirror_step wait_for(uint32_t awaited, uint64_t until_ns)
+{
+	return (struct mirror_step){.todo = MIRROR_WAIT, .awaited = awaited, .until_ns = until_ns};
+}
+
+static bool must_wait_still(const struct mirror_facts *f)
+{
+	return f->view->must_wait && f->now_ns < f->wait_until_ns;
+}
+
+static struct mirror_step plan_join(const struct mirror_facts *f, uint32_t absent)
+{
+	uint64_t until_ns = UINT64_MAX;
+	for (uint32_t i = 0; i < f->view->replica_count; i++) {
+		const struct mirror_copy_facts *c = &f->copies[i];
+		if (!(absent >> i & 1) || !c->may_join)
+			continue;
+		if (f->now_ns >= c->join_not_before_ns)
+			return step_of(MIRROR_JOIN, 1u << i);
+		until_ns = u64_min(until_ns, c->join_not_before_ns);
+	}
+	return wait_for(0, until_ns);
+}
+
+/* Everybody in the view answers. */
+static struct mirror_step plan_whole(const struct mirror_facts *f)
+{
+	uint32_t ready = 0;
+	if (!f->seals_done)
+		return step_of(MIRROR_SEAL, 0);
+	if (must_wait_still(f))
+		return wait_for(0, f->wait_until_ns);
+	if (!f->serves)
+		return step_of(MIRROR_SERVE, 0);
+	if (f->view->seal_count > 0 || f->view->must_wait)
+		return step_of(MIRROR_TIDY, 0);
+	if (f->has_unfinished)
+		return wait_for(0, UINT64_MAX);
+	for (uint32_t i = 0; i < f->view->replica_count; i++)
+		ready |= (uint32_t)(f->view->replicas[i].role == VIEW_JOINING && f->copies[i].has_chain) << i;
+	if (ready)
+		return step_of(MIRROR_ADMIT, first_of(ready));
+	if (f->has_order)
+		return step_of(MIRROR_ORDER, 0);
+	return plan_join(f, copies_of(f, VIEW_ABSENT));
+}
+
+struct mirror_step mirror_plan(const struct mirror_facts *f)
+{
+	if (f->was_fenced)
+		return step_of(MIRROR_STOP, 0);
+	if (!f->view_is_known)
+		return step_of(MIRROR_ASK, 0);
+	if (!uuid_equal(&f->view->engine_id, &f->engine_id))
+		return step_of(MIRROR_CLAIM, 0);
+
+	uint32_t members = copies_of(f, VIEW_MEMBER), in_view = members | copies_of(f, VIEW_JOINING);
+	uint32_t open = copies_open(f), silent = copies_silent(f) & in_view,
+		 failed = copies_failed(f) & in_view;
+	if (!(members & open))
+		return wait_for(members, UINT64_MAX);
+	/* V12: a member goes only while another is left. One that has failed is better than none. */
+	if (!(members & open & ~failed))
+		failed &= ~members;
+	if (silent | failed)
+		return step_of(MIRROR_PUT_OUT, silent | failed);
+	if (in_view & ~open)
+		return wait_for(in_view & ~open, grace_ends_ns(f, in_view & ~open));
+	return plan_whole(f);
+}

@@ -1,0 +1,46 @@
+/*
+ * view_format.h: a view in bytes: a head, then a replica each, then what each missed, for those that missed anything.
+ *
+ *     head | replica 0 | replica 1 ... | regions of the first with `has_missed` | of the second ...
+ */
+#ifndef OXBOW_DATA_ENGINE_VIEW_FORMAT_H
+#define OXBOW_DATA_ENGINE_VIEW_FORMAT_H
+
+#include "base/bytes.h"
+#include "data/engine/view.h"
+
+#define VIEW_MAGIC   0x5642584fu /* "OXBV" */
+#define VIEW_VERSION 1u
+
+enum { VIEW_FLAG_MUST_WAIT = 1 };
+
+struct view_head_disk {
+	le32 crc; /* CRC-32C of all bytes, with this field zero */
+	le32 magic;
+	le32 version;
+	le32 flags;
+	uint8_t volume_id[16];
+	uint8_t engine_id[16];
+	le64 epoch;
+	le32 seal_count;
+	le32 replica_count;
+	uint8_t seals[VIEW_SEALS_MAX][16]; /* unused ones zero */
+};
+static_assert(sizeof(struct view_head_disk) == 64 + 16 * VIEW_SEALS_MAX, "layout");
+
+struct view_replica_disk {
+	uint8_t pool_id[16];
+	uint8_t seal_id[16];
+	uint8_t join_id[16];
+	le32 role;
+	uint8_t missed_shift;
+	uint8_t has_missed; /* 0 or 1 */
+	uint8_t pad[2];	    /* zero */
+};
+static_assert(sizeof(struct view_replica_disk) == 56, "layout");
+static_assert(sizeof(struct view_head_disk) +
+			      VIEW_REPLICAS_MAX * (sizeof(struct view_replica_disk) + REPLICA_REGIONS / 8) <=
+		      VIEW_BYTES_MAX,
+	      "the largest view fits");
+
+#endif
