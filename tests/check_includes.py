@@ -28,7 +28,7 @@ ROOMS = {
     "control/csi": BELOW + ("control", "control/manager", "control/node"),
     "control/api": BELOW + ("control", "control/manager", "control/node"),
     "host": BELOW,
-    "sim": BELOW + ("data/store",),  # its model of a pool and its workload speak the store's interface
+    "sim": BELOW + ("data/store", "data/replica", "data/engine"),  # its model of a pool and its workload speak the store's interface
 }
 
 # Mains and tests stand outside the house: they choose the world (host, sim or a double of their own) the rest runs in.

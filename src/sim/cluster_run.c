@@ -1,0 +1,931 @@
+/*
+ * cluster_run.c: see cluster_run.h.
+ *
+ *     director   on the loop's stack, every few hundred milliseconds: does one thing to the world, or undoes one
+ *     minder     the same, often: restarts processes when their time has come, and starts an engine where none is left
+ *     clients    fibers in the process of an engine: read, write, zero, trim, flush, snapshots, deletions, growth
+ */
+#include "sim/cluster_run.h"
+
+#include "base/log.h"
+#include "sim/cluster.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define VOLUME_BYTES	 (6 * MiB)
+#define VOLUME_BYTES_MAX (12 * MiB)
+#define DISK_BYTES	 (96 * MiB)
+#define CLIENTS		 3u
+#define REQUEST_SECTORS	 64u
+#define SNAPSHOTS_MAX	 12u
+#define ENGINES_MAX	 400u
+#define WELL_WITHIN_NS	 (120 * NS_PER_S)
+#define HOT_PLACES	 12u
+
+struct snapshot {
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1];
+	struct history_image *image; /* NULL: nobody knows what it holds */
+	bool is_deleted;	     /* or being so */
+};
+
+/* A request of a client, until it has ended. */
+struct doing {
+	struct list link;
+	struct cluster_engine *engine;
+	struct history_write write;
+	bool is_write;
+};
+
+struct run {
+	struct cluster cluster;
+	struct list doing;
+	struct cluster_engine *engines[ENGINES_MAX];
+	uint32_t engine_count;
+	uint64_t next_value, size_bytes;
+	struct snapshot snapshots[SNAPSHOTS_MAX];
+	uint32_t snapshot_count;
+	uint32_t actions_left;
+	bool snapshot_under_way, faults_are_over, clients_stop, is_done;
+	uint64_t engine_wanted_ns; /* none is left: when to start one */
+	uint64_t hot[HOT_PLACES];
+	uint64_t swaps_at_peace;
+	struct cluster_report *report;
+};
+
+static struct run *the_run; /* for callbacks that get a node */
+
+void cluster_fail(struct cluster *cl, const char *format, ...)
+{
+	va_list args;
+	if (cl->failed)
+		return;
+	cl->failed = true;
+	va_start(args, format);
+	vsnprintf(cl->what, sizeof(cl->what), format, args);
+	va_end(args);
+	the_run->is_done = true;
+}
+
+static uint64_t chance(struct run *r, uint64_t below)
+{
+	return prng_below(r->cluster.rng, below);
+}
+
+static uint64_t now_ns(struct run *r)
+{
+	return sim_now_ns(r->cluster.sim);
+}
+
+/* ---- processes ------------------------------------------------------------------------------------------------------------------- */
+
+static void process_main(void *arg)
+{
+	struct cluster_node *n = arg;
+	struct rt_disk *disk;
+	struct pool *pool;
+	int err = rt_disk_open(rt_current(), "/dev/sda", 0, 0, &disk);
+	if (!err)
+		err = pool_open(disk, NULL, &pool);
+	if (err) {
+		cluster_fail(n->cluster, "node %u does not open its pool: %s", n->index, err_name(err));
+		return;
+	}
+	n->pool = pool;
+	n->door = replica_door_new(pool, &n->boot_id);
+}
+
+static void process_start(struct cluster_node *n)
+{
+	if (!sim_node_has_power(n->machine) || uuid_is_nil(&n->boot_id))
+		prng_fill(n->cluster->rng, &n->boot_id, sizeof(n->boot_id));
+	struct rt *rt = sim_node_start(n->machine);
+	n->incarnation++;
+	n->is_up = true;
+	n->restart_ns = 0;
+	n->pool = NULL;
+	n->door = NULL;
+	fiber_spawn(rt, "process", process_main, n);
+}
+
+static void engine_over(struct cluster_engine *e);
+
+static void process_gone(struct cluster_node *n, bool power_too)
+{
+	struct run *r = the_run;
+	if (!n->is_up)
+		return;
+	link_node_gone(n, power_too);
+	for (uint32_t i = 0; i < r->engine_count; i++)
+		if (r->engines[i]->node == n)
+			engine_over(r->engines[i]);
+	n->engine = NULL;
+	n->pool = NULL;
+	n->door = NULL;
+	n->is_up = false;
+	if (power_too) {
+		sim_node_power_cut(n->machine);
+		memset(&n->boot_id, 0, sizeof(n->boot_id));
+		r->report->power_cuts++;
+	} else {
+		sim_node_kill(n->machine);
+		r->report->kills++;
+	}
+	n->restart_ns = now_ns(r) + 50 * NS_PER_MS + chance(r, 6 * NS_PER_S);
+}
+
+/* ---- what clients do ---------------------------------------------------------------------------------------------------------------- */
+
+static void doing_begin(struct run *r, struct doing *d, struct cluster_engine *e, uint64_t first,
+			uint64_t count, uint64_t value)
+{
+	*d = (struct doing){.engine = e, .is_write = true};
+	history_write_begin(r->cluster.history, &d->write, first, count, value);
+	list_add_tail(&r->doing, &d->link);
+	r->report->requests++;
+}
+
+static void doing_end(struct run *r, struct doing *d, bool acknowledged)
+{
+	list_del(&d->link);
+	history_write_end(r->cluster.history, &d->write, acknowledged);
+}
+
+static bool is_over_error(int err)
+{
+	return err == OXE_FENCED || err == OXE_SHUTDOWN;
+}
+
+/* Errors that nothing in the world accounts for. A disk that fails requests accounts for OXE_IO, and for that of the last copy only. */
+static void judge(struct run *r, struct cluster_engine *e, const char *what, int err)
+{
+	if (is_over_error(err))
+		engine_over(e);
+	else if (err && err != OXE_IO && err != OXE_NOSPC)
+		cluster_fail(&r->cluster, "%s got %s", what, err_name(err));
+}
+
+static void place_choose(struct run *r, uint64_t *first, uint64_t *count)
+{
+	uint64_t sectors = r->size_bytes / HISTORY_SECTOR_BYTES;
+	*count = 1 + chance(r, chance(r, 3) ? 8 : REQUEST_SECTORS);
+	*first = chance(r, 4) ? r->hot[chance(r, HOT_PLACES)] + chance(r, 24) : chance(r, sectors);
+	if (chance(r, 2))
+		*first &= ~(uint64_t)7, *count = (*count + 7) & ~(uint64_t)7;
+	*first = u64_min(*first, sectors - 1);
+	*count = u64_min(*count, sectors - *first);
+}
+
+static void client_write(struct run *r, struct cluster_engine *e, uint8_t *data)
+{
+	uint64_t first, count, value = ++r->next_value;
+	struct doing d;
+	place_choose(r, &first, &count);
+	for (uint64_t i = 0; i < count; i++)
+		history_fill(data + i * HISTORY_SECTOR_BYTES, value, first + i);
+	doing_begin(r, &d, e, first, count, value);
+	int err = mirror_write(e->mirror, data, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES,
+			       chance(r, 8) ? 0 : VOL_FUA);
+	doing_end(r, &d, err == 0);
+	judge(r, e, "a write", err);
+}
+
+static void client_zero(struct run *r, struct cluster_engine *e)
+{
+	uint64_t first, count;
+	struct doing d;
+	place_choose(r, &first, &count);
+	doing_begin(r, &d, e, first, count, 0);
+	int err = mirror_zero(e->mirror, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES, 0);
+	doing_end(r, &d, err == 0);
+	judge(r, e, "a write of zeroes", err);
+}
+
+/* Whole blocks become zeroes; that is what this store does, and says. */
+static void client_trim(struct run *r, struct cluster_engine *e)
+{
+	uint64_t first, count;
+	struct doing d;
+	place_choose(r, &first, &count);
+	uint64_t from = (first + 7) & ~(uint64_t)7, to = (first + count) & ~(uint64_t)7;
+	if (from >= to)
+		return;
+	doing_begin(r, &d, e, from, to - from, 0);
+	int err = mirror_trim(e->mirror, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES);
+	doing_end(r, &d, err == 0);
+	judge(r, e, "a trim", err);
+}
+
+static void client_read(struct run *r, struct cluster_engine *e, uint8_t *data)
+{
+	uint64_t first, count, asked = history_now(r->cluster.history);
+	char why[700];
+	place_choose(r, &first, &count);
+	r->report->requests++;
+	int err = mirror_read(e->mirror, data, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES);
+	if (!err && !history_read_end(r->cluster.history, asked, first, count, data, why, sizeof(why)))
+		cluster_fail(&r->cluster, "engine %llu on node %u read what it may not: %s",
+			     (unsigned long long)e->number, e->node->index, why);
+	judge(r, e, "a read", err);
+}
+
+static void client_flush(struct run *r, struct cluster_engine *e)
+{
+	uint64_t asked = history_now(r->cluster.history);
+	int err = mirror_flush(e->mirror);
+	if (!err)
+		history_flush_end(r->cluster.history, asked);
+	judge(r, e, "a flush", err);
+}
+
+static void client_snapshot(struct run *r, struct cluster_engine *e)
+{
+	if (r->snapshot_count == SNAPSHOTS_MAX || r->snapshot_under_way)
+		return;
+	struct snapshot *s = &r->snapshots[r->snapshot_count++];
+	uint64_t asked = history_now(r->cluster.history);
+	prng_fill(r->cluster.rng, &s->id, sizeof(s->id));
+	snprintf(s->name, sizeof(s->name), "s%u", r->snapshot_count);
+	r->snapshot_under_way = true;
+	int err = mirror_snapshot(e->mirror, &s->id, s->name, NULL);
+	r->snapshot_under_way = false;
+	if (!err)
+		s->image = history_image_new(r->cluster.history, asked);
+	judge(r, e, "a snapshot", err);
+}
+
+static void client_snapshot_delete(struct run *r, struct cluster_engine *e)
+{
+	if (r->snapshot_count == 0 || r->snapshot_under_way)
+		return;
+	struct snapshot *s = &r->snapshots[chance(r, r->snapshot_count)];
+	s->is_deleted = true;
+	int err = mirror_layer_delete(e->mirror, &s->id);
+	judge(r, e, "the deletion of a snapshot", err);
+}
+
+static void client_grow(struct run *r, struct cluster_engine *e)
+{
+	uint64_t size_bytes = r->size_bytes + (1 + chance(r, 3)) * MiB;
+	if (size_bytes > VOLUME_BYTES_MAX || r->snapshot_under_way)
+		return;
+	history_grow(r->cluster.history, VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
+	int err = mirror_grow(e->mirror, size_bytes);
+	if (!err)
+		r->size_bytes = u64_max(r->size_bytes, size_bytes);
+	judge(r, e, "growing", err == OXE_INVAL ? 0 : err);
+}
+
+static void client_act(struct run *r, struct cluster_engine *e, uint8_t *data)
+{
+	switch (chance(r, 64)) {
+	case 0:
+		client_snapshot(r, e);
+		break;
+	case 1:
+		client_snapshot_delete(r, e);
+		break;
+	case 2:
+		if (chance(r, 8) == 0)
+			client_grow(r, e);
+		break;
+	case 3 ... 6:
+		client_flush(r, e);
+		break;
+	case 7 ... 10:
+		client_zero(r, e);
+		break;
+	case 11 ... 12:
+		client_trim(r, e);
+		break;
+	case 13 ... 36:
+		client_read(r, e, data);
+		break;
+	default:
+		client_write(r, e, data);
+	}
+}
+
+static void client_main(void *arg)
+{
+	struct cluster_engine *e = arg;
+	struct run *r = the_run;
+	uint8_t *data = mem_zalloc(REQUEST_SECTORS * HISTORY_SECTOR_BYTES + 8 * HISTORY_SECTOR_BYTES);
+	int err = mirror_wait(e->mirror, UINT64_MAX / 2);
+	if (err)
+		engine_over(e);
+	while (!e->is_over && !r->clients_stop && !r->is_done) {
+		client_act(r, e, data);
+		fiber_sleep(chance(r, 8) ? chance(r, 12 * NS_PER_MS) : chance(r, 300 * NS_PER_MS));
+	}
+	free(data);
+}
+
+/* ---- engines ------------------------------------------------------------------------------------------------------------------------- */
+
+/* What its clients had asked and were not answered is unknown to them. If the process lives they are answered, one by one. */
+static void engine_over(struct cluster_engine *e)
+{
+	struct run *r = the_run;
+	struct doing *d, *tmp;
+	if (e->is_over)
+		return;
+	e->is_over = true;
+	r->engine_wanted_ns = now_ns(r) + chance(r, 2 * NS_PER_S);
+	(void)d;
+	(void)tmp;
+}
+
+/* Its fibers never run again. */
+static void clients_cut_off(struct run *r, struct cluster_node *n)
+{
+	struct doing *d, *tmp;
+	list_for_each_safe (d, tmp, &r->doing, link) {
+		if (d->engine->node != n)
+			continue;
+		list_del(&d->link);
+		history_write_end(r->cluster.history, &d->write, false);
+	}
+	r->snapshot_under_way = false;
+}
+
+static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const struct uuid *volume_id)
+{
+	struct cluster_node *from = ctx;
+	struct cluster *cl = from->cluster;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *to = &cl->nodes[i];
+		if (!uuid_equal(&to->pool_id, pool_id))
+			continue;
+		if (to != from)
+			return link_new(from, to, volume_id);
+		return from->door ? replica_local_new(from->door, volume_id) : NULL;
+	}
+	return NULL;
+}
+
+static void engine_main(void *arg)
+{
+	struct cluster_engine *e = arg;
+	struct cluster_node *n = e->node;
+	struct mirror_options options = {.volume_id = n->cluster->volume_id,
+					 .engine_id = e->id,
+					 .views = views_new(n),
+					 .replica_new = copy_find,
+					 .ctx = n,
+					 .intent_idle_ns = NS_PER_S};
+	int err = mirror_new(rt_current(), &options, &e->mirror);
+	if (err)
+		cluster_fail(n->cluster, "mirror_new: %s", err_name(err));
+	for (uint32_t i = 0; !err && i < CLIENTS; i++)
+		fiber_spawn(rt_current(), "client", client_main, e);
+}
+
+/* On a node that runs none; an older one elsewhere may live on without knowing. */
+static void engine_start(struct run *r)
+{
+	uint32_t first = (uint32_t)chance(r, CLUSTER_NODES);
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[(first + i) % CLUSTER_NODES];
+		if (!n->is_up || (n->engine && !n->engine->is_over) || r->engine_count == ENGINES_MAX)
+			continue;
+		struct cluster_engine *e = mem_zalloc(sizeof(*e));
+		e->node = n;
+		e->number = ++r->report->engines;
+		prng_fill(r->cluster.rng, &e->id, sizeof(e->id));
+		n->engine = r->engines[r->engine_count++] = e;
+		sim_trace(r->cluster.sim, "engine", e->number, n->index, 0);
+		fiber_spawn(sim_node_rt(n->machine), "engine", engine_main, e);
+		return;
+	}
+}
+
+static bool an_engine_lives(const struct run *r)
+{
+	for (uint32_t i = 0; i < r->engine_count; i++)
+		if (!r->engines[i]->is_over)
+			return true;
+	return false;
+}
+
+static void node_down(struct run *r, struct cluster_node *n, bool power_too)
+{
+	if (!n->is_up)
+		return;
+	sim_trace(r->cluster.sim, power_too ? "power-cut" : "kill", n->index, 0, 0);
+	process_gone(n, power_too);
+	clients_cut_off(r, n);
+}
+
+/* ---- the minder ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool pool_failed(const struct cluster_node *n)
+{
+	struct pool_stats stats;
+	if (!n->pool)
+		return false;
+	pool_stats(n->pool, &stats);
+	return stats.failed;
+}
+
+static void minder(void *arg)
+{
+	struct run *r = arg;
+	for (uint32_t i = 0; i < CLUSTER_NODES && !r->is_done; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		if (pool_failed(n))
+			node_down(r, n, false);
+		if (!n->is_up && n->restart_ns && now_ns(r) >= n->restart_ns)
+			process_start(n);
+	}
+	if (!an_engine_lives(r) && now_ns(r) >= r->engine_wanted_ns)
+		engine_start(r);
+	if (!r->is_done)
+		sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
+}
+
+/* ---- the director ---------------------------------------------------------------------------------------------------------------------- */
+
+static void all_down(struct run *r, bool power_too)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		node_down(r, &r->cluster.nodes[i], power_too);
+	if (power_too)
+		history_power_loss(r->cluster.history);
+}
+
+/* V11: is there a machine that stays on, and has everything that was acknowledged? */
+static bool another_has_all(struct run *r, const struct cluster_node *cut)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		struct view_replica *e = view_find(&r->cluster.view, &n->pool_id);
+		if (n != cut && n->is_up && e && e->role == VIEW_MEMBER && now_ns(r) > 30 * NS_PER_S)
+			return true;
+	}
+	return false;
+}
+
+static bool all_is_even(const struct run *r);
+
+static void power_cut_one(struct run *r, struct cluster_node *n)
+{
+	if (all_is_even(r) && another_has_all(r, n))
+		node_down(r, n, true);
+	else
+		node_down(r, n, false);
+}
+
+static void cut_some(struct run *r)
+{
+	uint32_t a = (uint32_t)chance(r, CLUSTER_NODES), b = (uint32_t)chance(r, CLUSTER_NODES);
+	bool one_way = chance(r, 3) == 0;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		if (i == a || (chance(r, 2) && i != b))
+			continue;
+		r->cluster.cut[a][i] = true;
+		r->cluster.cut[i][a] = !one_way;
+	}
+}
+
+static void heal_all(struct run *r)
+{
+	memset(r->cluster.cut, 0, sizeof(r->cluster.cut));
+	r->cluster.views_gone = false;
+	r->cluster.faults = (struct cluster_faults){.call_min_ns = 100 * NS_PER_US,
+						    .call_max_ns = 2 * NS_PER_MS,
+						    .call_timeout_ns = NS_PER_S,
+						    .views_min_ns = NS_PER_MS,
+						    .views_max_ns = 10 * NS_PER_MS};
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct sim_disk_faults *f =
+			sim_disk_faults(sim_disk_find(r->cluster.nodes[i].machine, "/dev/sda"));
+		f->latency_min_ns = 50 * NS_PER_US;
+		f->latency_max_ns = 500 * NS_PER_US;
+		f->flush_ns = NS_PER_MS;
+		f->stall_one_in = f->read_error_one_in = 0;
+	}
+}
+
+static void disk_worse(struct run *r)
+{
+	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
+	struct sim_disk_faults *f = sim_disk_faults(sim_disk_find(n->machine, "/dev/sda"));
+	if (chance(r, 2)) {
+		f->stall_one_in = 20;
+		f->stall_ns = 3 * NS_PER_S;
+	} else {
+		f->latency_max_ns = 60 * NS_PER_MS;
+	}
+}
+
+static void act(struct run *r)
+{
+	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
+	switch (chance(r, 16)) {
+	case 0 ... 3:
+		node_down(r, n, false);
+		break;
+	case 4 ... 5:
+		power_cut_one(r, n);
+		break;
+	case 6:
+		all_down(r, false);
+		break;
+	case 7:
+		if (chance(r, 3) == 0)
+			all_down(r, true);
+		break;
+	case 8 ... 10:
+		cut_some(r);
+		break;
+	case 11:
+		engine_start(r);
+		break;
+	case 12:
+		r->cluster.faults.views_absent_one_in = 1 + (uint32_t)chance(r, 4);
+		r->cluster.faults.views_unknown_one_in = 1 + (uint32_t)chance(r, 4);
+		break;
+	case 13:
+		r->cluster.faults.call_lost_one_in = 20 + (uint32_t)chance(r, 200);
+		break;
+	case 14:
+		disk_worse(r);
+		break;
+	default:
+		heal_all(r);
+	}
+}
+
+static void director(void *arg)
+{
+	struct run *r = arg;
+	if (r->is_done)
+		return;
+	if (r->actions_left == 0) {
+		heal_all(r);
+		r->faults_are_over = true;
+		r->swaps_at_peace = r->cluster.swaps;
+		sim_trace(r->cluster.sim, "peace", 0, 0, 0);
+		return;
+	}
+	r->actions_left--;
+	act(r);
+	sim_at(r->cluster.sim,
+	       now_ns(r) + 100 * NS_PER_MS + chance(r, chance(r, 4) ? NS_PER_S : 8 * NS_PER_S), director, r);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------------------------------- */
+
+static struct cluster_engine *engine_that_serves(const struct run *r, struct mirror_status *status)
+{
+	for (uint32_t i = 0; i < r->engine_count; i++) {
+		struct cluster_engine *e = r->engines[i];
+		if (e->is_over || !e->mirror)
+			continue;
+		mirror_status(e->mirror, status);
+		if (status->serves)
+			return e;
+	}
+	return NULL;
+}
+
+static bool all_is_even(const struct run *r)
+{
+	struct mirror_status status;
+	if (!engine_that_serves(r, &status) || status.unsettled_count || r->cluster.view.seal_count)
+		return false;
+	for (uint32_t i = 0; i < status.copy_count; i++)
+		if (status.copies[i].role != VIEW_MEMBER || status.copies[i].session != MIRROR_OPEN)
+			return false;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		if (!r->cluster.nodes[i].is_up)
+			return false;
+	return status.copy_count > 0;
+}
+
+/* Compare two copies' layers (NULL: heads), and a snapshot with what it may hold. */
+static bool layer_equal(struct run *r, struct replica *a, struct replica *b,
+			const struct replica_layer *layer, uint64_t size_bytes)
+{
+	uint8_t *x = mem_zalloc(MiB), *y = mem_zalloc(MiB);
+	bool same = true;
+	for (uint64_t at = 0; same && at < size_bytes; at += MiB) {
+		uint64_t len_bytes = u64_min(MiB, size_bytes - at);
+		int err = a->ops->layer_read(a, layer ? &layer->id : NULL, x, at, len_bytes);
+		if (!err)
+			err = b->ops->layer_read(b, layer ? &layer->id : NULL, y, at, len_bytes);
+		if (err) {
+			cluster_fail(&r->cluster, "layer %s cannot be read in the end: %s",
+				     layer ? layer->name : "(head)", err_name(err));
+			same = false;
+		} else if (memcmp(x, y, len_bytes) != 0) {
+			uint64_t i = 0;
+			while (x[i] == y[i])
+				i++;
+			cluster_fail(&r->cluster, "members differ in %s at byte %llu (sector %llu)",
+				     layer ? layer->name : "their heads", (unsigned long long)(at + i),
+				     (unsigned long long)((at + i) / HISTORY_SECTOR_BYTES));
+			same = false;
+		}
+	}
+	free(x);
+	free(y);
+	return same;
+}
+
+static void snapshot_check(struct run *r, struct replica *a, const struct replica_layer *layer)
+{
+	char why[400];
+	for (uint32_t i = 0; i < r->snapshot_count; i++) {
+		struct snapshot *s = &r->snapshots[i];
+		if (!uuid_equal(&s->id, &layer->id) || !s->image)
+			continue;
+		uint64_t bytes =
+			u64_min(history_image_sectors(s->image) * HISTORY_SECTOR_BYTES, layer->size_bytes);
+		uint8_t *data = mem_zalloc(bytes);
+		int err = a->ops->layer_read(a, &layer->id, data, 0, bytes);
+		if (err ||
+		    !history_image_check(s->image, 0, bytes / HISTORY_SECTOR_BYTES, data, why, sizeof(why)))
+			cluster_fail(&r->cluster, "snapshot %s: %s", s->name, err ? err_name(err) : why);
+		free(data);
+	}
+}
+
+static void pools_check(struct run *r)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct pool_check_result result;
+		int err = pool_check(r->cluster.nodes[i].pool, NULL, NULL, &result);
+		if (err || result.problem_count)
+			cluster_fail(&r->cluster, "the pool of node %u has %llu problems in the end (%s)", i,
+				     (unsigned long long)result.problem_count, err_name(err));
+	}
+}
+
+static bool layer_missing(const struct replica_layer *wanted, const struct replica_layer *layers,
+			  size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (uuid_equal(&layers[i].id, &wanted->id))
+			return false;
+	return wanted->name[0] != '~';
+}
+
+/* All copies directly, as if through an engine newer than all: nothing writes meanwhile. */
+static void copies_compare(struct run *r)
+{
+	struct replica *copies[CLUSTER_NODES];
+	struct replica_state *state = mem_zalloc(sizeof(*state));
+	struct replica_layer *layers[2] = {mem_zalloc(REPLICA_LAYERS_MAX * sizeof(**layers)),
+					   mem_zalloc(REPLICA_LAYERS_MAX * sizeof(**layers))};
+	size_t counts[2] = {0, 0};
+	struct uuid me = {{0xff}};
+	uint32_t copy_count = 0;
+	int err = 0;
+	for (uint32_t i = 0; !err && i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		struct view_replica *e = view_find(&r->cluster.view, &n->pool_id);
+		if (!e)
+			continue;
+		struct replica *c = copies[copy_count++] = replica_local_new(n->door, &r->cluster.volume_id);
+		err = c->ops->open(c, r->cluster.view.epoch + 1, &me, state);
+	}
+	for (uint32_t i = 0; !err && i < copy_count && !r->cluster.failed; i++) {
+		err = copies[i]->ops->layers(copies[i], layers[i > 0], REPLICA_LAYERS_MAX, &counts[i > 0],
+					     NULL);
+		if (err || i == 0)
+			continue;
+		(void)layer_equal(r, copies[0], copies[i], NULL, state->size_bytes);
+		for (size_t j = 0; j < counts[0] && !r->cluster.failed; j++) {
+			if (!layer_missing(&layers[0][j], layers[1], counts[1]) &&
+			    layers[0][j].name[0] != '~')
+				(void)layer_equal(r, copies[0], copies[i], &layers[0][j],
+						  layers[0][j].size_bytes);
+			else if (layers[0][j].name[0] != '~')
+				cluster_fail(&r->cluster, "snapshot %s is missing in a member",
+					     layers[0][j].name);
+		}
+	}
+	for (size_t j = 0; j < counts[0] && !r->cluster.failed && !err; j++)
+		snapshot_check(r, copies[0], &layers[0][j]);
+	if (err)
+		cluster_fail(&r->cluster, "a copy cannot be looked at in the end: %s", err_name(err));
+	for (uint32_t i = 0; i < copy_count; i++)
+		copies[i]->ops->close(copies[i]);
+	free(state);
+	free(layers[0]);
+	free(layers[1]);
+}
+
+static void read_all(struct run *r, struct cluster_engine *e)
+{
+	uint8_t *data = mem_zalloc(MiB);
+	char why[700];
+	for (uint64_t at = 0; at < r->size_bytes && !r->cluster.failed; at += MiB) {
+		uint64_t len_bytes = u64_min(MiB, r->size_bytes - at),
+			 asked = history_now(r->cluster.history);
+		int err = mirror_read(e->mirror, data, at, len_bytes);
+		if (err)
+			cluster_fail(&r->cluster, "reading everything in the end: %s", err_name(err));
+		else if (!history_read_end(r->cluster.history, asked, at / HISTORY_SECTOR_BYTES,
+					   len_bytes / HISTORY_SECTOR_BYTES, data, why, sizeof(why)))
+			cluster_fail(&r->cluster, "in the end: %s", why);
+	}
+	free(data);
+}
+
+static void inspector(void *arg)
+{
+	struct run *r = arg;
+	struct mirror_status status;
+	struct cluster_engine *e = engine_that_serves(r, &status);
+	assert(e);
+	read_all(r, e);
+	for (uint32_t i = 0; i < status.copy_count; i++)
+		r->report->filled_bytes += status.copies[i].filled_bytes;
+	if (!r->cluster.failed)
+		copies_compare(r);
+	if (!r->cluster.failed)
+		pools_check(r);
+	r->is_done = true;
+}
+
+static void explain_stuck(struct run *r)
+{
+	char text[600];
+	size_t used = 0;
+	struct mirror_status s;
+	for (uint32_t i = 0; i < r->engine_count; i++) {
+		struct cluster_engine *e = r->engines[i];
+		if (e->is_over || !e->mirror || used >= sizeof(text))
+			continue;
+		mirror_status(e->mirror, &s);
+		used += (size_t)snprintf(text + used, sizeof(text) - used,
+					 " engine %llu: %s, awaits %x, epoch %llu, unsettled %u, %s;",
+					 (unsigned long long)e->number, mirror_todo_name(s.doing), s.awaited,
+					 (unsigned long long)s.epoch, s.unsettled_count,
+					 s.serves ? "serves" : "holds");
+		for (uint32_t j = 0; j < s.copy_count && used < sizeof(text); j++)
+			used += (size_t)snprintf(text + used, sizeof(text) - used,
+						 " %u %s session %u %s joins failed %u;", j,
+						 view_role_name(s.copies[j].role), s.copies[j].session,
+						 err_name(s.copies[j].last_err), s.copies[j].joins_failed);
+	}
+	text[sizeof(text) - 1] = 0;
+	cluster_fail(&r->cluster, "peace came %llu s ago and not all is well:%s",
+		     (unsigned long long)(WELL_WITHIN_NS / NS_PER_S), used ? text : " no engine");
+}
+
+static bool clients_have_stopped(const struct run *r)
+{
+	return r->clients_stop && list_empty(&r->doing);
+}
+
+/* Peace: all must become even while clients still work, and then they stop. */
+static void judge_peace(void *arg)
+{
+	struct run *r = arg;
+	static uint64_t peace_ns;
+	struct mirror_status status;
+	if (r->is_done)
+		return;
+	if (!r->faults_are_over)
+		peace_ns = now_ns(r);
+	if (r->faults_are_over && now_ns(r) > peace_ns + WELL_WITHIN_NS)
+		explain_stuck(r);
+	if (r->faults_are_over && all_is_even(r))
+		r->clients_stop = true;
+	struct cluster_engine *e = engine_that_serves(r, &status);
+	if (clients_have_stopped(r) && e && all_is_even(r)) {
+		if (r->cluster.swaps - r->swaps_at_peace > 60)
+			cluster_fail(&r->cluster, "the view changed %llu times after peace",
+				     (unsigned long long)(r->cluster.swaps - r->swaps_at_peace));
+		fiber_spawn(sim_node_rt(e->node->machine), "inspector", inspector, r);
+		return;
+	}
+	sim_at(r->cluster.sim, now_ns(r) + 200 * NS_PER_MS, judge_peace, r);
+}
+
+/* ---- the beginning -------------------------------------------------------------------------------------------------------------------------- */
+
+static void pool_make(void *arg)
+{
+	struct cluster_node *n = arg;
+	struct rt_disk *disk;
+	struct pool_format_spec spec = {.id = n->pool_id};
+	struct pool *pool;
+	snprintf(spec.name, sizeof(spec.name), "pool%u", n->index);
+	int err = rt_disk_open(rt_current(), "/dev/sda", 0, 0, &disk);
+	if (!err)
+		err = pool_format(disk, &spec, false);
+	if (!err)
+		err = pool_open(disk, NULL, &pool);
+	if (!err && view_find(&n->cluster->view, &n->pool_id)) {
+		struct volume_spec volume = {
+			.id = n->cluster->volume_id, .size_bytes = VOLUME_BYTES, .lba_bytes = 512};
+		memcpy(volume.name, "volume", sizeof("volume"));
+		err = volume_create(pool, &volume);
+	}
+	if (!err)
+		err = pool_close(pool);
+	if (err)
+		cluster_fail(n->cluster, "making a pool: %s", err_name(err));
+	n->restart_ns = 1;
+}
+
+static void world_make(struct run *r)
+{
+	struct cluster *cl = &r->cluster;
+	static const char *const names[CLUSTER_NODES] = {"a", "b", "c", "d"};
+	prng_fill(cl->rng, &cl->volume_id, sizeof(cl->volume_id));
+	cl->view = (struct view){.volume_id = cl->volume_id, .epoch = 1};
+	cl->revision = 1;
+	uint32_t copies = 2 + (uint32_t)chance(r, 3);
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &cl->nodes[i];
+		*n = (struct cluster_node){
+			.cluster = cl, .index = i, .machine = sim_node_new(cl->sim, names[i])};
+		prng_fill(cl->rng, &n->pool_id, sizeof(n->pool_id));
+		sim_disk_new(n->machine, "/dev/sda", DISK_BYTES, 512);
+		if (i < copies)
+			cl->view.replicas[cl->view.replica_count++] = (struct view_replica){
+				.pool_id = n->pool_id,
+				.role = i < 2 || chance(r, 2) ? VIEW_MEMBER : VIEW_ABSENT};
+	}
+	for (uint32_t i = 0; i < HOT_PLACES; i++)
+		r->hot[i] = chance(r, VOLUME_BYTES / HISTORY_SECTOR_BYTES - 64);
+	heal_all(r);
+}
+
+static void pools_make(struct run *r)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		fiber_spawn(sim_node_start(n->machine), "format", pool_make, n);
+	}
+	(void)sim_run(r->cluster.sim, NULL, UINT64_MAX);
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		sim_node_stop(r->cluster.nodes[i].machine);
+		process_start(&r->cluster.nodes[i]);
+	}
+}
+
+static void log_line(void *ctx, const struct log_event *event)
+{
+	struct run *r = ctx;
+	char line[600];
+	log_format_text(event, line, sizeof(line));
+	fprintf(stderr, "%10.3f ms  %s\n", (double)now_ns(r) / 1e6, line);
+}
+
+static void run_live(struct run *r)
+{
+	world_make(r);
+	pools_make(r);
+	r->actions_left = 10 + (uint32_t)chance(r, 30);
+	sim_at(r->cluster.sim, now_ns(r), minder, r);
+	sim_at(r->cluster.sim, now_ns(r) + 3 * NS_PER_S, director, r);
+	sim_at(r->cluster.sim, now_ns(r) + 200 * NS_PER_MS, judge_peace, r);
+	if (!r->cluster.failed && sim_run(r->cluster.sim, &r->is_done, 3600 * NS_PER_S) != SIM_DONE)
+		cluster_fail(&r->cluster, "an hour passed, or nothing will ever happen again");
+}
+
+static void run_end(struct run *r)
+{
+	for (uint32_t i = 0; i < r->snapshot_count; i++)
+		if (r->snapshots[i].image)
+			history_image_free(r->snapshots[i].image);
+	for (uint32_t i = 0; i < r->engine_count; i++)
+		free(r->engines[i]);
+	history_free(r->cluster.history);
+}
+
+bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
+{
+	struct run *r = the_run = mem_zalloc(sizeof(*r));
+	*report = (struct cluster_report){0};
+	r->report = report;
+	r->size_bytes = VOLUME_BYTES;
+	list_init(&r->doing);
+	r->cluster.sim = sim_new(spec->seed);
+	r->cluster.rng = sim_prng(r->cluster.sim);
+	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
+	sim_shuffle(r->cluster.sim, spec->seed % 2);
+	if (spec->tell)
+		log_sink_set(log_line, r, LOG_LEVEL_DEBUG);
+	run_live(r);
+	report->swaps = r->cluster.swaps;
+	report->virtual_ns = now_ns(r);
+	report->hash = sim_trace_hash(r->cluster.sim);
+	report->failed = r->cluster.failed;
+	memcpy(report->what, r->cluster.what, sizeof(report->what));
+	if (report->failed && !spec->quiet)
+		sim_trace_print(r->cluster.sim, stderr, 40);
+	log_sink_set(NULL, NULL, LOG_LEVEL_ERROR);
+	sim_free(r->cluster.sim);
+	run_end(r);
+	free(r);
+	return !report->failed;
+}
