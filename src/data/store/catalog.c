@@ -2,7 +2,8 @@
  * catalog.c: see catalog.h.
  *
  * Pages of the CATALOG tree stay pinned: at 256 bytes an object, 10,000 volumes with a snapshot each take 5 MiB. Objects are
- * kept in order of number, which is order of age: numbers only grow, and a parent is always older than its child.
+ * kept in order of number, which is order of age: numbers only grow. A parent is usually older than its child, but not where a chain
+ * was grafted upon another.
  */
 #include "data/store/catalog.h"
 
@@ -40,6 +41,7 @@ struct catalog {
 	struct list volumes, layers; /* by age */
 	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
+	bool has_younger_parent; /* as loaded: some layer stands on one that is not older, as in every loop */
 	struct lost_leaves *lost_leaves; /* in order */
 	size_t lost_count;
 	struct list lost_volumes, lost_layers; /* that others refer to */
@@ -405,13 +407,22 @@ void catalog_layer_set_parent(struct layer *l, struct layer *parent)
 	catalog_layer_touch(l);
 }
 
+/* By age, as after the next start. A new layer is the youngest. */
+static void list_insert_by_number(struct volume *v, struct layer *l)
+{
+	struct list *after = v->layers.prev;
+	while (after != &v->layers && list_entry(after, struct layer, in_volume)->number > l->number)
+		after = after->prev;
+	list_insert_between(&l->in_volume, after, after->next);
+}
+
 void catalog_layer_set_volume(struct layer *l, struct volume *v)
 {
 	if (l->volume)
 		list_del(&l->in_volume);
 	l->volume = v;
 	if (v)
-		list_add_tail(&v->layers, &l->in_volume);
+		list_insert_by_number(v, l);
 	catalog_layer_touch(l);
 }
 
@@ -679,7 +690,7 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le64_get(e->link) < number;
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < c->next_number;
 }
 
 /* 0 or OXE_CORRUPT: another object says the same of itself. */
@@ -707,11 +718,9 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	memcpy(id.b, e->id, sizeof(id.b));
 	if (catalog_layer(c, le64_get(e->number)) || catalog_layer_by_id(c, &id))
 		return OXE_CORRUPT;
-	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume))) ||
-		     (le64_get(e->link) && !catalog_layer(c, le64_get(e->link)));
+	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume)));
 	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
-	struct layer *parent = catalog_layer_refer(c, le64_get(e->link));
-	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
+	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, NULL);
 	memcpy(l->name, e->name, sizeof(l->name));
 	l->sealed = e->flags & LAYER_SEALED;
 	catalog_layer_set_named(c, l, e->flags & LAYER_NAMED);
@@ -719,6 +728,41 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	l->cluster_count = le64_get(e->cluster_count);
 	l->map.root = root_from_disk(&e->map);
+	c->has_younger_parent |= le64_get(e->link) >= l->number;
+	return 0;
+}
+
+static bool closes_loop(const struct catalog *c, const struct layer *l, const struct layer *parent)
+{
+	while (c->has_younger_parent && parent && parent != l)
+		parent = parent->parent;
+	return parent == l;
+}
+
+/* It stands in for itself: those that stand on it are not told that there is nothing below. */
+static void layer_lose(struct catalog *c, struct layer *l)
+{
+	catalog_layer_set_volume(l, NULL);
+	catalog_layer_set_named(c, l, false);
+	htab_remove(&c->layers_by_id, &l->id_node);
+	list_del(&l->age);
+	list_add_tail(&c->lost_layers, &l->age);
+	c->layer_count--;
+	l->slot = SLOT_NONE;
+	l->map.lost = true;
+}
+
+static int layer_decode_link(struct catalog *c, const struct loaded *at)
+{
+	uint64_t link = le64_get(at->entry->link);
+	struct layer *l = catalog_layer(c, le64_get(at->entry->number));
+	struct layer *parent = catalog_layer(c, link);
+	if (closes_loop(c, l, parent)) {
+		layer_lose(c, l);
+		return OXE_CORRUPT;
+	}
+	c->damaged = c->damaged || (link && !parent);
+	catalog_layer_set_parent(l, catalog_layer_refer(c, link));
 	return 0;
 }
 
@@ -740,7 +784,7 @@ static void volume_lose(struct catalog *c, struct volume *v)
 	list_add_tail(&c->lost_volumes, &v->age);
 }
 
-/* Those of a kind in order of number, so that a parent is there before its child. */
+/* Those of a kind in order of number. */
 static void decode_kind(struct catalog *c, struct loaded *all, size_t count, enum catalog_kind kind,
 			int (*decode)(struct catalog *c, const struct loaded *at))
 {
@@ -768,6 +812,7 @@ static void decode_all(struct catalog *c, struct loaded *all, size_t count)
 	}
 	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode);
 	decode_kind(c, all, count, CATALOG_LAYER, layer_decode);
+	decode_kind(c, all, count, CATALOG_LAYER, layer_decode_link);
 	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode_head);
 }
 
