@@ -157,10 +157,19 @@ uint32_t catalog_snapshot_count(const struct catalog *c)
 	return c->snapshot_count;
 }
 
-void catalog_layer_set_named(struct catalog *c, struct layer *l, bool named)
+static bool is_users(const struct layer *l)
 {
-	c->snapshot_count += (uint32_t)named - (uint32_t)l->named;
-	l->named = named;
+	return l->named && !pool_name_is_system(l->name);
+}
+
+void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name)
+{
+	c->snapshot_count -= is_users(l);
+	memset(l->name, 0, sizeof(l->name));
+	l->named = name != NULL;
+	if (name)
+		memcpy(l->name, name, strlen(name));
+	c->snapshot_count += is_users(l);
 }
 
 struct root catalog_root(const struct catalog *c)
@@ -380,7 +389,7 @@ struct volume *catalog_volume_add(struct catalog *c, uint64_t number, uint32_t s
 	htab_insert(&c->volumes_by_name, &v->name_node, hash_bytes(name, strlen(name)));
 	memcpy(v->name, name, strlen(name) + 1);
 	list_add_tail(&c->volumes, &v->age);
-	c->volume_count++;
+	c->volume_count += !pool_name_is_system(name);
 	object_added(c, slot, SLOT_VOLUME, v, number);
 	return v;
 }
@@ -449,7 +458,7 @@ static void layer_forget(struct catalog *c, struct layer *l)
 	if (!l->map.lost) {
 		htab_remove(&c->layers_by_id, &l->id_node);
 		c->layer_count--;
-		c->snapshot_count -= l->named;
+		c->snapshot_count -= is_users(l);
 	}
 	free(l);
 }
@@ -473,7 +482,7 @@ static void volume_unlist(struct catalog *c, struct volume *v)
 		return;
 	htab_remove(&c->volumes_by_id, &v->id_node);
 	htab_remove(&c->volumes_by_name, &v->name_node);
-	c->volume_count--;
+	c->volume_count -= !pool_name_is_system(v->name);
 }
 
 static void volume_forget(struct catalog *c, struct volume *v)
@@ -680,7 +689,7 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 	bool named = e->kind == CATALOG_VOLUME || (e->flags & LAYER_NAMED);
 	if (number == 0 || number >= c->next_number || e->name[sizeof(e->name) - 1] != 0)
 		return false;
-	if (named && pool_name_check((const char *)e->name))
+	if (named && pool_any_name_check((const char *)e->name))
 		return false;
 	uint64_t size_bytes = le64_get(e->size_bytes);
 	if (size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
@@ -721,9 +730,8 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume)));
 	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, NULL);
-	memcpy(l->name, e->name, sizeof(l->name));
 	l->sealed = e->flags & LAYER_SEALED;
-	catalog_layer_set_named(c, l, e->flags & LAYER_NAMED);
+	catalog_layer_set_name(c, l, e->flags & LAYER_NAMED ? (const char *)e->name : NULL);
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	l->cluster_count = le64_get(e->cluster_count);
@@ -743,7 +751,7 @@ static bool closes_loop(const struct catalog *c, const struct layer *l, const st
 static void layer_lose(struct catalog *c, struct layer *l)
 {
 	catalog_layer_set_volume(l, NULL);
-	catalog_layer_set_named(c, l, false);
+	catalog_layer_set_name(c, l, NULL);
 	htab_remove(&c->layers_by_id, &l->id_node);
 	list_del(&l->age);
 	list_add_tail(&c->lost_layers, &l->age);

@@ -40,6 +40,13 @@ struct vol;
 /* Names are 1 to POOL_NAME_MAX bytes of [A-Za-z0-9._-], not starting with '.' or '-': safe in paths, NQNs and URLs.
  * Returns 0 or OXE_INVAL. Does not suspend. */
 OX_CHECKED int pool_name_check(const char *name);
+/* A system's name is '~' and what pool_name_check allows, POOL_NAME_MAX bytes in all: of volumes and layers that no user made. The
+ * lookups and walks below know nothing of them, and no count but layer_count has them; they do take space, and are checked. */
+OX_CHECKED int pool_system_name_check(const char *name);
+static inline bool pool_name_is_system(const char *name)
+{
+	return name[0] == '~';
+}
 
 /* ---- the pool ------------------------------------------------------------------------------------------------------ */
 
@@ -199,6 +206,26 @@ OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, en
 /* Up to POOL_NOTE_BYTES_MAX bytes into `data`. OXE_NOENT: there is none, or no such volume. OXE_CORRUPT. */
 OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
 			     void *data, uint32_t *len_bytes);
+
+/* ---- for copies of a volume (data/replica) ---------------------------------------------------------------------------- */
+
+/* As volume_get, also of a system's volume. Does not suspend. */
+OX_CHECKED int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out);
+/* As snapshot_create and snapshot_rename; the name may be a system's. */
+OX_CHECKED int layer_seal(struct pool *pool, const struct uuid *volume_id, const struct uuid *layer_id,
+			  const char *name, uint64_t *pause_ns);
+OX_CHECKED int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *name);
+
+struct layer_info {
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1];
+	uint64_t size_bytes;
+	bool is_origins; /* it belongs to what the volume was cloned from */
+};
+/* The sealed layers that the volume's head stands on and that have a name, the root first. OXE_NOENT; OXE_CORRUPT if one of the
+ * chain is lost. Neither this nor `fn` suspends or changes the pool; `fn` returns false to stop. */
+OX_CHECKED int volume_chain(const struct pool *pool, const struct uuid *volume_id,
+			    bool (*fn)(void *ctx, const struct layer_info *l), void *ctx);
 
 /* ---- background jobs: derived from the pool's state, so they survive a restart by themselves -------------------------- */
 

@@ -324,8 +324,7 @@ static int apply_volume_set(struct pool *pool, uint64_t seq, const void *record)
 static void layer_orphan(struct pool *pool, struct layer *l)
 {
 	l->sealed = true;
-	catalog_layer_set_named(pool->catalog, l, false);
-	memset(l->name, 0, sizeof(l->name));
+	catalog_layer_set_name(pool->catalog, l, NULL);
 	catalog_layer_set_volume(l, NULL);
 	space_window_release(pool->space, &l->window);
 }
@@ -385,15 +384,16 @@ static uint64_t sealed_size(const struct layer *l, const struct record_snapshot 
 	return l->volume->lost ? l->size_bytes : l->volume->size_bytes;
 }
 
-static void layer_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
+static void head_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
 {
 	struct uuid id;
+	char name[POOL_NAME_MAX + 1];
 	if (l->map.lost)
 		return;
 	memcpy(id.b, r->id, sizeof(id.b));
+	name_copy(name, r->name);
 	l->sealed = true;
-	catalog_layer_set_named(pool->catalog, l, true);
-	name_copy(l->name, r->name);
+	catalog_layer_set_name(pool->catalog, l, name);
 	l->size_bytes = sealed_size(l, r);
 	l->created_wall_ns = number_get(r->created_wall_ns);
 	catalog_layer_set_id(pool->catalog, l, &id);
@@ -413,7 +413,7 @@ static int apply_snapshot(struct pool *pool, uint64_t seq, const void *record)
 	if (!sealed)
 		return 0; /* and the new head, which nobody lists, is as lost as the old one */
 	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
-	layer_seal(pool, sealed, r);
+	head_seal(pool, sealed, r);
 	head_set(pool, v,
 		 catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v,
 				   sealed));
@@ -424,13 +424,14 @@ static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_layer_set *r = record;
+	char name[POOL_NAME_MAX + 1];
 	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
 	if (l && l->map.lost)
 		return was_lost(pool);
 	if (!l || !l->sealed)
 		return OXE_CORRUPT;
-	name_copy(l->name, r->name);
-	catalog_layer_set_named(pool->catalog, l, r->flags & LAYER_NAMED);
+	name_copy(name, r->name);
+	catalog_layer_set_name(pool->catalog, l, r->flags & LAYER_NAMED ? name : NULL);
 	catalog_layer_touch(l);
 	return 0;
 }

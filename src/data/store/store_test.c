@@ -991,3 +991,85 @@ STORE_TEST(many_writers_snapshots_and_merges_at_once_keep_every_block)
 	vol_close(v);
 	CHECK_OK(pool_close(pool));
 }
+
+/* ---- what copies of a volume need --------------------------------------------------------------------------------------- */
+
+static bool count_snapshot(void *ctx, const struct snapshot_info *s)
+{
+	++*(unsigned *)ctx;
+	return s != NULL;
+}
+
+static bool chain_text(void *ctx, const struct layer_info *l)
+{
+	char *text = ctx;
+	size_t used = strlen(text);
+	snprintf(text + used, 256 - used, "%s%s%s", used ? " " : "", l->name, l->is_origins ? "*" : "");
+	return true;
+}
+
+static void expect_chain(struct pool *pool, uint8_t volume, const char *wanted)
+{
+	char text[256] = "";
+	struct uuid id = an_id(volume);
+	CHECK_OK(volume_chain(pool, &id, chain_text, text));
+	CHECK(strcmp(text, wanted) == 0);
+}
+
+STORE_TEST(a_layer_with_a_name_of_the_systems_is_there_and_no_user_sees_or_makes_one)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_stats stats;
+	struct volume_info volume;
+	struct snapshot_info info;
+	unsigned count = 0;
+	struct uuid id = make_volume(pool, 2, "v", MiB), user = an_id(3), system = an_id(4), other = an_id(5);
+	CHECK_OK(snapshot_create(pool, &id, &user, "s", NULL));
+	CHECK_ERR(snapshot_create(pool, &id, &system, "~e-1", NULL), OXE_INVAL);
+	CHECK_ERR(layer_seal(pool, &id, &system, "~", NULL), OXE_INVAL);
+	CHECK_ERR(layer_seal(pool, &id, &system, "~~a", NULL), OXE_INVAL);
+	CHECK_OK(layer_seal(pool, &id, &system, "~e-1", NULL));
+	CHECK_OK(layer_seal(pool, &id, &system, "~e-1", NULL));
+	CHECK_ERR(layer_seal(pool, &id, &other, "~e-1", NULL), OXE_EXISTS);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_ERR(snapshot_get(pool, &system, &info), OXE_NOENT);
+		CHECK_ERR(snapshot_find(pool, &id, "~e-1", &info), OXE_NOENT);
+		count = 0;
+		snapshot_walk(pool, &id, count_snapshot, &count);
+		CHECK_EQ(count, 1);
+		CHECK_OK(volume_get(pool, &id, &volume));
+		CHECK_EQ(volume.snapshot_count, 1);
+		pool_stats(pool, &stats);
+		CHECK_EQ(stats.snapshot_count, 1);
+		CHECK_EQ(stats.layer_count, 3);
+		expect_chain(pool, 2, "s ~e-1");
+		pool = pool_reopen(pool);
+	}
+	CHECK_ERR(snapshot_rename(pool, &user, "~s"), OXE_INVAL);
+	CHECK_OK(layer_rename(pool, &system, "t"));
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.snapshot_count, 2);
+	CHECK_OK(layer_rename(pool, &system, "~t"));
+	CHECK_OK(snapshot_delete(pool, &system));
+	CHECK_OK(pool_jobs_wait(pool));
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.snapshot_count, 1);
+	expect_chain(pool, 2, "s");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(the_chain_of_a_clone_tells_which_layers_are_its_origins)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", MiB), below = an_id(3), layer = an_id(4), own = an_id(5);
+	struct volume_spec clone = {.id = an_id(6), .name = "c"};
+	CHECK_OK(snapshot_create(pool, &id, &below, "a", NULL));
+	CHECK_OK(layer_seal(pool, &id, &layer, "~b", NULL));
+	CHECK_OK(volume_clone(pool, &clone, &layer, false));
+	CHECK_OK(snapshot_create(pool, &clone.id, &own, "own", NULL));
+	expect_chain(pool, 6, "a* ~b* own");
+	expect_chain(pool, 2, "a ~b");
+	CHECK_ERR(volume_chain(pool, &layer, chain_text, NULL), OXE_NOENT);
+	CHECK_OK(pool_close(pool));
+}

@@ -319,15 +319,22 @@ static int snapshot_locked(struct pool *pool, const struct uuid *volume_id, cons
 	return err;
 }
 
-int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
-		    const char *name, uint64_t *pause_ns)
+int layer_seal(struct pool *pool, const struct uuid *volume_id, const struct uuid *layer_id, const char *name,
+	       uint64_t *pause_ns)
 {
-	int err = pool_name_check(name);
+	int err = pool_any_name_check(name);
 	if (!err)
 		err = control_enter_whole(pool);
 	if (err)
 		return err;
-	return control_leave(pool, snapshot_locked(pool, volume_id, snapshot_id, name, pause_ns));
+	return control_leave(pool, snapshot_locked(pool, volume_id, layer_id, name, pause_ns));
+}
+
+int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
+		    const char *name, uint64_t *pause_ns)
+{
+	int err = pool_name_check(name);
+	return err ? err : layer_seal(pool, volume_id, snapshot_id, name, pause_ns);
 }
 
 static int layer_set(struct pool *pool, const struct layer *l, const char *name, uint32_t flags)
@@ -356,14 +363,14 @@ int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
 	return control_leave(pool, err);
 }
 
-int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name)
+int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *name)
 {
-	int err = pool_name_check(name);
+	int err = pool_any_name_check(name);
 	if (!err)
 		err = control_enter_whole(pool);
 	if (err)
 		return err;
-	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	struct layer *l = catalog_layer_by_id(pool->catalog, layer_id);
 	struct layer *other = l && l->named ? volume_snapshot_by_name(l->volume, name) : NULL;
 	if (!l || !l->named)
 		err = OXE_NOENT;
@@ -372,6 +379,12 @@ int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const cha
 	else if (!other)
 		err = layer_set(pool, l, name, LAYER_NAMED);
 	return control_leave(pool, err);
+}
+
+int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name)
+{
+	int err = pool_name_check(name);
+	return err ? err : layer_rename(pool, snapshot_id, name);
 }
 
 static int revert_to(struct pool *pool, struct volume *v, const struct layer *l, const struct uuid *head_id)
@@ -495,6 +508,17 @@ int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_not
 
 /* ---- looking -------------------------------------------------------------------------------------------------------------------- */
 
+/* To users. */
+static bool is_shown(const struct layer *l)
+{
+	return l && l->named && !pool_name_is_system(l->name);
+}
+
+static bool volume_is_shown(const struct volume *v)
+{
+	return v && !pool_name_is_system(v->name);
+}
+
 static void volume_describe(const struct volume *v, struct volume_info *out)
 {
 	struct layer *l;
@@ -509,7 +533,7 @@ static void volume_describe(const struct volume *v, struct volume_info *out)
 	memcpy(out->name, v->name, sizeof(out->name));
 	list_for_each (l, &v->layers, in_volume) {
 		out->own_bytes += l->cluster_count * POOL_CLUSTER_BYTES;
-		out->snapshot_count += l->named;
+		out->snapshot_count += is_shown(l);
 	}
 	for (l = v->head; l && l->volume == v;)
 		l = l->parent;
@@ -536,13 +560,22 @@ static void snapshot_describe(const struct layer *l, struct snapshot_info *out)
 int volume_find(const struct pool *pool, const char *name, struct volume_info *out)
 {
 	struct volume *v = catalog_volume_by_name(pool->catalog, name);
-	if (!v)
+	if (!volume_is_shown(v))
 		return catalog_absent(pool->catalog);
 	volume_describe(v, out);
 	return 0;
 }
 
 int volume_get(const struct pool *pool, const struct uuid *id, struct volume_info *out)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, id);
+	if (!volume_is_shown(v))
+		return catalog_absent(pool->catalog);
+	volume_describe(v, out);
+	return 0;
+}
+
+int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out)
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, id);
 	if (!v)
@@ -556,7 +589,7 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	struct layer *l = v ? volume_snapshot_by_name(v, name) : NULL;
-	if (!l)
+	if (!is_shown(l))
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
@@ -565,7 +598,7 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
 {
 	struct layer *l = catalog_layer_by_id(pool->catalog, id);
-	if (!l || !l->named)
+	if (!is_shown(l))
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
@@ -576,6 +609,8 @@ void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct vol
 	struct volume *v;
 	list_for_each (v, catalog_volumes(pool->catalog), age) {
 		struct volume_info info;
+		if (!volume_is_shown(v))
+			continue;
 		volume_describe(v, &info);
 		if (!fn(ctx, &info))
 			return;
@@ -591,10 +626,53 @@ void snapshot_walk(const struct pool *pool, const struct uuid *volume_id,
 		return;
 	list_for_each (l, &v->layers, in_volume) {
 		struct snapshot_info info;
-		if (!l->named)
+		if (!is_shown(l))
 			continue;
 		snapshot_describe(l, &info);
 		if (!fn(ctx, &info))
 			return;
 	}
+}
+
+/* The named layers of the chain from the head down; NULL if something of it is lost. */
+static const struct layer **chain_of(const struct volume *v, uint32_t *count)
+{
+	const struct layer **chain = NULL;
+	uint32_t capacity = 0;
+	*count = 0;
+	for (const struct layer *l = v->head->map.lost ? v->head : v->head->parent; l; l = l->parent) {
+		if (l->map.lost) {
+			free(chain);
+			return NULL;
+		}
+		if (*count == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			chain = mem_realloc(chain, capacity * sizeof(*chain));
+		}
+		chain[*count] = l;
+		*count += l->named;
+	}
+	return chain ? chain : mem_alloc(sizeof(*chain));
+}
+
+int volume_chain(const struct pool *pool, const struct uuid *volume_id,
+		 bool (*fn)(void *ctx, const struct layer_info *l), void *ctx)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	uint32_t count;
+	if (!v)
+		return catalog_absent(pool->catalog);
+	const struct layer **chain = chain_of(v, &count);
+	if (!chain)
+		return OXE_CORRUPT;
+	while (count > 0) {
+		const struct layer *l = chain[--count];
+		struct layer_info info = {
+			.id = l->id, .size_bytes = l->size_bytes, .is_origins = l->volume != v};
+		memcpy(info.name, l->name, sizeof(info.name));
+		if (!fn(ctx, &info))
+			break;
+	}
+	free(chain);
+	return 0;
 }
