@@ -1073,3 +1073,148 @@ STORE_TEST(the_chain_of_a_clone_tells_which_layers_are_its_origins)
 	CHECK_ERR(volume_chain(pool, &layer, chain_text, NULL), OXE_NOENT);
 	CHECK_OK(pool_close(pool));
 }
+
+static struct uuid make_fresh(struct pool *pool, uint8_t n, uint64_t size_bytes)
+{
+	struct volume_spec spec = {.id = an_id(n), .size_bytes = size_bytes};
+	snprintf(spec.name, sizeof(spec.name), "~join-%u", n);
+	CHECK_OK(volume_create_fresh(pool, &spec));
+	return spec.id;
+}
+
+static struct uuid head_of(struct pool *pool, struct uuid id)
+{
+	struct volume_info info;
+	CHECK_OK(volume_get_any(pool, &id, &info));
+	return info.head_id;
+}
+
+static void seal_as(struct pool *pool, struct uuid volume, uint8_t layer, const char *name)
+{
+	struct uuid id = an_id(layer);
+	CHECK_OK(layer_seal(pool, &volume, &id, name, NULL));
+}
+
+/* v: version 1 everywhere, sealed as "~j". */
+static struct uuid volume_to_join(struct pool *pool, uint64_t size_bytes)
+{
+	struct uuid id = make_volume(pool, 2, "v", size_bytes);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, size_bytes, 1);
+	vol_close(v);
+	return id;
+}
+
+/* Version 2 in [0, 64 KiB), zeroes in [128 KiB, 256 KiB) and [1 MiB, 1 MiB + 8 KiB), the rest is not said. */
+static void write_fresh(struct pool *pool, struct uuid id)
+{
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 64 * KiB, 2);
+	CHECK_OK(vol_zero(v, 128 * KiB, 64 * KiB, 0));
+	CHECK_OK(vol_trim(v, 192 * KiB, 64 * KiB));
+	CHECK_OK(vol_zero(v, MiB, 8 * KiB, 0));
+	vol_close(v);
+}
+
+static void expect_joined(struct pool *pool, struct uuid id)
+{
+	struct vol *v = open_id(pool, id);
+	expect(v, 0, 64 * KiB, 2);
+	expect(v, 64 * KiB, 64 * KiB, 1);
+	expect(v, 128 * KiB, 128 * KiB, 0);
+	expect(v, 256 * KiB, MiB - 256 * KiB, 1);
+	expect(v, MiB, 8 * KiB, 0);
+	expect(v, MiB + 8 * KiB, MiB - 8 * KiB, 1);
+	expect(v, 2 * MiB, MiB, 0);
+	vol_close(v);
+}
+
+STORE_TEST(a_chain_grafted_upon_another_hides_what_it_says_and_shows_the_rest)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_stats stats;
+	struct volume_info info;
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB);
+	seal_as(pool, id, 4, "~j"); /* younger than the layer that goes upon it */
+	write_fresh(pool, fresh);
+	seal_as(pool, fresh, 5, "s");
+	struct uuid head = head_of(pool, fresh);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	for (unsigned i = 0; i < 3; i++) {
+		expect_joined(pool, id);
+		expect_chain(pool, 2, "~j s");
+		CHECK_ERR(volume_get_any(pool, &fresh, &info), OXE_NOENT);
+		CHECK_OK(volume_get(pool, &id, &info));
+		CHECK_EQ(info.size_bytes, 3 * MiB);
+		CHECK(uuid_equal(&info.head_id, &head));
+		check_clean(pool);
+		CHECK_OK(pool_jobs_wait(pool));
+		pool_stats(pool, &stats);
+		CHECK_EQ(stats.layer_count, 3);
+		CHECK_EQ(stats.volume_count, 1);
+		pool = pool_reopen(pool);
+	}
+	struct uuid layer = an_id(4);
+	CHECK_OK(snapshot_delete(pool, &layer));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect_joined(pool, id);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(what_was_zeroed_in_a_fresh_volume_stays_said_when_its_layers_are_merged)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB),
+		    layer = an_id(5);
+	write_fresh(pool, fresh);
+	seal_as(pool, id, 4, "~j");
+	seal_as(pool, fresh, 5, "~s");
+	CHECK_OK(snapshot_delete(pool, &layer));
+	CHECK_OK(pool_jobs_wait(pool));
+	struct uuid head = head_of(pool, fresh);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect_joined(pool, id);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+static void open_fails_to_graft(struct pool *pool, struct uuid open, struct uuid id, struct uuid fresh)
+{
+	struct uuid head = head_of(pool, fresh);
+	struct vol *v = open_id(pool, open);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_BUSY);
+	vol_close(v);
+}
+
+STORE_TEST(a_graft_upon_what_is_open_has_said_something_or_is_not_sealed_is_refused)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, MiB), fresh = make_fresh(pool, 3, MiB), none = an_id(99);
+	struct uuid other = make_volume(pool, 7, "w", MiB), head = head_of(pool, fresh);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_INVAL); /* nothing sealed */
+	seal_as(pool, id, 4, "~j");
+	seal_as(pool, other, 8, "~j");
+	struct uuid other_head = head_of(pool, other);
+	CHECK_ERR(volume_graft(pool, &id, &none, &head), OXE_NOENT);
+	CHECK_ERR(volume_graft(pool, &none, &fresh, &head), OXE_NOENT);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &none), OXE_INVAL);	    /* another head */
+	CHECK_ERR(volume_graft(pool, &id, &other, &other_head), OXE_INVAL); /* an ordinary volume */
+	open_fails_to_graft(pool, id, id, fresh);
+	open_fails_to_graft(pool, fresh, id, fresh);
+	struct vol *v = open_id(pool, id);
+	CHECK_OK(vol_zero(v, 0, 4096, 0)); /* a mark, and no cluster */
+	vol_close(v);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_INVAL);
+	seal_as(pool, id, 5, "s");
+	seal_as(pool, fresh, 6, "s");
+	head = head_of(pool, fresh);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_EXISTS);
+	struct uuid layer = an_id(5);
+	CHECK_OK(layer_rename(pool, &layer, "t"));
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect_chain(pool, 2, "~j t s");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}

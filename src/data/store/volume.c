@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "data/store/flush.h"
+#include "data/store/job.h"
 #include "data/store/journal.h"
 #include "data/store/vol.h"
 
@@ -64,7 +65,7 @@ static bool any_open(const struct volume *v)
 
 static int spec_check(const struct volume_spec *spec)
 {
-	if (pool_name_check(spec->name) || uuid_is_nil(&spec->id))
+	if (uuid_is_nil(&spec->id))
 		return OXE_INVAL;
 	if (spec->size_bytes < VOLUME_SIZE_MIN || spec->size_bytes > VOLUME_SIZE_MAX ||
 	    spec->size_bytes % POOL_BLOCK_BYTES)
@@ -132,7 +133,7 @@ static int create(struct pool *pool, const struct volume_spec *spec, const struc
 	return err;
 }
 
-int volume_create(struct pool *pool, const struct volume_spec *spec_in)
+static int create_empty(struct pool *pool, const struct volume_spec *spec_in, uint32_t flags)
 {
 	struct volume_spec spec = *spec_in;
 	spec.lba_bytes = spec.lba_bytes ? spec.lba_bytes : 512;
@@ -142,8 +143,20 @@ int volume_create(struct pool *pool, const struct volume_spec *spec_in)
 	if (err)
 		return err;
 	int before = created_before(pool, &spec, NULL);
-	err = before ? (before > 0 ? 0 : before) : create(pool, &spec, NULL, 0);
+	err = before ? (before > 0 ? 0 : before) : create(pool, &spec, NULL, flags);
 	return control_leave(pool, err);
+}
+
+int volume_create(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, 0);
+}
+
+int volume_create_fresh(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_system_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, VOLUME_FRESH);
 }
 
 static int clone_locked(struct pool *pool, struct volume_spec *spec, const struct uuid *snapshot_id,
@@ -167,7 +180,9 @@ int volume_clone(struct pool *pool, const struct volume_spec *spec_in, const str
 		 bool full_copy)
 {
 	struct volume_spec spec = *spec_in;
-	int err = control_enter_whole(pool);
+	int err = pool_name_check(spec.name);
+	if (!err)
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	err = clone_locked(pool, &spec, snapshot_id, full_copy);
@@ -424,6 +439,99 @@ int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct 
 		err = OXE_BUSY;
 	else
 		err = revert_to(pool, v, l, head_id);
+	return control_leave(pool, err);
+}
+
+/* ---- grafts --------------------------------------------------------------------------------------------------------------------- */
+
+static bool names_clash(const struct volume *v, const struct volume *fresh)
+{
+	const struct layer *l;
+	list_for_each (l, &fresh->layers, in_volume) {
+		if (l->named && volume_snapshot_by_name(v, l->name))
+			return true;
+	}
+	return false;
+}
+
+/* Does it define no block at all? */
+static int layer_is_empty(struct layer *l)
+{
+	uint32_t index = 0, count;
+	int err = l->cluster_count ? 0 : layer_next_run(l, &index, 1, &count);
+	return err == OXE_NOENT ? 0 : err ? err : OXE_INVAL;
+}
+
+static int graft_check(struct volume *v, struct volume *fresh, const struct uuid *head_id)
+{
+	const struct layer *base = v->head->parent;
+	if (v == fresh || !(fresh->flags & VOLUME_FRESH) || !uuid_equal(&fresh->head->id, head_id) ||
+	    fresh->lba_bytes != v->lba_bytes)
+		return OXE_INVAL;
+	if (!base || base->volume != v || !base->named)
+		return OXE_INVAL;
+	if (names_clash(v, fresh))
+		return OXE_EXISTS;
+	return v->open_count || fresh->open_count ? OXE_BUSY : layer_is_empty(v->head);
+}
+
+/* A layer of it may be merged into the next at any time: told in one breath with the commit. */
+static void graft_tell(const struct volume *v, const struct volume *fresh, struct record_graft *r)
+{
+	const struct layer *root = fresh->head;
+	while (root->parent)
+		root = root->parent;
+	r->base = number_of(v->head->parent->number);
+	r->root = number_of(root->number);
+	r->top = number_of(fresh->head->number);
+	r->size_bytes = number_of(fresh->size_bytes);
+}
+
+static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
+{
+	struct record_graft r = {.head = {.type = RECORD_GRAFT, .len_bytes = sizeof(r)},
+				 .volume = number_of(v->number),
+				 .fresh = number_of(fresh->number)};
+	struct pins pins;
+	int err = checkpoint_throttle(pool);
+	if (!err)
+		err = journal_reserve(pool->journal, 1);
+	if (err)
+		return err;
+	err = record_prepare(pool, &r.head, &pins);
+	if (!err && (v->open_count || fresh->open_count)) { /* meanwhile */
+		pins_release(&pins);
+		err = OXE_BUSY;
+	}
+	if (err) {
+		journal_unreserve(pool->journal, 1);
+		return err;
+	}
+	graft_tell(v, fresh, &r);
+	uint64_t seq = record_commit(pool, &r.head);
+	pins_release(&pins);
+	jobs_kick(pool->jobs);
+	err = journal_wait(pool->journal, seq);
+	return err || MUTANT(70) ? err : flush_wait(pool->flush);
+}
+
+int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
+		 const struct uuid *head_id)
+{
+	int err = control_enter_whole(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct volume *fresh = catalog_volume_by_id(pool->catalog, fresh_id);
+	if (v && uuid_equal(&v->head->id, head_id))
+		return control_leave(pool, 0);
+	if (!v || !fresh)
+		return control_leave(pool, OXE_NOENT);
+	gate_close(v); /* nothing is written into the head that was found empty */
+	err = graft_check(v, fresh, head_id);
+	if (!err)
+		err = graft(pool, v, fresh);
+	gate_open(v);
 	return control_leave(pool, err);
 }
 
