@@ -191,7 +191,7 @@ enum pool_note_kind {
 	POOL_NOTE_ACCESS,
 	POOL_NOTE_RESERVATION,
 	POOL_NOTE_USER,
-	POOL_NOTE_SPARE,
+	POOL_NOTE_REPLICA,
 	POOL_NOTE_KINDS
 };
 
@@ -207,10 +207,18 @@ OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, en
 OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
 			     void *data, uint32_t *len_bytes);
 
+/* The same through an open handle of the volume. They never wait for control operations, except that a check holds them up as it does
+ * writes; and what replaces a note has room on a full pool. Calls for one kind may overlap, and take effect in the order they were made
+ * unless the note has to be read from disk first. A set costs a journal record of the note's length and a shared device flush. */
+OX_CHECKED int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes);
+OX_CHECKED int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t *len_bytes);
+
 /* ---- for copies of a volume (data/replica) ---------------------------------------------------------------------------- */
 
 /* As volume_get, also of a system's volume. Does not suspend. */
 OX_CHECKED int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out);
+/* As snapshot_get, also of a layer with a system's name. Does not suspend. */
+OX_CHECKED int layer_get_any(const struct pool *pool, const struct uuid *id, struct snapshot_info *out);
 /* As snapshot_create and snapshot_rename; the name may be a system's. */
 OX_CHECKED int layer_seal(struct pool *pool, const struct uuid *volume_id, const struct uuid *layer_id,
 			  const char *name, uint64_t *pause_ns);

@@ -563,13 +563,13 @@ STORE_TEST(a_note_that_is_too_long_of_no_kind_or_of_no_volume_is_refused)
 	struct uuid id = make_volume(pool, 2, "v", MiB), nobody = an_id(99);
 	uint32_t len_bytes;
 	memset(data, 0x5a, sizeof(data));
-	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX));
-	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
+	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX));
+	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
 	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_KINDS, data, 1), OXE_INVAL);
 	CHECK_ERR(pool_note_get(pool, &id, POOL_NOTE_KINDS, back, &len_bytes), OXE_INVAL);
 	CHECK_ERR(pool_note_set(pool, &nobody, POOL_NOTE_USER, data, 1), OXE_NOENT);
 	CHECK_ERR(pool_note_get(pool, &nobody, POOL_NOTE_USER, back, &len_bytes), OXE_NOENT);
-	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_SPARE, back, &len_bytes));
+	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_REPLICA, back, &len_bytes));
 	CHECK_EQ(len_bytes, POOL_NOTE_BYTES_MAX);
 	CHECK(memcmp(back, data, len_bytes) == 0);
 	CHECK_OK(pool_close(pool));
@@ -1215,6 +1215,50 @@ STORE_TEST(a_graft_upon_what_is_open_has_said_something_or_is_not_sealed_is_refu
 	CHECK_OK(layer_rename(pool, &layer, "t"));
 	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
 	expect_chain(pool, 2, "~j t s");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+static unsigned fill_pool(struct vol *v, uint64_t size_bytes)
+{
+	unsigned written = 0;
+	uint8_t *data = aligned_alloc(4096, 64 * KiB);
+	pattern(data, 0, 64 * KiB, 7);
+	for (uint64_t at = 0; at < size_bytes; at += 64 * KiB) {
+		int err = vol_write(v, data, at, 64 * KiB, 0);
+		CHECK(err == 0 || err == OXE_NOSPC);
+		written += err == 0;
+	}
+	free(data);
+	return written;
+}
+
+STORE_TEST(a_note_set_through_a_handle_is_the_volumes_and_is_replaced_also_on_a_full_pool)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 128 * MiB), layer = an_id(3);
+	uint8_t data[POOL_NOTE_BYTES_MAX], back[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes = 0;
+	struct vol *v = open_id(pool, id);
+	CHECK_ERR(vol_note_get(v, POOL_NOTE_REPLICA, back, &len_bytes), OXE_NOENT);
+	pattern(data, 0, 2048, 1);
+	CHECK_OK(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048));
+	CHECK(fill_pool(v, 128 * MiB) < 2048);
+	for (uint64_t version = 2; version < 2000; version++) {
+		pattern(data, 0, 2048, version);
+		CHECK_OK(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048));
+	}
+	CHECK_OK(vol_note_get(v, POOL_NOTE_REPLICA, back, &len_bytes));
+	CHECK(len_bytes == 2048 && memcmp(data, back, 2048) == 0);
+	CHECK_ERR(vol_note_set(v, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_REPLICA, back, &len_bytes));
+	CHECK(len_bytes == 2048 && memcmp(data, back, 2048) == 0);
+	CHECK_OK(snapshot_create(pool, &id, &layer, "s", NULL));
+	v = open_id(pool, layer);
+	CHECK_ERR(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048), OXE_INVAL);
+	vol_close(v);
 	check_clean(pool);
 	CHECK_OK(pool_close(pool));
 }

@@ -563,7 +563,7 @@ static int note_is(struct volume *v, enum pool_note_kind kind, const void *data,
 }
 
 static int note_set(struct pool *pool, const struct volume *v, enum pool_note_kind kind, const void *data,
-		    uint32_t len_bytes)
+		    uint32_t len_bytes, bool admit, bool durable)
 {
 	size_t record_bytes = sizeof(struct record_note_set) + u64_align_up(len_bytes, 4);
 	struct record_note_set *r = mem_zalloc(record_bytes);
@@ -573,9 +573,9 @@ static int note_set(struct pool *pool, const struct volume *v, enum pool_note_ki
 	r->len_bytes = (uint16_t)len_bytes;
 	if (len_bytes)
 		memcpy(r->data, data, len_bytes);
-	int err = len_bytes ? space_admit_metadata(pool->space) : 0;
+	int err = admit ? space_admit_metadata(pool->space) : 0;
 	if (!err)
-		err = record_do(pool, &r->head, !MUTANT(39));
+		err = record_do(pool, &r->head, durable);
 	free(r);
 	return err;
 }
@@ -591,8 +591,18 @@ int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_not
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	int is_so = v ? note_is(v, kind, data, len_bytes) : catalog_absent(pool->catalog);
-	err = is_so > 0 ? 0 : is_so ? is_so : note_set(pool, v, kind, data, len_bytes);
+	err = is_so > 0 ? 0
+	      : is_so	? is_so
+			: note_set(pool, v, kind, data, len_bytes, len_bytes > 0, !MUTANT(39));
 	return control_leave(pool, err);
+}
+
+static void note_copy(struct page *page, void *data, uint32_t *len_bytes)
+{
+	const struct note_disk *note = page_view(page);
+	*len_bytes = (uint32_t)u64_min(le32_get(note->len_bytes), NOTE_BYTES_MAX);
+	memcpy(data, note->data, *len_bytes);
+	page_unpin(page);
 }
 
 int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
@@ -604,13 +614,52 @@ int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_not
 	fmutex_lock(&pool->control); /* the volume stays while its page is read */
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	int err = pool->failed ? OXE_FAILED : v ? note_page(v, kind, &page) : catalog_absent(pool->catalog);
-	if (!err) {
-		const struct note_disk *note = page_view(page);
-		*len_bytes = le32_get(note->len_bytes);
-		memcpy(data, note->data, *len_bytes);
-		page_unpin(page);
-	}
+	if (!err)
+		note_copy(page, data, len_bytes);
 	fmutex_unlock(&pool->control);
+	return err;
+}
+
+static int vol_note_put(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	struct page *page;
+	int before = note_page(vol->volume, kind, &page);
+	if (!before)
+		page_unpin(page);
+	if (before && before != OXE_NOENT)
+		return before;
+	return note_set(vol->pool, vol->volume, kind, data, len_bytes, before && len_bytes, false);
+}
+
+/* The handle keeps the volume, and the gate makes it wait for a check: so it need not wait for control operations. */
+int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	if ((unsigned)kind >= NOTE_KINDS || len_bytes > NOTE_BYTES_MAX || !vol->volume)
+		return OXE_INVAL;
+	if (vol->info.read_only)
+		return OXE_ROFS;
+	if (vol->pool->failed)
+		return OXE_FAILED;
+	group_add(&vol->calls, 1);
+	gate_enter(vol->volume);
+	int err = vol_note_put(vol, kind, data, len_bytes);
+	gate_leave(vol->volume);
+	if (!err && !MUTANT(71))
+		err = flush_wait(vol->pool->flush);
+	group_done(&vol->calls);
+	return err;
+}
+
+int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t *len_bytes)
+{
+	struct page *page;
+	if ((unsigned)kind >= NOTE_KINDS || !vol->volume)
+		return OXE_INVAL;
+	group_add(&vol->calls, 1);
+	int err = vol->pool->failed ? OXE_FAILED : note_page(vol->volume, kind, &page);
+	if (!err)
+		note_copy(page, data, len_bytes);
+	group_done(&vol->calls);
 	return err;
 }
 
@@ -703,13 +752,19 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 	return 0;
 }
 
-int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
+int layer_get_any(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
 {
 	struct layer *l = catalog_layer_by_id(pool->catalog, id);
-	if (!is_shown(l))
+	if (!l || !l->named)
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
+}
+
+int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
+{
+	return is_shown(catalog_layer_by_id(pool->catalog, id)) ? layer_get_any(pool, id, out)
+								: catalog_absent(pool->catalog);
 }
 
 void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx)
