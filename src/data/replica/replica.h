@@ -25,7 +25,8 @@
  *
  * Intents (V6). One bit a region, durable before anything in the region is written. Which regions there are follows from the
  * volume's size (replica_region_shift). A copy that begins to join keeps the intents it was left with beside those that are set from
- * then on: only filling makes the regions good. They are out of the set once fill_seal has returned and the set is set again.
+ * then on: only filling makes the regions good. They are out of the set once fill_seal has returned and the set is set again. A copy
+ * whose size changes keeps its intents, in regions of the new size.
  *
  *   who owns memory   the maker of a replica frees it; answers are the caller's
  *   which reactor     one; every call suspends unless it says otherwise. Calls of one session may overlap, and then take effect in
@@ -92,7 +93,8 @@ struct replica_ops {
 		    struct replica_state *out);
 	/* Is the session alive? Answered by the copy itself, so that an answer proves that at the time of asking nobody newer had it. */
 	int (*ping)(struct replica *r);
-	/* An empty copy, where there is none. 0 if there is one of the same facts. */
+	/* An empty copy, where there is none. 0 if there is one of the same facts. The name is what the volume is called in that pool, and
+	 * may be a system's (pool.h). */
 	int (*create)(struct replica *r, const struct volume_spec *spec);
 
 	int (*read)(struct replica *r, void *data, uint64_t offset_bytes, uint64_t len_bytes);

@@ -136,7 +136,7 @@ static int note_load(struct copy *c)
 	c->note_wanted = c->note_written = 0;
 	int err = vol_note_get(c->vol, POOL_NOTE_REPLICA, data, &len_bytes);
 	if (err == OXE_NOENT) { /* a volume that never was a copy */
-		c->note = (struct replica_note){0};
+		c->note = (struct replica_note){.shift = REPLICA_REGION_SHIFT_MIN};
 		return 0;
 	}
 	if (!err)
@@ -169,6 +169,14 @@ static int fresh_load(struct copy *c)
 	return err ? err : vol_open(c->pool, &c->fresh_id, &c->fresh);
 }
 
+void copy_follow_size(struct copy *c)
+{
+	unsigned shift = replica_region_shift(vol_info(copy_top(c))->size_bytes);
+	regions_rescale(&c->note.intents, c->note.shift, shift);
+	regions_rescale(&c->left, c->note.shift, shift);
+	c->note.shift = shift;
+}
+
 int copy_load(struct copy *c)
 {
 	struct volume_info info;
@@ -182,6 +190,8 @@ int copy_load(struct copy *c)
 		note_settle(c, &info.head_id);
 		err = fresh_load(c);
 	}
+	if (!err)
+		copy_follow_size(c);
 	c->fill_begun_durable = c->note.fill_begun;
 	if (err)
 		copy_unload(c);
@@ -381,7 +391,7 @@ int local_open(struct replica *r, uint64_t epoch, const struct uuid *engine_id, 
 static int create_locked(struct copy *c, const struct volume_spec *spec)
 {
 	struct replica_note session = c->note;
-	int err = volume_create(c->pool, spec);
+	int err = volume_create_any(c->pool, spec);
 	if (err || c->vol)
 		return err;
 	err = copy_load(c);

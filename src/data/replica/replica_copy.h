@@ -66,6 +66,9 @@ void copy_unload(struct copy *c);
 /* `note` is durable when this returns 0. Those who ask meanwhile share one write. Suspends. */
 OX_CHECKED int copy_note_store(struct copy *c);
 
+/* The intents, in regions of the size that follows from the volume's. What is on disk says of which size its own are. */
+void copy_follow_size(struct copy *c);
+
 /* Where new writes go. */
 static inline struct vol *copy_top(const struct copy *c)
 {

@@ -20,7 +20,9 @@ struct replica_note_wire {
 	le16 version;
 	uint8_t flags;
 	uint8_t form;		 /* of the intents */
-	le32 count;		 /* LIST: le16 each, ascending; BITMAP: bytes, the last of them not zero */
+	uint8_t shift;		 /* a region of the intents has 1 << shift bytes */
+	uint8_t reserved;	 /* zero */
+	le16 count;		 /* LIST: le16 each, ascending; BITMAP: bytes, the last of them not zero */
 	le64 epoch;		 /* the highest it was opened with (V4) */
 	uint8_t engine[16];	 /* by whom */
 	uint8_t join[16];	 /* the join layer that its new head was begun for; zero: none */
@@ -29,12 +31,15 @@ struct replica_note_wire {
 
 static_assert(sizeof(struct replica_note_wire) == 72 && offsetof(struct replica_note_wire, crc) == 4 &&
 		      offsetof(struct replica_note_wire, flags) == 10 &&
-		      offsetof(struct replica_note_wire, count) == 12 &&
+		      offsetof(struct replica_note_wire, count) == 14 &&
 		      offsetof(struct replica_note_wire, epoch) == 16 &&
 		      offsetof(struct replica_note_wire, engine) == 24 &&
 		      offsetof(struct replica_note_wire, join) == 40 &&
 		      offsetof(struct replica_note_wire, join_ending) == 56,
 	      "replica note");
+
+#define REPLICA_REGION_SHIFT_MAX 33u /* of a volume of VOLUME_SIZE_MAX */
+static_assert((uint64_t)REPLICA_REGIONS << REPLICA_REGION_SHIFT_MAX == VOLUME_SIZE_MAX, "");
 
 #define REPLICA_NOTE_BYTES_MAX (sizeof(struct replica_note_wire) + REPLICA_REGIONS / 8)
 static_assert(REPLICA_NOTE_BYTES_MAX <= POOL_NOTE_BYTES_MAX, "it fits in one note");

@@ -10,7 +10,11 @@ static int fresh_create(struct copy *c, uint64_t size_bytes)
 		.id = c->fresh_id, .size_bytes = size_bytes, .lba_bytes = vol_info(c->vol)->lba_bytes};
 	snprintf(spec.name, sizeof(spec.name), "~join-%s", uuid_format(&c->volume_id, text));
 	int err = volume_create_fresh(c->pool, &spec);
-	return err ? err : vol_open(c->pool, &c->fresh_id, &c->fresh);
+	if (!err)
+		err = vol_open(c->pool, &c->fresh_id, &c->fresh);
+	if (!err)
+		copy_follow_size(c);
+	return err;
 }
 
 /* What was there for another join goes first: whenever this is cut short, the copy is not joining. Its intents stay. */
@@ -122,6 +126,8 @@ static int graft(struct copy *c, const struct uuid *head_id)
 	int again = vol_open(c->pool, &c->volume_id, &c->vol);
 	if (!again && err)
 		again = vol_open(c->pool, &c->fresh_id, &c->fresh);
+	if (!again)
+		copy_follow_size(c);
 	return again ? OXE_FAILED : err;
 }
 

@@ -90,7 +90,7 @@ static int local_intents_set(struct replica *r, const struct replica_regions *re
 		return err;
 	c->note.intents = *regions;
 	if (c->fresh)
-		regions_add(&c->note.intents, &c->left);
+		regions_unite(&c->note.intents, &c->left);
 	return call_leave(l, copy_note_store(c), true);
 }
 
@@ -161,6 +161,8 @@ static int revert(struct copy *c, const struct uuid *layer_id, const struct uuid
 	c->vol = NULL;
 	int err = volume_revert(c->pool, &c->volume_id, layer_id, head_id);
 	int again = vol_open(c->pool, &c->volume_id, &c->vol);
+	if (!again)
+		copy_follow_size(c);
 	return again ? OXE_FAILED : err;
 }
 
@@ -183,8 +185,12 @@ static int local_grow(struct replica *r, uint64_t size_bytes)
 {
 	struct local *l = local_of(r);
 	int err = control_enter(l);
-	return err ? err
-		   : control_leave(l, volume_grow(l->copy->pool, copy_top_id(l->copy), size_bytes), true);
+	if (err)
+		return err;
+	err = volume_grow(l->copy->pool, copy_top_id(l->copy), size_bytes);
+	if (!err)
+		copy_follow_size(l->copy);
+	return control_leave(l, err, true);
 }
 
 struct layer_list {

@@ -11,6 +11,27 @@ static unsigned regions_count(const struct replica_regions *r)
 	return count;
 }
 
+static void region_set(struct replica_regions *r, uint64_t region)
+{
+	if (region < REPLICA_REGIONS)
+		r->bits[region / 8] |= (uint8_t)(1u << region % 8);
+}
+
+void regions_rescale(struct replica_regions *r, unsigned shift, unsigned new_shift)
+{
+	struct replica_regions old = *r;
+	if (shift == new_shift)
+		return;
+	*r = (struct replica_regions){{0}};
+	for (uint64_t region = 0; region < REPLICA_REGIONS; region++) {
+		if (!regions_have(&old, (unsigned)region))
+			continue;
+		uint64_t first = region << shift >> new_shift, last = ((region + 1) << shift) - 1;
+		for (uint64_t i = first; i <= u64_min(last >> new_shift, REPLICA_REGIONS - 1); i++)
+			region_set(r, i);
+	}
+}
+
 /* Bytes of the bitmap up to the last that is not zero. */
 static unsigned bitmap_bytes(const struct replica_regions *r)
 {
@@ -39,7 +60,8 @@ uint32_t replica_note_encode(const struct replica_note *note, uint8_t data[REPLI
 				      .version = le16_of(REPLICA_NOTE_VERSION),
 				      .flags = note->fill_begun ? REPLICA_NOTE_FILL_BEGUN : 0,
 				      .form = is_list ? REPLICA_NOTE_LIST : REPLICA_NOTE_BITMAP,
-				      .count = le32_of(is_list ? count : len_bytes),
+				      .shift = (uint8_t)note->shift,
+				      .count = le16_of((uint16_t)(is_list ? count : len_bytes)),
 				      .epoch = le64_of(note->epoch)};
 	memcpy(w.engine, note->engine_id.b, sizeof(w.engine));
 	memcpy(w.join, note->join_id.b, sizeof(w.join));
@@ -64,7 +86,7 @@ static int list_decode(const uint8_t *data, uint32_t count, struct replica_regio
 		unsigned region = le16_get(wire);
 		if (region < next || region >= REPLICA_REGIONS)
 			return OXE_CORRUPT;
-		out->bits[region / 8] |= (uint8_t)(1u << region % 8);
+		region_set(out, region);
 		next = region + 1;
 	}
 	return 0;
@@ -96,13 +118,15 @@ int replica_note_decode(const uint8_t *data, uint32_t len_bytes, struct replica_
 		return OXE_CORRUPT;
 	if (le16_get(w.version) != REPLICA_NOTE_VERSION)
 		return OXE_VERSION;
-	if (w.flags & ~REPLICA_NOTE_FILL_BEGUN)
+	if (w.flags & ~REPLICA_NOTE_FILL_BEGUN || w.reserved || w.shift < REPLICA_REGION_SHIFT_MIN ||
+	    w.shift > REPLICA_REGION_SHIFT_MAX)
 		return OXE_CORRUPT;
 	out->epoch = le64_get(w.epoch);
 	memcpy(out->engine_id.b, w.engine, sizeof(w.engine));
 	memcpy(out->join_id.b, w.join, sizeof(w.join));
 	memcpy(out->join_ending_id.b, w.join_ending, sizeof(w.join_ending));
+	out->shift = w.shift;
 	out->fill_begun = w.flags & REPLICA_NOTE_FILL_BEGUN;
-	return intents_decode(w.form, le32_get(w.count), data + sizeof(w), len_bytes - (uint32_t)sizeof(w),
+	return intents_decode(w.form, le16_get(w.count), data + sizeof(w), len_bytes - (uint32_t)sizeof(w),
 			      &out->intents);
 }

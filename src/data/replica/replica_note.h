@@ -8,6 +8,7 @@ struct replica_note {
 	uint64_t epoch;
 	struct uuid engine_id, join_id, join_ending_id; /* nil: none */
 	bool fill_begun;
+	unsigned shift; /* of the intents */
 	struct replica_regions intents;
 };
 
@@ -16,11 +17,14 @@ static inline bool regions_have(const struct replica_regions *r, unsigned region
 	return r->bits[region / 8] >> region % 8 & 1;
 }
 
-static inline void regions_add(struct replica_regions *r, const struct replica_regions *others)
+static inline void regions_unite(struct replica_regions *r, const struct replica_regions *others)
 {
 	for (size_t i = 0; i < sizeof(r->bits); i++)
 		r->bits[i] |= others->bits[i];
 }
+
+/* The same bytes, at least, in regions of another size: a volume that changed its own has others. */
+void regions_rescale(struct replica_regions *r, unsigned shift, unsigned new_shift);
 
 /* Returns the length. */
 uint32_t replica_note_encode(const struct replica_note *note, uint8_t data[REPLICA_NOTE_BYTES_MAX]);

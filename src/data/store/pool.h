@@ -224,6 +224,8 @@ OX_CHECKED int layer_seal(struct pool *pool, const struct uuid *volume_id, const
 			  const char *name, uint64_t *pause_ns);
 OX_CHECKED int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *name);
 
+/* As volume_create; the name may be a system's. */
+OX_CHECKED int volume_create_any(struct pool *pool, const struct volume_spec *spec);
 /* A fresh volume: empty, of a system's name, and to be grafted upon a layer of another. What is zeroed in it is noted although it
  * reads as zeroes already: so it hides what will lie below. A write of less than a block, too, takes zeroes for the rest of it. */
 OX_CHECKED int volume_create_fresh(struct pool *pool, const struct volume_spec *spec);

@@ -153,6 +153,12 @@ int volume_create(struct pool *pool, const struct volume_spec *spec)
 	return err ? err : create_empty(pool, spec, 0);
 }
 
+int volume_create_any(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_any_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, 0);
+}
+
 int volume_create_fresh(struct pool *pool, const struct volume_spec *spec)
 {
 	int err = pool_system_name_check(spec->name);
