@@ -20,10 +20,13 @@
  *                        |                                        |
  *                       layers                                   layers
  *
- * Reads of a joining replica's new head are never asked for: what is below it is not there yet.
+ * Reads of a joining replica's new head are never asked for (OXE_INVAL): what is below it is not there yet. For the same reason only
+ * whole blocks of POOL_BLOCK_BYTES are written and zeroed in it (OXE_ALIGN): what a part of one leaves of the rest is not known.
  *
  * Intents (V6). One bit a region, durable before anything in the region is written. Which regions there are follows from the
- * volume's size (replica_region_shift).
+ * volume's size (replica_region_shift). A copy that begins to join keeps the intents it was left with beside those that are set from
+ * then on: only filling makes the regions good. They are out of the set once fill_seal has returned and the set is set again. A copy
+ * whose size changes keeps its intents, in regions of the new size.
  *
  *   who owns memory   the maker of a replica frees it; answers are the caller's
  *   which reactor     one; every call suspends unless it says otherwise. Calls of one session may overlap, and then take effect in
@@ -64,6 +67,7 @@ struct replica_layer {
 	struct uuid id;
 	char name[POOL_NAME_MAX + 1];
 	uint64_t size_bytes;
+	bool is_origins; /* of the volume that this one was cloned from: it is read here, and never changed */
 };
 
 /* What a copy says of itself when it is opened, and when asked. */
@@ -71,11 +75,11 @@ struct replica_state {
 	uint64_t epoch_before; /* the epoch it was opened with the time before */
 	struct uuid
 		boot_id; /* another one: the machine was off in between, and what was not flushed may be gone */
-	uint64_t size_bytes;
+	uint64_t size_bytes; /* of the head that takes the writes */
 	uint32_t lba_bytes;
 	bool exists;	 /* there is such a volume in the pool */
 	bool is_joining; /* it has a new head, begun for the join layer join_id */
-	bool fill_begun; /* its old head is no longer what it was when it was left behind */
+	bool fill_begun; /* its old head is no longer what it was when it was left behind; until join_end, also across join_begin */
 	struct uuid join_id;
 	struct replica_regions intents;
 };
@@ -89,7 +93,8 @@ struct replica_ops {
 		    struct replica_state *out);
 	/* Is the session alive? Answered by the copy itself, so that an answer proves that at the time of asking nobody newer had it. */
 	int (*ping)(struct replica *r);
-	/* An empty copy, where there is none. 0 if there is one of the same facts. */
+	/* An empty copy, where there is none. 0 if there is one of the same facts. The name is what the volume is called in that pool, and
+	 * may be a system's (pool.h). */
 	int (*create)(struct replica *r, const struct volume_spec *spec);
 
 	int (*read)(struct replica *r, void *data, uint64_t offset_bytes, uint64_t len_bytes);
@@ -98,21 +103,24 @@ struct replica_ops {
 	int (*zero)(struct replica *r, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags);
 	int (*trim)(struct replica *r, uint64_t offset_bytes, uint64_t len_bytes);
 	int (*flush)(struct replica *r);
-	/* The set becomes this one. */
+	/* The set becomes this one. Of calls under way at once the one made last decides, and they share one write: that costs a record in
+	 * the journal (72 bytes and 2 for each region set, at most 2,120) and a device flush, which it shares with all others that
+	 * wait for one. It waits for no control operation. A full pool has room for it. */
 	int (*intents_set)(struct replica *r, const struct replica_regions *regions);
 
 	/* Seal the head as a layer (S6); from then on the copy's epoch is at least `epoch`. A joining replica seals its new head. 0 if the chain
 	 * has the layer. The caller has no write under way. */
 	int (*seal)(struct replica *r, uint64_t epoch, const struct uuid *layer_id, const char *name);
-	/* The layer is merged into the one above, in the background. 0 if there is none. */
+	/* The layer is merged into the one above, in the background. 0 if there is none. OXE_BUSY while it is being read, or if it is the join
+	 * layer of a joining copy; OXE_INVAL if it is an origin's, as for rename. */
 	int (*layer_delete)(struct replica *r, const struct uuid *layer_id);
 	int (*layer_rename)(struct replica *r, const struct uuid *layer_id, const char *name);
 	/* Go on from a layer; the new head is called head_id. OXE_BUSY on a joining replica. The caller has nothing under way. */
 	int (*revert)(struct replica *r, const struct uuid *layer_id, const struct uuid *head_id);
-	int (*grow)(struct replica *r, uint64_t size_bytes);
+	int (*grow)(struct replica *r, uint64_t size_bytes); /* the head that takes the writes */
 
 	/* The sealed layers of the chain, the root first; of a joining replica those below its new head and those of the chain that is
-	 * being filled, in `filled_count` (NULL: not wanted): the first filled_count of them. At most REPLICA_LAYERS_MAX. */
+	 * being filled, in `filled_count` (NULL: not wanted): the first filled_count of them. At most REPLICA_LAYERS_MAX. OXE_TOOBIG if there are more than max. */
 	int (*layers)(struct replica *r, struct replica_layer *layers, size_t max, size_t *count,
 		      size_t *filled_count);
 	/* Of a sealed layer, or with NULL of the head (of a joining replica: the one that is filled). */
@@ -134,8 +142,9 @@ struct replica_ops {
 	int (*fill_grow)(struct replica *r, uint64_t size_bytes);
 	/* What was filled is flushed, and the old head sealed as this layer. 0 if the old chain has it. */
 	int (*fill_seal)(struct replica *r, const struct uuid *layer_id, const char *name);
-	/* The new head goes upon the chain, whose newest layer is the join layer (else OXE_INVAL). The caller has no write under way. 0 if it has been
-	 * done. */
+	/* The new head goes upon the chain, whose newest layer is the join layer (else OXE_INVAL, as if anything has been filled since). The
+	 * caller has no write under way. 0 if it has been done, or the copy is not joining. OXE_EXISTS if a layer of each chain has the same name:
+	 * rename or delete the old one first. */
 	int (*join_end)(struct replica *r);
 
 	/* Ends the session and frees. No call is under way. */
@@ -150,7 +159,14 @@ struct replica {
 
 /* ---- replica_local.c: a copy in a pool of this process ---------------------------------------------------------------------------- */
 
-/* What all sessions of one process's copies share: which session of each volume is the last. One a pool, made when the pool is opened. */
+/* What all sessions of one process's copies share: which session of each volume is the last. One a pool, made when the pool is opened.
+ * While any replica has a session, its pool is in use: pool_close is OXE_BUSY. Close the replicas, free the door, close the pool.
+ *
+ * A pool that has failed ends the session of whoever asks it next: what was to change something is OXE_INDOUBT, the rest OXE_CLOSED. It is
+ * opened again by opening the pool again, with a door and replicas of its own.
+ *
+ * An open remembers its epoch in the pool, with the volume. Where there is no volume yet it is remembered for as long as a replica of
+ * it is left; create writes it down. A death in the middle of create leaves an empty volume that may be opened by any epoch. */
 struct replica_door;
 struct replica_door *replica_door_new(struct pool *pool, const struct uuid *boot_id);
 /* No replica may be left. */

@@ -26,7 +26,7 @@ struct layer {
 	uint64_t number;
 	uint32_t slot;
 	struct uuid id;
-	char name[POOL_NAME_MAX + 1]; /* of a snapshot */
+	char name[POOL_NAME_MAX + 1]; /* if it is named: of a snapshot, or a system's */
 	bool sealed, named;	      /* lost: see map.lost */
 	uint64_t size_bytes, created_wall_ns, cluster_count;
 	struct volume *volume; /* NULL: its volume is gone, clones keep it */
@@ -89,11 +89,11 @@ struct volume *catalog_volume_by_id(const struct catalog *c, const struct uuid *
 struct volume *catalog_volume_by_name(const struct catalog *c, const char *name);
 struct layer *volume_snapshot_by_name(const struct volume *v, const char *name);
 /* In order of age. */
-struct list *catalog_volumes(struct catalog *c); /* of struct volume, by age */
-struct list *catalog_layers(struct catalog *c);	 /* of struct layer, by age */
-uint32_t catalog_volume_count(const struct catalog *c);
+struct list *catalog_volumes(struct catalog *c);	/* of struct volume, by age */
+struct list *catalog_layers(struct catalog *c);		/* of struct layer, by age */
+uint32_t catalog_volume_count(const struct catalog *c); /* without the system's */
 uint32_t catalog_layer_count(const struct catalog *c);
-uint32_t catalog_snapshot_count(const struct catalog *c);
+uint32_t catalog_snapshot_count(const struct catalog *c); /* without the system's */
 
 /* A free slot, set aside until an object takes it or it is given back; its page is resident from then on. Suspends. */
 OX_CHECKED int catalog_slot_take(struct catalog *c, uint32_t *slot);
@@ -112,8 +112,8 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v);
 void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *name);
 void catalog_layer_remove(struct catalog *c, struct layer *l);
 void catalog_volume_remove(struct catalog *c, struct volume *v);
-/* Whether it is a snapshot. */
-void catalog_layer_set_named(struct catalog *c, struct layer *l, bool named);
+/* NULL: it has none. */
+void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name);
 void catalog_layer_touch(struct layer *l);
 void catalog_volume_touch(struct catalog *c, struct volume *v);
 
