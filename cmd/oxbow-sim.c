@@ -4,6 +4,7 @@
  * The parent forks workers, which take seed after seed from a shared counter and note in shared memory what they are at, so
  * that a worker that dies of an assert still tells which seed and crash state it was.
  */
+#include "sim/cluster_run.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_run.h"
 #include "sim/sim.h"
@@ -27,7 +28,7 @@ enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
 struct options {
 	uint64_t first_seed, last_seed, only_state, for_s;
 	uint32_t states, workers, mutant;
-	bool mutants, rare, keep_going, print_hash;
+	bool mutants, rare, keep_going, print_hash, cluster, tell;
 };
 
 struct worker {
@@ -37,6 +38,7 @@ struct worker {
 
 static struct shared {
 	_Atomic uint64_t next_seed, seeds, states, points, writes, steps, failures, failed_seed;
+	_Atomic uint64_t requests, kills, engines, virtual_ms; /* of clusters */
 	_Atomic bool stop;
 	char failure[400];
 	struct worker workers[WORKERS_MAX];
@@ -63,6 +65,13 @@ static void note_progress(uint64_t seed, uint64_t state_id)
 
 static void print_replay(FILE *out, uint64_t seed, uint64_t state_id)
 {
+	if (options.cluster) {
+		fprintf(out, "replay: oxbow-sim --cluster --seed %llu --tell", (unsigned long long)seed);
+		if (options.mutant)
+			fprintf(out, " --mutant %u", options.mutant);
+		fprintf(out, "\n");
+		return;
+	}
 	fprintf(out, "replay: oxbow-sim --seed %llu --states %u", (unsigned long long)seed, options.states);
 	if (state_id)
 		fprintf(out, " --state %llu", (unsigned long long)state_id);
@@ -109,15 +118,45 @@ static void count_report(const struct run_report *report)
 	shared->steps += report->steps;
 }
 
-static bool seed_run(uint64_t seed)
+static void print_hash(uint64_t seed, uint64_t hash)
+{
+	if (options.print_hash)
+		printf("seed %llu hash %016llx\n", (unsigned long long)seed, (unsigned long long)hash);
+}
+
+static bool cluster_seed_run(uint64_t seed)
+{
+	struct cluster_report report;
+	struct cluster_spec spec = {.seed = seed, .quiet = run_is_quiet, .tell = options.tell};
+	note_progress(seed, 0);
+	bool ok = cluster_run(&spec, &report);
+	alarm(0);
+	shared->seeds++;
+	shared->requests += report.requests;
+	shared->kills += report.kills + report.power_cuts;
+	shared->engines += report.engines;
+	shared->virtual_ms += report.virtual_ns / NS_PER_MS;
+	print_hash(seed, report.hash);
+	if (ok)
+		return true;
+	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
+	if (!run_is_quiet) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
+		print_replay(stderr, seed, 0);
+	}
+	self->seed = seed;
+	self->state_id = 0;
+	return false;
+}
+
+static bool pool_seed_run(uint64_t seed)
 {
 	struct run_report report;
 	struct run_spec spec = {.seed = seed, .states = options.states, .only_state = options.only_state};
 	bool ok = pool_run(&spec, &report);
 	alarm(0);
 	count_report(&report);
-	if (options.print_hash)
-		printf("seed %llu hash %016llx\n", (unsigned long long)seed, (unsigned long long)report.hash);
+	print_hash(seed, report.hash);
 	if (ok)
 		return true;
 	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
@@ -129,6 +168,11 @@ static bool seed_run(uint64_t seed)
 	self->seed = seed;
 	self->state_id = report.state_id;
 	return false;
+}
+
+static bool seed_run(uint64_t seed)
+{
+	return options.cluster ? cluster_seed_run(seed) : pool_seed_run(seed);
 }
 
 static void worker_main(void)
@@ -159,9 +203,26 @@ static void worker_start(struct worker *w)
 
 /* ---- the parent -------------------------------------------------------------------------------------------------------------- */
 
+static void cluster_progress_print(uint64_t elapsed_s, bool final)
+{
+	fprintf(stdout,
+		"%s%llu clusters, %llu requests, %llu processes killed or machines cut off, %llu engines, "
+		"%llu s of their time, "
+		"%llu failures, %llu s%s",
+		final ? "" : "\r", (unsigned long long)shared->seeds, (unsigned long long)shared->requests,
+		(unsigned long long)shared->kills, (unsigned long long)shared->engines,
+		(unsigned long long)shared->virtual_ms / 1000, (unsigned long long)shared->failures,
+		(unsigned long long)elapsed_s, final ? "\n" : "");
+	fflush(stdout);
+}
+
 static void progress_print(uint64_t start_s, bool final)
 {
 	uint64_t elapsed = clock_s() - start_s;
+	if (options.cluster) {
+		cluster_progress_print(elapsed, final);
+		return;
+	}
 	fprintf(stdout,
 		"%s%llu seeds, %llu crash states, %llu crash points, %llu device writes, %llu steps, "
 		"%llu failures, %llu s%s",
@@ -302,6 +363,8 @@ static void usage(FILE *out)
 		     "  --for TIME      run seeds of its own choice: 30s, 10m, 1h\n"
 		     "  --states K      crash states to try for each seed, about (100); 0: every one, at "
 		     "every write\n"
+		     "  --cluster       whole nodes with engines and copies, instead of one pool\n"
+		     "  --tell          with --cluster: print what is logged\n"
 		     "  --state S       only this crash state of the seed, and those inside it\n"
 		     "  -j N            processes (1)\n"
 		     "  --keep-going    go on after a seed has failed\n"
@@ -343,6 +406,8 @@ enum {
 	OPT_FOR,
 	OPT_STATES,
 	OPT_STATE,
+	OPT_CLUSTER,
+	OPT_TELL,
 	OPT_KEEP,
 	OPT_HASH,
 	OPT_EVENTS,
@@ -359,6 +424,8 @@ static const struct option long_options[] = {
 	{"for", required_argument, NULL, OPT_FOR},
 	{"states", required_argument, NULL, OPT_STATES},
 	{"state", required_argument, NULL, OPT_STATE},
+	{"cluster", no_argument, NULL, OPT_CLUSTER},
+	{"tell", no_argument, NULL, OPT_TELL},
 	{"keep-going", no_argument, NULL, OPT_KEEP},
 	{"events", required_argument, NULL, OPT_EVENTS},
 	{"hash", no_argument, NULL, OPT_HASH},
@@ -400,6 +467,12 @@ static void option_take(int opt, const char *text)
 		break;
 	case OPT_STATE:
 		options.only_state = strtoull(text, NULL, 10);
+		break;
+	case OPT_CLUSTER:
+		options.cluster = true;
+		break;
+	case OPT_TELL:
+		options.tell = true;
 		break;
 	case 'j':
 		options.workers = (uint32_t)strtoul(text, NULL, 10);

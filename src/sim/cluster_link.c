@@ -165,11 +165,6 @@ static int call_run(struct replica *r, struct call *c)
 
 /* ---- the ways --------------------------------------------------------------------------------------------------------------------- */
 
-static bool caller_is_there(const struct call *c)
-{
-	return c->from->is_up && c->from->incarnation == c->from_incarnation;
-}
-
 static void caller_wake(struct call *c)
 {
 	struct fiber *waiter = c->waiter;

@@ -101,44 +101,44 @@ static void doing_note(struct mirror *m, const struct mirror_step *step)
 
 static void serve(struct mirror *m)
 {
-	if (!m->agreed && !copies_agree(m))
+	if (!m->agreed && !mirror_copies_agree(m))
 		return;
-	gate_open(m);
-	fill_start(m);
+	mirror_gate_open(m);
+	mirror_fill_start(m);
 }
 
 static void step_take(struct mirror *m, const struct mirror_step *step)
 {
 	switch (step->todo) {
 	case MIRROR_ASK:
-		step_ask(m);
+		mirror_step_ask(m);
 		break;
 	case MIRROR_CLAIM:
-		step_claim(m);
+		mirror_step_claim(m);
 		break;
 	case MIRROR_PUT_OUT:
-		step_put_out(m, step->copies);
+		mirror_step_put_out(m, step->copies);
 		break;
 	case MIRROR_SEAL:
-		step_seal(m);
+		mirror_step_seal(m);
 		break;
 	case MIRROR_SERVE:
 		serve(m);
 		break;
 	case MIRROR_TIDY:
-		step_tidy(m);
+		mirror_step_tidy(m);
 		break;
 	case MIRROR_ADMIT:
-		step_admit(m, step->copies);
+		mirror_step_admit(m, step->copies);
 		break;
 	case MIRROR_ORDER:
-		step_order(m);
+		mirror_step_order(m);
 		break;
 	case MIRROR_JOIN:
-		step_join(m, step->copies);
+		mirror_step_join(m, step->copies);
 		break;
 	case MIRROR_WAIT:
-		fill_start(m);
+		mirror_fill_start(m);
 		mirror_pause(m, step->until_ns);
 		break;
 	case MIRROR_STOP:
@@ -205,11 +205,11 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 	waitq_init(&m->left);
 	waitq_init(&m->intents_changed);
 	list_init(&m->orders);
-	ranges_init(&m->ranges);
+	mirror_ranges_init(&m->ranges);
 	spawn(m, "mirror-life", life_fiber);
-	spawn(m, "mirror-intents", intents_fiber);
-	spawn(m, "mirror-settle", settle_fiber);
-	spawn(m, "mirror-janitor", janitor_fiber);
+	spawn(m, "mirror-intents", mirror_intents_fiber);
+	spawn(m, "mirror-settle", mirror_settle_fiber);
+	spawn(m, "mirror-janitor", mirror_janitor_fiber);
 	*out = m;
 	return 0;
 }

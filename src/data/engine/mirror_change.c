@@ -54,7 +54,7 @@ static void roles_compare(struct mirror *m, struct view *before)
 /* Who is left is all there is: what it refuses is for the client to hear. */
 static void last_one_forgiven(struct mirror *m)
 {
-	uint32_t members = copies_members(m);
+	uint32_t members = mirror_copies_members(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (members == 1u << i)
 			m->copies[i]->failed = 0;
@@ -79,7 +79,7 @@ static void view_install(struct mirror *m, const struct view *v, uint64_t revisi
 		mirror_fenced(m, "the view");
 	m->claimed |= ours;
 	if (ours) {
-		copies_follow_view(m);
+		mirror_copies_follow_view(m);
 		if (was_claimed)
 			roles_compare(m, before);
 		last_one_forgiven(m);
@@ -133,7 +133,7 @@ static int swap_again(struct mirror *m)
 	return err;
 }
 
-void step_ask(struct mirror *m)
+void mirror_step_ask(struct mirror *m)
 {
 	int err = m->swap_in_doubt ? swap_again(m) : view_read(m);
 	if (err)
@@ -162,7 +162,7 @@ static int change_end(struct mirror *m, struct view *next, const char *event, co
 	return err;
 }
 
-void step_claim(struct mirror *m)
+void mirror_step_claim(struct mirror *m)
 {
 	struct view *next = change_begin(m, true);
 	next->engine_id = m->options.engine_id;
@@ -190,7 +190,7 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	if (was_member) {
 		e->seal_id = *seal_id;
 		e->missed_shift = replica_region_shift(m->size_bytes);
-		e->missed = regions_at_risk(m);
+		e->missed = mirror_regions_at_risk(m);
 	} else if (c->was_grafted) {
 		memset(&e->seal_id, 0, sizeof(e->seal_id));
 		memset(&e->missed, 0, sizeof(e->missed));
@@ -198,9 +198,9 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	}
 }
 
-void step_put_out(struct mirror *m, uint32_t copies)
+void mirror_step_put_out(struct mirror *m, uint32_t copies)
 {
-	gate_hold(m);
+	mirror_gate_hold(m);
 	struct view *next = change_begin(m, true);
 	struct uuid seal_id = seal_add(m, next);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
@@ -209,7 +209,7 @@ void step_put_out(struct mirror *m, uint32_t copies)
 	(void)change_end(m, next, "view.removed", "copies that do not answer are taken out of the view");
 }
 
-void step_tidy(struct mirror *m)
+void mirror_step_tidy(struct mirror *m)
 {
 	struct view *next = change_begin(m, false);
 	next->seal_count = 0;
@@ -239,10 +239,10 @@ static uint32_t index_of(uint32_t copies)
 	return (uint32_t)__builtin_ctz(copies);
 }
 
-void step_join(struct mirror *m, uint32_t copies)
+void mirror_step_join(struct mirror *m, uint32_t copies)
 {
 	uint32_t i = index_of(copies);
-	gate_hold(m);
+	mirror_gate_hold(m);
 	if (m->unfinished || m->copies[i]->session != MIRROR_OPEN)
 		return;
 	struct view *next = change_begin(m, true);
@@ -251,20 +251,20 @@ void step_join(struct mirror *m, uint32_t copies)
 	(void)change_end(m, next, "view.joining", "a copy gets every write from now on");
 }
 
-void step_admit(struct mirror *m, uint32_t copies)
+void mirror_step_admit(struct mirror *m, uint32_t copies)
 {
 	uint32_t i = index_of(copies);
 	struct copy *c = m->copies[i];
-	gate_hold(m);
+	mirror_gate_hold(m);
 	if (m->unfinished || c->session != MIRROR_OPEN)
 		return;
 	uint64_t session = c->session_number;
 	c->was_grafted = true;
 	int err = c->replica->ops->join_end(c->replica);
-	if (!copy_answered(c, session, err))
+	if (!mirror_copy_answered(c, session, err))
 		return;
 	if (err) {
-		copy_fail(c, err, "its new head could not be put upon its chain");
+		mirror_copy_fail(c, err, "its new head could not be put upon its chain");
 		return;
 	}
 	c->state.is_joining = false;
@@ -299,14 +299,14 @@ static bool all_answered(struct mirror *m, const struct request *q, uint32_t set
 {
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (q->refused >> i & 1)
-			copy_fail(m->copies[i], q->err, "it could not do what the view asks for");
+			mirror_copy_fail(m->copies[i], q->err, "it could not do what the view asks for");
 	return !q->refused && (q->done & set) == set;
 }
 
 static bool hold_ask(struct mirror *m, struct request *q, uint32_t set)
 {
 	q->pending = set;
-	request_ask(m, q, set);
+	mirror_request_ask(m, q, set);
 	return all_answered(m, q, set);
 }
 
@@ -318,10 +318,10 @@ static bool join_began(struct copy *c, const struct uuid *join_id)
 	if (s->is_joining && uuid_equal(&s->join_id, join_id))
 		return true;
 	int err = c->replica->ops->join_begin(c->replica, join_id, c->m->size_bytes);
-	if (!copy_answered(c, session, err))
+	if (!mirror_copy_answered(c, session, err))
 		return false;
 	if (err)
-		copy_fail(c, err, "it could not begin a new head");
+		mirror_copy_fail(c, err, "it could not begin a new head");
 	s->is_joining = !err;
 	s->join_id = *join_id;
 	return !err;
@@ -333,7 +333,7 @@ static bool seal_one(struct mirror *m, const struct uuid *seal_id)
 	uint32_t joining = joining_upon(m, seal_id);
 	struct request q = {.kind = REQUEST_SEAL, .layer_id = seal_id, .name = name, .epoch = m->view.epoch};
 	seal_name(seal_id, name);
-	bool done = hold_ask(m, &q, copies_in_view(m) & ~joining);
+	bool done = hold_ask(m, &q, mirror_copies_in_view(m) & ~joining);
 	for (uint32_t i = 0; done && i < m->view.replica_count; i++)
 		if (joining >> i & 1)
 			done = join_began(m->copies[i], seal_id);
@@ -344,13 +344,13 @@ static bool seal_one(struct mirror *m, const struct uuid *seal_id)
 static bool sizes_even(struct mirror *m)
 {
 	struct request q = {.kind = REQUEST_GROW, .len_bytes = m->size_bytes};
-	return hold_ask(m, &q, copies_in_view(m));
+	return hold_ask(m, &q, mirror_copies_in_view(m));
 }
 
 /* Of the engine before: where its writes may have reached some and not others (V6). */
 static void intents_adopt(struct mirror *m)
 {
-	uint32_t in_view = copies_in_view(m);
+	uint32_t in_view = mirror_copies_in_view(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++) {
 		struct copy *c = m->copies[i];
 		if (!(in_view >> i & 1) || c->is_adopted)
@@ -362,9 +362,9 @@ static void intents_adopt(struct mirror *m)
 	regions_or(&m->active, &m->unsettled);
 }
 
-void step_seal(struct mirror *m)
+void mirror_step_seal(struct mirror *m)
 {
-	gate_hold(m);
+	mirror_gate_hold(m);
 	bool done = true;
 	for (uint32_t i = 0; done && i < m->view.seal_count; i++)
 		done = seal_one(m, &m->view.seals[i]);
@@ -378,34 +378,34 @@ void step_seal(struct mirror *m)
 /* A joining copy without a new head has it on its chain already, unless its pool is not the one it was. */
 static bool joining_is_sound(struct copy *c)
 {
-	struct view_replica *e = copy_entry(c);
+	struct view_replica *e = mirror_copy_entry(c);
 	size_t count = 0;
 	if (e->role != VIEW_JOINING || (c->state.is_joining && uuid_equal(&c->state.join_id, &e->join_id)))
 		return true;
 	struct replica_layer *layers = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*layers));
 	uint64_t session = c->session_number;
 	int err = c->replica->ops->layers(c->replica, layers, REPLICA_LAYERS_MAX, &count, NULL);
-	bool answered = copy_answered(c, session, err);
+	bool answered = mirror_copy_answered(c, session, err);
 	for (size_t i = 0; !err && i < count; i++)
 		c->was_grafted |= uuid_equal(&layers[i].id, &e->join_id);
 	free(layers);
 	c->has_chain |= c->was_grafted;
 	if (answered && !c->was_grafted)
-		copy_fail(c, err ? err : OXE_NOENT, "the new head it had begun is gone");
+		mirror_copy_fail(c, err ? err : OXE_NOENT, "the new head it had begun is gone");
 	return c->was_grafted;
 }
 
-bool copies_agree(struct mirror *m)
+bool mirror_copies_agree(struct mirror *m)
 {
 	struct replica_regions set;
 	struct request q = {.kind = REQUEST_INTENTS, .regions = &set};
 	bool sound = true;
-	gate_hold(m);
+	mirror_gate_hold(m);
 	for (uint32_t i = 0; sound && i < m->view.replica_count; i++)
 		sound = joining_is_sound(m->copies[i]);
 	intents_adopt(m);
-	set = regions_at_risk(m);
-	m->agreed = sound && sizes_even(m) && hold_ask(m, &q, copies_in_view(m));
+	set = mirror_regions_at_risk(m);
+	m->agreed = sound && sizes_even(m) && hold_ask(m, &q, mirror_copies_in_view(m));
 	if (!m->agreed)
 		retry_later(m);
 	return m->agreed;
@@ -418,8 +418,8 @@ bool copies_agree(struct mirror *m)
 static int order_snapshot(struct mirror *m, struct order *o)
 {
 	struct request q = {.kind = REQUEST_SEAL, .layer_id = o->id, .name = o->name, .epoch = m->view.epoch};
-	q.pending = copies_in_view(m);
-	request_ask(m, &q, q.pending);
+	q.pending = mirror_copies_in_view(m);
+	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && q.done)
 		(void)all_answered(m, &q, q.pending); /* those that refused are put out */
 	return q.refused && !q.done ? q.err : q.pending || q.refused ? ORDER_AGAIN : 0;
@@ -430,7 +430,7 @@ static int intents_clear(struct mirror *m)
 {
 	struct replica_regions none = {0};
 	struct request flush = {.kind = REQUEST_FLUSH}, clear = {.kind = REQUEST_INTENTS, .regions = &none};
-	if (!hold_ask(m, &flush, copies_in_view(m)) || !hold_ask(m, &clear, copies_in_view(m)))
+	if (!hold_ask(m, &flush, mirror_copies_in_view(m)) || !hold_ask(m, &clear, mirror_copies_in_view(m)))
 		return ORDER_AGAIN;
 	memset(&m->active, 0, sizeof(m->active));
 	memset(&m->forgetting, 0, sizeof(m->forgetting));
@@ -448,16 +448,16 @@ static int order_grow(struct mirror *m, struct order *o)
 		if (err)
 			return err;
 	}
-	q.pending = copies_in_view(m);
-	request_ask(m, &q, q.pending);
+	q.pending = mirror_copies_in_view(m);
+	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && !q.done)
 		return q.err;
-	(void)all_answered(m, &q, copies_in_view(m));
+	(void)all_answered(m, &q, mirror_copies_in_view(m));
 	if (q.pending || q.refused)
 		return ORDER_AGAIN;
 	m->size_bytes = o->size_bytes;
 	if (grown)
-		intents_regions_grew(m, grown);
+		mirror_intents_regions_grew(m, grown);
 	return 0;
 }
 
@@ -503,11 +503,11 @@ static int order_run(struct mirror *m, struct order *o)
 }
 
 /* One at a time. */
-void step_order(struct mirror *m)
+void mirror_step_order(struct mirror *m)
 {
 	struct order *o = list_first(&m->orders, struct order, link);
 	uint64_t begin_ns = rt_now_exact_ns(m->rt);
-	gate_hold(m);
+	mirror_gate_hold(m);
 	if (m->unfinished || list_empty(&m->orders) || list_first(&m->orders, struct order, link) != o)
 		return;
 	int err = order_run(m, o);

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "data/engine/mirror_impl.h"
 
-uint32_t copy_bit(const struct copy *c)
+uint32_t mirror_copy_bit(const struct copy *c)
 {
 	for (uint32_t i = 0; i < c->m->view.replica_count; i++)
 		if (c->m->copies[i] == c)
@@ -19,7 +19,7 @@ uint32_t copy_bit(const struct copy *c)
 	return 0;
 }
 
-struct view_replica *copy_entry(struct copy *c)
+struct view_replica *mirror_copy_entry(struct copy *c)
 {
 	return view_find(&c->m->view, &c->pool_id);
 }
@@ -50,7 +50,7 @@ static bool way_is_broken(int err)
 	       err == OXE_FAILED || err == OXE_SHUTDOWN;
 }
 
-bool copy_answered(struct copy *c, uint64_t session_number, int err)
+bool mirror_copy_answered(struct copy *c, uint64_t session_number, int err)
 {
 	if (err == OXE_FENCED && session_number == c->session_number)
 		mirror_fenced(c->m, "a copy");
@@ -63,7 +63,7 @@ bool copy_answered(struct copy *c, uint64_t session_number, int err)
 	return false;
 }
 
-void copy_fail(struct copy *c, int err, const char *why)
+void mirror_copy_fail(struct copy *c, int err, const char *why)
 {
 	if (c->failed)
 		return;
@@ -82,7 +82,7 @@ static int volume_create_there(struct copy *c)
 		.id = m->options.volume_id, .size_bytes = m->size_bytes, .lba_bytes = m->lba_bytes};
 	if (m->size_bytes == 0)
 		return OXE_NOTREADY; /* no copy has said yet how large it is */
-	memcpy(spec.name, "volume", sizeof("volume"));
+	uuid_format(&spec.id, spec.name);
 	return c->replica->ops->create(c->replica, &spec);
 }
 
@@ -92,7 +92,7 @@ static int copy_find_or_make(struct copy *c, struct replica_state *state)
 	struct mirror *m = c->m;
 	uint64_t epoch = m->view.epoch;
 	int err = c->replica->ops->open(c->replica, epoch, &m->options.engine_id, state);
-	if (err || c->is_forgotten || state->exists || view_role_is_in(copy_entry(c)->role))
+	if (err || c->is_forgotten || state->exists || view_role_is_in(mirror_copy_entry(c)->role))
 		return err;
 	err = volume_create_there(c);
 	return err ? err : c->replica->ops->open(c->replica, epoch, &m->options.engine_id, state);
@@ -104,8 +104,8 @@ static void look_for_reboot(struct copy *c, const struct replica_state *state)
 {
 	struct mirror *m = c->m;
 	c->has_rebooted |= c->was_opened && !uuid_equal(&c->state.boot_id, &state->boot_id);
-	if (c->has_rebooted && view_role_is_in(copy_entry(c)->role))
-		settle_after_reboot(m);
+	if (c->has_rebooted && view_role_is_in(mirror_copy_entry(c)->role))
+		mirror_settle_after_reboot(m);
 }
 
 static void copy_opened(struct copy *c, const struct replica_state *state)
@@ -117,8 +117,8 @@ static void copy_opened(struct copy *c, const struct replica_state *state)
 	c->session = MIRROR_OPEN;
 	c->last_err = 0;
 	if (!state->exists) {
-		copy_fail(c, OXE_NOENT, "the volume is not in that pool any more");
-	} else if (copy_entry(c)->role == VIEW_MEMBER) {
+		mirror_copy_fail(c, OXE_NOENT, "the volume is not in that pool any more");
+	} else if (mirror_copy_entry(c)->role == VIEW_MEMBER) {
 		m->size_bytes = u64_max(m->size_bytes, state->size_bytes);
 		m->lba_bytes = state->lba_bytes;
 		if (!m->first_open_ns)
@@ -174,7 +174,7 @@ static void copy_ask(struct copy *c)
 {
 	uint64_t session = c->session_number, asked_ns = rt_now_ns(c->m->rt);
 	int err = c->replica->ops->ping(c->replica);
-	if (!copy_answered(c, session, err))
+	if (!mirror_copy_answered(c, session, err))
 		return;
 	bool was_late = c->m->options.lease_ns < asked_ns - c->heard_ns;
 	c->heard_ns = asked_ns;
@@ -199,11 +199,11 @@ static void copy_fiber(void *arg)
 		wait_while(c, rt_now_ns(c->m->rt) + pause_ns, session);
 	}
 	struct mirror *m = c->m;
-	copy_release(c);
+	mirror_copy_release(c);
 	group_done(&m->fibers);
 }
 
-void copy_release(struct copy *c)
+void mirror_copy_release(struct copy *c)
 {
 	assert(c->users > 0);
 	if (--c->users > 0)
@@ -222,7 +222,7 @@ static struct copy *copy_new(struct mirror *m, const struct uuid *pool_id)
 	c->m = m;
 	c->pool_id = *pool_id;
 	c->silent_since_ns = rt_now_ns(m->rt);
-	copy_hold(c);
+	mirror_copy_hold(c);
 	group_add(&m->fibers, 1);
 	fiber_spawn(m->rt, "mirror-copy", copy_fiber, c);
 	return c;
@@ -242,7 +242,7 @@ static struct copy *take_known(struct copy **old, const struct uuid *pool_id)
 	return NULL;
 }
 
-void copies_follow_view(struct mirror *m)
+void mirror_copies_follow_view(struct mirror *m)
 {
 	struct copy *old[VIEW_REPLICAS_MAX];
 	memcpy(old, m->copies, sizeof(old));
@@ -258,10 +258,10 @@ void copies_follow_view(struct mirror *m)
 			old[i]->is_forgotten = true;
 }
 
-struct copy *copy_to_read(struct mirror *m, uint32_t except)
+struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except)
 {
 	struct copy *best = NULL;
-	uint32_t set = copies_members(m) & copies_open(m) & ~except;
+	uint32_t set = mirror_copies_members(m) & mirror_copies_open(m) & ~except;
 	for (uint32_t i = 0; i < m->view.replica_count; i++) {
 		struct copy *c = m->copies[i];
 		if (!(set >> i & 1))

@@ -36,7 +36,7 @@ enum { FILL_OK, FILL_AGAIN, FILL_OVER };
 
 static bool to_is_joining(const struct filling *f)
 {
-	struct view_replica *e = copy_entry(f->to);
+	struct view_replica *e = mirror_copy_entry(f->to);
 	return !f->m->was_fenced && !f->m->closing && !f->to->is_forgotten && e && e->role == VIEW_JOINING &&
 	       f->to->session == MIRROR_OPEN && f->to->session_number == f->to_session && !f->to->failed;
 }
@@ -44,17 +44,17 @@ static bool to_is_joining(const struct filling *f)
 /* What the joining copy answered. */
 static int to_said(struct filling *f, int err)
 {
-	if (!copy_answered(f->to, f->to_session, err))
+	if (!mirror_copy_answered(f->to, f->to_session, err))
 		return FILL_OVER;
 	if (err)
-		copy_fail(f->to, err, "it could not be filled");
+		mirror_copy_fail(f->to, err, "it could not be filled");
 	return err ? FILL_OVER : FILL_OK;
 }
 
 /* What the member answered: another may do better, or the layer is gone. */
 static int from_said(struct filling *f, int err)
 {
-	if (copy_answered(f->from, f->from_session, err) && err)
+	if (mirror_copy_answered(f->from, f->from_session, err) && err)
 		f->from->last_err = err;
 	return err ? FILL_AGAIN : FILL_OK;
 }
@@ -213,7 +213,7 @@ static int layer_fill(struct filling *f)
 	int said = to_said(f, to->ops->fill_grow(to, f->next->size_bytes));
 	for (w.offset_bytes = 0; said == FILL_OK && w.offset_bytes < f->next->size_bytes;
 	     w.offset_bytes += WINDOW_BYTES) {
-		struct view_replica *e = copy_entry(f->to);
+		struct view_replica *e = mirror_copy_entry(f->to);
 		bool any = false;
 		w.len_bytes = u64_min(WINDOW_BYTES, f->next->size_bytes - w.offset_bytes);
 		if (!to_is_joining(f))
@@ -228,25 +228,34 @@ static int layer_fill(struct filling *f)
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
-/* Layers of the copy that no member has any more. */
+/* Layers of the copy that no member has any more; a new one may have the name of such a one. */
+static int stray_delete(struct replica *to, const struct uuid *id)
+{
+	int err = to->ops->layer_delete(to, id);
+	return err == OXE_BUSY ? 0 : err; /* somebody reads it: the next round sees */
+}
+
 static int strays_delete(struct filling *f)
 {
 	struct replica *to = f->to->replica;
 	int said = FILL_OK;
 	for (size_t i = 0; said == FILL_OK && i < f->here_count; i++)
 		if (index_there(f, &f->here[i].id) == f->there_count)
-			said = to_said(f, to->ops->layer_delete(to, &f->here[i].id));
+			said = to_said(f, stray_delete(to, &f->here[i].id));
 	return said;
 }
 
 static int one_layer(struct filling *f)
 {
-	struct uuid join_id = copy_entry(f->to)->join_id;
-	f->from = copy_to_read(f->m, 0);
+	struct uuid join_id = mirror_copy_entry(f->to)->join_id;
+	f->from = mirror_copy_to_read(f->m, 0);
 	if (!f->from)
 		return FILL_AGAIN;
 	f->from_session = f->from->session_number;
 	int said = layers_look(f);
+	if (said != FILL_OK)
+		return said;
+	said = strays_delete(f);
 	if (said != FILL_OK)
 		return said;
 	int none = layer_choose(f, &join_id);
@@ -254,12 +263,8 @@ static int one_layer(struct filling *f)
 		return FILL_AGAIN;
 	if (!none)
 		return layer_fill(f);
-	said = strays_delete(f);
-	if (said == FILL_OK) {
-		f->to->has_chain = true;
-		said = FILL_OVER;
-	}
-	return said;
+	f->to->has_chain = true;
+	return FILL_OVER;
 }
 
 static void fill_fiber(void *arg)
@@ -281,7 +286,7 @@ static void fill_fiber(void *arg)
 		 F_UUID("volume", &m->options.volume_id), F_UUID("pool", &f->to->pool_id),
 		 F_U64("copied_bytes", f->to->filled_bytes), F_U64("compared_bytes", f->to->compared_bytes));
 	f->to->is_filling = false;
-	copy_release(f->to);
+	mirror_copy_release(f->to);
 	rt_buf_put(m->buffers, f->data, WINDOW_BYTES);
 	free(f->there);
 	free(f->here);
@@ -299,7 +304,7 @@ static void fill_begin(void *arg)
 	fill_fiber(f);
 }
 
-void fill_start(struct mirror *m)
+void mirror_fill_start(struct mirror *m)
 {
 	for (uint32_t i = 0; m->serves && i < m->view.replica_count; i++) {
 		struct copy *c = m->copies[i];
@@ -307,7 +312,7 @@ void fill_start(struct mirror *m)
 		    c->session != MIRROR_OPEN)
 			continue;
 		struct filling *f = mem_zalloc(sizeof(*f));
-		*f = (struct filling){.m = m, .to = copy_hold(c), .to_session = c->session_number};
+		*f = (struct filling){.m = m, .to = mirror_copy_hold(c), .to_session = c->session_number};
 		c->is_filling = true;
 		c->filled_bytes = c->compared_bytes = 0;
 		group_add(&m->fibers, 1);
@@ -338,7 +343,7 @@ static int janitor_inside(struct mirror *m, struct request *q)
 static void layer_drop(struct mirror *m, const struct uuid *id)
 {
 	struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = id, .inside = janitor_inside};
-	int err = request_run(m, &q);
+	int err = mirror_request_run(m, &q);
 	if (err && err != OXE_BUSY && err != OXE_FENCED && err != OXE_SHUTDOWN)
 		LOG_INFO("layer.kept", "a layer that nobody needs could not be deleted yet",
 			 F_UUID("volume", &m->options.volume_id), F_UUID("layer", id), F_ERR(err));
@@ -354,12 +359,12 @@ static bool may_clean(const struct mirror *m)
 static size_t system_layers(struct mirror *m, struct replica_layer *layers)
 {
 	size_t count = 0, kept = 0;
-	struct copy *c = copy_to_read(m, 0);
+	struct copy *c = mirror_copy_to_read(m, 0);
 	if (!c)
 		return 0;
 	uint64_t session = c->session_number;
 	int err = c->replica->ops->layers(c->replica, layers, REPLICA_LAYERS_MAX, &count, NULL);
-	if (!copy_answered(c, session, err) || err)
+	if (!mirror_copy_answered(c, session, err) || err)
 		return 0;
 	for (size_t i = 0; i < count; i++)
 		if (layers[i].name[0] == '~' && !layer_is_needed(m, &layers[i].id))
@@ -368,7 +373,7 @@ static size_t system_layers(struct mirror *m, struct replica_layer *layers)
 }
 
 /* After each change of the view there may be system layers that no absent copy needs any more. */
-void janitor_fiber(void *arg)
+void mirror_janitor_fiber(void *arg)
 {
 	struct mirror *m = arg;
 	uint64_t cleaned_epoch = 0;
@@ -380,9 +385,9 @@ void janitor_fiber(void *arg)
 		struct replica_layer *layers = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*layers));
 		cleaned_epoch = m->view.epoch;
 		size_t count = 0;
-		if (gate_enter(m) == 0) {
+		if (mirror_gate_enter(m) == 0) {
 			count = system_layers(m, layers);
-			gate_leave(m);
+			mirror_gate_leave(m);
 		}
 		for (size_t i = 0; i < count && may_clean(m); i++)
 			layer_drop(m, &layers[i].id);

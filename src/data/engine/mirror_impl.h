@@ -121,11 +121,11 @@ uint64_t mirror_backoff_ns(struct mirror *m, uint32_t tries);
 /* ---- the gate, mirror_request.c ---- */
 
 /* Suspends until it is open. OXE_FENCED, OXE_SHUTDOWN. */
-OX_CHECKED int gate_enter(struct mirror *m);
-void gate_leave(struct mirror *m);
+OX_CHECKED int mirror_gate_enter(struct mirror *m);
+void mirror_gate_leave(struct mirror *m);
 /* Close it, and wait for those inside. Idempotent. */
-void gate_hold(struct mirror *m);
-void gate_open(struct mirror *m);
+void mirror_gate_hold(struct mirror *m);
+void mirror_gate_open(struct mirror *m);
 
 /* ---- requests, mirror_request.c ---- */
 
@@ -162,83 +162,83 @@ struct request {
 };
 
 /* Until every copy that is in the view has it. 0, or a copy's own error. */
-OX_CHECKED int request_run(struct mirror *m, struct request *q);
+OX_CHECKED int mirror_request_run(struct mirror *m, struct request *q);
 /* The same once, inside a hold, on the copies of `set`; leaves in q->pending those that did not answer. */
-void request_ask(struct mirror *m, struct request *q, uint32_t set);
+void mirror_request_ask(struct mirror *m, struct request *q, uint32_t set);
 
-uint32_t copies_in_view(const struct mirror *m);
-uint32_t copies_members(const struct mirror *m);
-uint32_t copies_open(const struct mirror *m);
+uint32_t mirror_copies_in_view(const struct mirror *m);
+uint32_t mirror_copies_members(const struct mirror *m);
+uint32_t mirror_copies_open(const struct mirror *m);
 
 /* ---- mirror_copy.c ---- */
 
 /* Make m->copies be those of m->view. */
-void copies_follow_view(struct mirror *m);
+void mirror_copies_follow_view(struct mirror *m);
 /* What a call that began in that session returned: a lost session, somebody newer, or the copy's own word. True: the last. */
-bool copy_answered(struct copy *c, uint64_t session_number, int err);
+bool mirror_copy_answered(struct copy *c, uint64_t session_number, int err);
 /* It cannot be used. Does not suspend. */
-void copy_fail(struct copy *c, int err, const char *why);
-void copy_release(struct copy *c);
-static inline struct copy *copy_hold(struct copy *c)
+void mirror_copy_fail(struct copy *c, int err, const char *why);
+void mirror_copy_release(struct copy *c);
+static inline struct copy *mirror_copy_hold(struct copy *c)
 {
 	c->users++;
 	return c;
 }
-struct view_replica *copy_entry(struct copy *c);
+struct view_replica *mirror_copy_entry(struct copy *c);
 /* A member that answers, the nearest; `except` by bit. NULL: none. */
-struct copy *copy_to_read(struct mirror *m, uint32_t except);
-uint32_t copy_bit(const struct copy *c);
+struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except);
+uint32_t mirror_copy_bit(const struct copy *c);
 
 /* ---- mirror_change.c: steps. Each returns when it is done or has failed; what is next is for the plan ---- */
 
-void step_ask(struct mirror *m);
-void step_claim(struct mirror *m);
-void step_put_out(struct mirror *m, uint32_t copies);
-void step_seal(struct mirror *m);
-void step_tidy(struct mirror *m);
-void step_join(struct mirror *m, uint32_t copies);
-void step_admit(struct mirror *m, uint32_t copies);
-void step_order(struct mirror *m);
+void mirror_step_ask(struct mirror *m);
+void mirror_step_claim(struct mirror *m);
+void mirror_step_put_out(struct mirror *m, uint32_t copies);
+void mirror_step_seal(struct mirror *m);
+void mirror_step_tidy(struct mirror *m);
+void mirror_step_join(struct mirror *m, uint32_t copies);
+void mirror_step_admit(struct mirror *m, uint32_t copies);
+void mirror_step_order(struct mirror *m);
 /* Before the first request, and after each change: size and intents. False: not yet. */
-bool copies_agree(struct mirror *m);
+bool mirror_copies_agree(struct mirror *m);
 
 /* ---- mirror_intent.c ---- */
 
-void intents_fiber(void *arg);
+void mirror_intents_fiber(void *arg);
 /* May writes to the range begin? Inside the gate. */
-bool intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+bool mirror_intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 /* Ask for them, and wait. OXE_FENCED, OXE_SHUTDOWN. */
-OX_CHECKED int intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+OX_CHECKED int mirror_intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 struct intent_pin {
 	unsigned shift;
 	uint32_t first, last;
 };
-void intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes);
-void intents_unpin(struct mirror *m, const struct intent_pin *pin);
+void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes);
+void mirror_intents_unpin(struct mirror *m, const struct intent_pin *pin);
 /* Inside a hold, with none active. */
-void intents_regions_grew(struct mirror *m, unsigned by_shift);
+void mirror_intents_regions_grew(struct mirror *m, unsigned by_shift);
 static inline uint32_t region_of(const struct mirror *m, uint64_t offset_bytes)
 {
 	return (uint32_t)(offset_bytes >> replica_region_shift(m->size_bytes));
 }
 /* All regions in which a copy may differ from the others, now. */
-struct replica_regions regions_at_risk(const struct mirror *m);
+struct replica_regions mirror_regions_at_risk(const struct mirror *m);
 
 /* ---- mirror_settle.c ---- */
 
-void settle_fiber(void *arg);
+void mirror_settle_fiber(void *arg);
 /* Members may differ there: make them equal to `from` (NULL: to any). Does not suspend. */
-void settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from);
+void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from);
 /* Copies lost what they had not flushed: what has an intent is made equal to one that did not, if there is any. Does not suspend. */
-void settle_after_reboot(struct mirror *m);
+void mirror_settle_after_reboot(struct mirror *m);
 /* Is any of it not settled? Then suspends until it is. True: it was not. */
-bool settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 
 /* ---- mirror_fill.c ---- */
 
 /* Start filling the joining copies that answer and are not being filled. Does not suspend. */
-void fill_start(struct mirror *m);
+void mirror_fill_start(struct mirror *m);
 /* System layers that nobody needs any more are deleted. */
-void janitor_fiber(void *arg);
+void mirror_janitor_fiber(void *arg);
 
 #endif

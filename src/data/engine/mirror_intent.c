@@ -12,7 +12,7 @@
 
 static bool alone(const struct mirror *m)
 {
-	uint32_t in_view = copies_in_view(m);
+	uint32_t in_view = mirror_copies_in_view(m);
 	return (in_view & (in_view - 1)) == 0;
 }
 
@@ -21,7 +21,7 @@ static uint32_t last_region(const struct mirror *m, uint64_t offset_bytes, uint6
 	return region_of(m, offset_bytes + len_bytes - 1);
 }
 
-bool intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+bool mirror_intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	if (alone(m))
 		return true;
@@ -31,7 +31,7 @@ bool intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_b
 	return true;
 }
 
-void intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes)
+void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	*pin = (struct intent_pin){.shift = replica_region_shift(m->size_bytes),
 				   .first = region_of(m, offset_bytes),
@@ -43,7 +43,7 @@ void intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes
 }
 
 /* The volume may have grown, and its regions with it. */
-void intents_unpin(struct mirror *m, const struct intent_pin *pin)
+void mirror_intents_unpin(struct mirror *m, const struct intent_pin *pin)
 {
 	unsigned grown = replica_region_shift(m->size_bytes) - pin->shift;
 	for (uint32_t r = pin->first; r <= pin->last; r++) {
@@ -53,7 +53,7 @@ void intents_unpin(struct mirror *m, const struct intent_pin *pin)
 	}
 }
 
-void intents_regions_grew(struct mirror *m, unsigned by_shift)
+void mirror_intents_regions_grew(struct mirror *m, unsigned by_shift)
 {
 	uint32_t *old = m->pins;
 	m->pins = mem_zalloc(REPLICA_REGIONS * sizeof(*m->pins));
@@ -66,10 +66,10 @@ void intents_regions_grew(struct mirror *m, unsigned by_shift)
 }
 
 /* A copy that has no room even to note it ends the request. */
-int intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+int mirror_intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint64_t failures = m->intents_failures;
-	while (!intents_cover(m, offset_bytes, len_bytes)) {
+	while (!mirror_intents_cover(m, offset_bytes, len_bytes)) {
 		if (m->was_fenced || m->closing)
 			return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
 		if (m->intents_failures != failures)
@@ -83,7 +83,7 @@ int intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 	return 0;
 }
 
-struct replica_regions regions_at_risk(const struct mirror *m)
+struct replica_regions mirror_regions_at_risk(const struct mirror *m)
 {
 	struct replica_regions r = m->active;
 	regions_or(&r, &m->unsettled);
@@ -95,11 +95,11 @@ struct replica_regions regions_at_risk(const struct mirror *m)
 
 static int add_wanted(struct mirror *m)
 {
-	struct replica_regions set = regions_at_risk(m);
+	struct replica_regions set = mirror_regions_at_risk(m);
 	regions_or(&set, &m->wanted);
 	memset(&m->wanted, 0, sizeof(m->wanted));
 	struct request q = {.kind = REQUEST_INTENTS, .regions = &set};
-	int err = request_run(m, &q);
+	int err = mirror_request_run(m, &q);
 	if (!err) {
 		m->active = set;
 	} else {
@@ -137,13 +137,13 @@ static int forget_idle(struct mirror *m)
 	regions_subtract(&m->active, &idle);
 	m->forgetting = idle;
 	struct request flush = {.kind = REQUEST_FLUSH};
-	int err = request_run(m, &flush);
+	int err = mirror_request_run(m, &flush);
 	if (err)
 		return err; /* still at risk; the next time tries again */
 	memset(&m->forgetting, 0, sizeof(m->forgetting));
-	smaller = m->active = regions_at_risk(m);
+	smaller = m->active = mirror_regions_at_risk(m);
 	struct request q = {.kind = REQUEST_INTENTS, .regions = &smaller};
-	return request_run(m, &q);
+	return mirror_request_run(m, &q);
 }
 
 static void wait_for_work(struct mirror *m, uint64_t until_ns)
@@ -152,7 +152,7 @@ static void wait_for_work(struct mirror *m, uint64_t until_ns)
 		mirror_pause(m, regions_empty(&m->active) ? UINT64_MAX : until_ns);
 }
 
-void intents_fiber(void *arg)
+void mirror_intents_fiber(void *arg)
 {
 	struct mirror *m = arg;
 	uint64_t next_ns = rt_now_ns(m->rt) + m->options.intent_idle_ns;

@@ -48,12 +48,12 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 	uint64_t first = u64_align_down(offset_bytes, POOL_BLOCK_BYTES);
 	uint64_t last = u64_align_up(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
 	for (;;) {
-		(void)settle_wait(m, offset_bytes, len_bytes);
-		range_lock(&m->ranges, r, first, last, changes);
+		(void)mirror_settle_wait(m, offset_bytes, len_bytes);
+		mirror_range_lock(&m->ranges, r, first, last, changes);
 		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
 		if (region > region_of(m, offset_bytes + len_bytes - 1) || m->was_fenced || m->closing)
 			return;
-		range_unlock(&m->ranges, r);
+		mirror_range_unlock(&m->ranges, r);
 	}
 }
 
@@ -62,7 +62,7 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 /* V5: until then no newer engine can have served: it would have fenced a member first. */
 static uint64_t lease_ends_ns(const struct mirror *m)
 {
-	uint32_t members = copies_members(m);
+	uint32_t members = mirror_copies_members(m);
 	uint64_t heard_ns = UINT64_MAX / 2;
 	if ((members & (members - 1)) == 0)
 		return UINT64_MAX;
@@ -84,19 +84,19 @@ struct reading {
 static void read_once(struct mirror *m, struct reading *r)
 {
 	struct copy *c;
-	while (rt_now_ns(m->rt) < lease_ends_ns(m) && (c = copy_to_read(m, r->could_not))) {
+	while (rt_now_ns(m->rt) < lease_ends_ns(m) && (c = mirror_copy_to_read(m, r->could_not))) {
 		uint64_t session = c->session_number;
 		int err = c->replica->ops->read(c->replica, r->data, r->offset_bytes, r->len_bytes);
-		if (!copy_answered(c, session, err))
+		if (!mirror_copy_answered(c, session, err))
 			continue;
 		/* What was read before the lease ended was the newest then. */
 		r->is_done = err == 0 || (err != OXE_IO && err != OXE_CORRUPT);
 		r->err = err;
 		if (r->is_done)
 			return;
-		r->could_not |= copy_bit(c);
+		r->could_not |= mirror_copy_bit(c);
 	}
-	r->is_done = r->could_not && !(copies_members(m) & ~r->could_not);
+	r->is_done = r->could_not && !(mirror_copies_members(m) & ~r->could_not);
 }
 
 /* V10: another had it. Where it could not be read it is written again. */
@@ -104,21 +104,21 @@ static void read_repair(struct mirror *m, const struct reading *r)
 {
 	if (!r->could_not || r->err)
 		return;
-	struct copy *good = copy_to_read(m, r->could_not);
+	struct copy *good = mirror_copy_to_read(m, r->could_not);
 	if (good)
-		settle_mark(m, r->offset_bytes, r->len_bytes, good);
+		mirror_settle_mark(m, r->offset_bytes, r->len_bytes, good);
 }
 
 static int read_locked(struct mirror *m, struct reading *r)
 {
 	for (;;) {
-		int err = gate_enter(m);
+		int err = mirror_gate_enter(m);
 		if (err)
 			return err;
 		read_once(m, r);
 		if (r->is_done)
 			read_repair(m, r);
-		gate_leave(m);
+		mirror_gate_leave(m);
 		if (r->is_done)
 			return r->err;
 		mirror_pause(m, rt_now_ns(m->rt) + m->options.lease_ns / 4);
@@ -136,7 +136,7 @@ int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t le
 	if (!err && len_bytes > 0) {
 		blocks_lock(m, &range, offset_bytes, len_bytes, false);
 		err = read_locked(m, &r);
-		range_unlock(&m->ranges, &range);
+		mirror_range_unlock(&m->ranges, &range);
 	}
 	return end(m, err);
 }
@@ -151,7 +151,7 @@ struct change {
 
 static bool somebody_joins(const struct mirror *m)
 {
-	return copies_in_view(m) & ~copies_members(m);
+	return mirror_copies_in_view(m) & ~mirror_copies_members(m);
 }
 
 static int block_fetch(struct mirror *m, uint8_t *block, uint64_t offset_bytes)
@@ -195,14 +195,14 @@ static bool is_whole(const struct mirror *m, const struct request *q)
 /* V11 */
 static bool must_be_durable(const struct mirror *m)
 {
-	uint32_t in_view = copies_in_view(m);
+	uint32_t in_view = mirror_copies_in_view(m);
 	return (in_view & (in_view - 1)) == 0 && !m->copies[__builtin_ctz(in_view)]->replica->is_local;
 }
 
 static int change_inside(struct mirror *m, struct request *q)
 {
 	struct change *ch = container_of(q, struct change, q);
-	if (!intents_cover(m, q->offset_bytes, q->len_bytes))
+	if (!mirror_intents_cover(m, q->offset_bytes, q->len_bytes))
 		return OXE_BUSY;
 	if (q->kind == REQUEST_WRITE && somebody_joins(m) && !is_whole(m, q)) {
 		if (!ch->whole)
@@ -220,7 +220,7 @@ static int change_outside(struct mirror *m, struct request *q)
 {
 	struct change *ch = container_of(q, struct change, q);
 	uint64_t whole_bytes = u64_align_up(q->len_bytes, POOL_BLOCK_BYTES) + POOL_BLOCK_BYTES;
-	int err = intents_get(m, q->offset_bytes, q->len_bytes);
+	int err = mirror_intents_get(m, q->offset_bytes, q->len_bytes);
 	if (err || q->kind != REQUEST_WRITE || is_whole(m, q))
 		return err;
 	if (ch->whole) { /* a block could not be fetched: when something has changed */
@@ -236,11 +236,12 @@ static int change_outside(struct mirror *m, struct request *q)
  * the others can be made equal to without needing room. */
 static void change_failed(struct mirror *m, const struct request *q)
 {
-	uint32_t in_view = copies_in_view(m);
+	uint32_t in_view = mirror_copies_in_view(m);
 	if (q->refused && (in_view & (in_view - 1)))
-		settle_mark(m, q->offset_bytes, q->len_bytes,
-			    (q->refused_by & copies_members(m)) ? m->copies[__builtin_ctz(q->refused_by)]
-								: NULL);
+		mirror_settle_mark(m, q->offset_bytes, q->len_bytes,
+				   (q->refused_by & mirror_copies_members(m))
+					   ? m->copies[__builtin_ctz(q->refused_by)]
+					   : NULL);
 }
 
 static int change_run(struct mirror *m, struct change *ch)
@@ -250,12 +251,12 @@ static int change_run(struct mirror *m, struct change *ch)
 	struct intent_pin pin;
 	ch->q.inside = change_inside;
 	ch->q.outside = change_outside;
-	intents_pin(m, &pin, offset_bytes, len_bytes);
+	mirror_intents_pin(m, &pin, offset_bytes, len_bytes);
 	blocks_lock(m, &range, offset_bytes, len_bytes, true);
-	int err = request_run(m, &ch->q);
+	int err = mirror_request_run(m, &ch->q);
 	change_failed(m, &ch->q);
-	range_unlock(&m->ranges, &range);
-	intents_unpin(m, &pin);
+	mirror_range_unlock(&m->ranges, &range);
+	mirror_intents_unpin(m, &pin);
 	if (ch->whole)
 		rt_buf_put(m->buffers, ch->whole, ch->whole_bytes);
 	return err;
@@ -340,16 +341,21 @@ int mirror_flush(struct mirror *m)
 	int err = begin(m);
 	if (err)
 		return err;
-	err = request_run(m, &q);
+	err = mirror_request_run(m, &q);
 	return end(m, err);
 }
 
+/* A copy that is just read from there has to finish first. */
 int mirror_layer_delete(struct mirror *m, const struct uuid *layer_id)
 {
-	struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = layer_id};
 	int err = begin(m);
 	if (err)
 		return err;
-	err = request_run(m, &q);
-	return end(m, err);
+	for (uint32_t tries = 0;; tries++) {
+		struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = layer_id};
+		err = mirror_request_run(m, &q);
+		if (err != OXE_BUSY)
+			return end(m, err);
+		mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, tries));
+	}
 }

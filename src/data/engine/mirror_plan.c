@@ -18,7 +18,7 @@ static uint32_t copies_of(const struct mirror_facts *f, enum view_role role)
 	return set;
 }
 
-static uint32_t copies_open(const struct mirror_facts *f)
+static uint32_t plan_open(const struct mirror_facts *f)
 {
 	uint32_t set = 0;
 	for (uint32_t i = 0; i < f->view->replica_count; i++)
@@ -124,7 +124,7 @@ struct mirror_step mirror_plan(const struct mirror_facts *f)
 		return step_of(MIRROR_CLAIM, 0);
 
 	uint32_t members = copies_of(f, VIEW_MEMBER), in_view = members | copies_of(f, VIEW_JOINING);
-	uint32_t open = copies_open(f), silent = copies_silent(f) & in_view,
+	uint32_t open = plan_open(f), silent = copies_silent(f) & in_view,
 		 failed = copies_failed(f) & in_view;
 	if (!(members & open))
 		return wait_for(members, UINT64_MAX);

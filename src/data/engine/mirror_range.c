@@ -1,7 +1,7 @@
 /* mirror_range.c: see mirror_range.h. */
 #include "data/engine/mirror_range.h"
 
-void ranges_init(struct ranges *rs)
+void mirror_ranges_init(struct ranges *rs)
 {
 	list_init(&rs->all);
 }
@@ -24,7 +24,7 @@ static bool must_wait(const struct ranges *rs, const struct range *r)
 	return false;
 }
 
-void range_lock(struct ranges *rs, struct range *r, uint64_t begin, uint64_t end, bool changes)
+void mirror_range_lock(struct ranges *rs, struct range *r, uint64_t begin, uint64_t end, bool changes)
 {
 	*r = (struct range){.begin = begin, .end = end, .changes = changes};
 	list_add_tail(&rs->all, &r->link);
@@ -34,7 +34,7 @@ void range_lock(struct ranges *rs, struct range *r, uint64_t begin, uint64_t end
 	}
 }
 
-void range_unlock(struct ranges *rs, struct range *r)
+void mirror_range_unlock(struct ranges *rs, struct range *r)
 {
 	struct range *other;
 	list_del(&r->link);

@@ -18,8 +18,8 @@ struct ranges {
 	struct list all; /* held and waiting, in the order they came */
 };
 
-void ranges_init(struct ranges *rs);
-void range_lock(struct ranges *rs, struct range *r, uint64_t begin, uint64_t end, bool changes);
-void range_unlock(struct ranges *rs, struct range *r);
+void mirror_ranges_init(struct ranges *rs);
+void mirror_range_lock(struct ranges *rs, struct range *r, uint64_t begin, uint64_t end, bool changes);
+void mirror_range_unlock(struct ranges *rs, struct range *r);
 
 #endif

@@ -25,17 +25,17 @@ static uint32_t copies_of_role(const struct mirror *m, bool joining_too)
 	return set;
 }
 
-uint32_t copies_in_view(const struct mirror *m)
+uint32_t mirror_copies_in_view(const struct mirror *m)
 {
 	return copies_of_role(m, true);
 }
 
-uint32_t copies_members(const struct mirror *m)
+uint32_t mirror_copies_members(const struct mirror *m)
 {
 	return copies_of_role(m, false);
 }
 
-uint32_t copies_open(const struct mirror *m)
+uint32_t mirror_copies_open(const struct mirror *m)
 {
 	uint32_t set = 0;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
@@ -50,7 +50,7 @@ static int over(const struct mirror *m)
 	return m->was_fenced ? OXE_FENCED : m->closing ? OXE_SHUTDOWN : 0;
 }
 
-int gate_enter(struct mirror *m)
+int mirror_gate_enter(struct mirror *m)
 {
 	while (!m->serves && !over(m))
 		waitq_wait(&m->gate);
@@ -60,14 +60,14 @@ int gate_enter(struct mirror *m)
 	return 0;
 }
 
-void gate_leave(struct mirror *m)
+void mirror_gate_leave(struct mirror *m)
 {
 	assert(m->inside > 0);
 	if (--m->inside == 0)
 		waitq_wake_all(&m->left);
 }
 
-void gate_hold(struct mirror *m)
+void mirror_gate_hold(struct mirror *m)
 {
 	if (m->serves) {
 		m->serves = false;
@@ -78,7 +78,7 @@ void gate_hold(struct mirror *m)
 		waitq_wait(&m->left);
 }
 
-void gate_open(struct mirror *m)
+void mirror_gate_open(struct mirror *m)
 {
 	if (m->serves)
 		return;
@@ -122,7 +122,7 @@ struct part {
 
 static void answer_note(struct request *q, struct copy *c, int err)
 {
-	uint32_t bit = copy_bit(c);
+	uint32_t bit = mirror_copy_bit(c);
 	q->pending &= ~bit;
 	if (!err) {
 		q->done |= bit;
@@ -140,19 +140,19 @@ static void part_run(void *arg)
 	struct part *p = arg;
 	uint64_t session = p->copy->session_number;
 	int err = copy_call(p->copy->replica, p->q);
-	if (copy_answered(p->copy, session, err))
+	if (mirror_copy_answered(p->copy, session, err))
 		answer_note(p->q, p->copy, err);
 	group_done(p->group);
 }
 
 /* The copies' indices stay what they are while anybody is inside the gate, or holds it. */
-void request_ask(struct mirror *m, struct request *q, uint32_t set)
+void mirror_request_ask(struct mirror *m, struct request *q, uint32_t set)
 {
 	struct part parts[VIEW_REPLICAS_MAX];
 	struct rt_group group;
 	uint32_t count = 0;
 	group_init(&group);
-	set &= q->pending & copies_open(m);
+	set &= q->pending & mirror_copies_open(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (set >> i & 1)
 			parts[count++] = (struct part){.q = q, .copy = m->copies[i], .group = &group};
@@ -169,15 +169,15 @@ void request_ask(struct mirror *m, struct request *q, uint32_t set)
 /* Some did it and others said no: those cannot stay as they are. What a full pool or the asker's own mistake is, is for the asker. */
 static void blame(struct mirror *m, struct request *q)
 {
-	if (!(q->done & copies_in_view(m)) || q->err == OXE_RANGE || q->err == OXE_ALIGN ||
-	    q->err == OXE_INVAL)
+	if (!(q->done & mirror_copies_in_view(m)) || q->err == OXE_RANGE || q->err == OXE_ALIGN ||
+	    q->err == OXE_BUSY || q->err == OXE_INVAL)
 		return;
 	for (uint32_t i = 0; i < m->view.replica_count; i++) {
 		if (!(q->refused >> i & 1))
 			continue;
 		if (q->err == OXE_NOSPC && m->view.replicas[i].role == VIEW_MEMBER)
 			continue;
-		copy_fail(m->copies[i], q->err, "it refused what others accepted");
+		mirror_copy_fail(m->copies[i], q->err, "it refused what others accepted");
 		q->refused &= ~(1u << i);
 		q->pending |= 1u << i;
 	}
@@ -187,7 +187,7 @@ static void blame(struct mirror *m, struct request *q)
 
 static bool can_go_on(const struct mirror *m, const struct request *q)
 {
-	uint32_t in_view = copies_in_view(m);
+	uint32_t in_view = mirror_copies_in_view(m);
 	if (over(m) || (q->pending & ~in_view))
 		return true;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
@@ -212,26 +212,26 @@ static int ask_all(struct mirror *m, struct request *q, bool *first)
 	if (err)
 		return err;
 	if (*first)
-		q->pending = copies_in_view(m);
+		q->pending = mirror_copies_in_view(m);
 	*first = false;
-	q->pending &= copies_in_view(m);
-	request_ask(m, q, q->pending);
+	q->pending &= mirror_copies_in_view(m);
+	mirror_request_ask(m, q, q->pending);
 	blame(m, q);
 	return 0;
 }
 
-int request_run(struct mirror *m, struct request *q)
+int mirror_request_run(struct mirror *m, struct request *q)
 {
 	bool first = true;
 	int err;
 	do {
 		if (!first)
 			wait_for_copies(m, q);
-		err = gate_enter(m);
+		err = mirror_gate_enter(m);
 		if (err)
 			break;
 		err = ask_all(m, q, &first);
-		gate_leave(m);
+		mirror_gate_leave(m);
 		if (err == OXE_BUSY && q->outside)
 			err = q->outside(m, q);
 	} while (!err && (first || q->pending));

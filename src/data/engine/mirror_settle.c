@@ -15,10 +15,10 @@
 
 static uint8_t source_of(const struct copy *from)
 {
-	return from ? (uint8_t)(__builtin_ctz(copy_bit(from)) + 1) : 0;
+	return from ? (uint8_t)(__builtin_ctz(mirror_copy_bit(from)) + 1) : 0;
 }
 
-void settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from)
+void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from)
 {
 	uint32_t last = region_of(m, offset_bytes + len_bytes - 1);
 	for (uint32_t r = region_of(m, offset_bytes); r <= last; r++) {
@@ -30,16 +30,16 @@ void settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, co
 
 static const struct copy *one_that_stayed(const struct mirror *m)
 {
-	uint32_t members = copies_members(m);
+	uint32_t members = mirror_copies_members(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if ((members >> i & 1) && m->copies[i]->was_opened && !m->copies[i]->has_rebooted)
 			return m->copies[i];
 	return NULL;
 }
 
-void settle_after_reboot(struct mirror *m)
+void mirror_settle_after_reboot(struct mirror *m)
 {
-	struct replica_regions risk = regions_at_risk(m);
+	struct replica_regions risk = mirror_regions_at_risk(m);
 	const struct copy *from = one_that_stayed(m);
 	for (uint32_t r = regions_next(&risk, 0); r < REPLICA_REGIONS; r = regions_next(&risk, r + 1)) {
 		regions_add(&m->unsettled, r);
@@ -48,7 +48,7 @@ void settle_after_reboot(struct mirror *m)
 	mirror_kick(m);
 }
 
-bool settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint32_t first = region_of(m, offset_bytes), last = region_of(m, offset_bytes + len_bytes - 1);
 	bool waited = false;
@@ -110,10 +110,10 @@ static bool copy_even(const struct window *w, uint32_t index)
 	bool joining = w->m->view.replicas[index].role == VIEW_JOINING;
 	int err = joining ? blocks_write(w, c, 0, u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES))
 			  : member_even(w, c);
-	if (!copy_answered(c, session, err))
+	if (!mirror_copy_answered(c, session, err))
 		return false;
 	if (err)
-		copy_fail(c, err, "it could not be made equal to another");
+		mirror_copy_fail(c, err, "it could not be made equal to another");
 	return !err;
 }
 
@@ -122,9 +122,9 @@ static struct copy *source_choose(struct mirror *m, uint32_t region, uint32_t ex
 {
 	uint32_t named = m->settle_from[region];
 	uint32_t bit = named ? 1u << (named - 1) : 0;
-	if ((bit & copies_members(m)) && !(bit & except))
-		return (bit & copies_open(m)) ? m->copies[named - 1] : NULL;
-	return copy_to_read(m, except);
+	if ((bit & mirror_copies_members(m)) && !(bit & except))
+		return (bit & mirror_copies_open(m)) ? m->copies[named - 1] : NULL;
+	return mirror_copy_to_read(m, except);
 }
 
 static bool window_read(struct window *w, uint32_t region)
@@ -139,10 +139,10 @@ static bool window_read(struct window *w, uint32_t region)
 		int err = r->ops->read(r, w->data, w->offset_bytes, w->len_bytes);
 		if (!err)
 			return true;
-		if (!copy_answered(w->source, session, err))
+		if (!mirror_copy_answered(w->source, session, err))
 			return false;
 		w->source->last_err = err;
-		except |= copy_bit(w->source);
+		except |= mirror_copy_bit(w->source);
 	}
 }
 
@@ -150,8 +150,8 @@ static bool window_read(struct window *w, uint32_t region)
 static bool window_even(struct window *w, uint32_t region)
 {
 	struct mirror *m = w->m;
-	uint32_t in_view = copies_in_view(m);
-	if (in_view & ~copies_open(m))
+	uint32_t in_view = mirror_copies_in_view(m);
+	if (in_view & ~mirror_copies_open(m))
 		return false;
 	if ((in_view & (in_view - 1)) == 0)
 		return true;
@@ -170,11 +170,11 @@ static int window_settle(struct window *w, uint32_t region)
 {
 	struct mirror *m = w->m;
 	for (uint32_t tries = 0;; tries++) {
-		int err = gate_enter(m);
+		int err = mirror_gate_enter(m);
 		if (err)
 			return err;
 		bool even = window_even(w, region);
-		gate_leave(m);
+		mirror_gate_leave(m);
 		if (even)
 			return 0;
 		mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, tries));
@@ -189,7 +189,7 @@ static int region_settle(struct mirror *m, uint32_t region)
 	struct range range;
 	struct window w = {.m = m, .data = rt_buf_get(m->buffers, WINDOW_BYTES)};
 	int err = 0;
-	range_lock(&m->ranges, &range, begin, end, true);
+	mirror_range_lock(&m->ranges, &range, begin, end, true);
 	for (w.offset_bytes = begin; !err && w.offset_bytes < end; w.offset_bytes += WINDOW_BYTES) {
 		w.len_bytes = u64_min(WINDOW_BYTES, end - w.offset_bytes);
 		err = window_settle(&w, region);
@@ -198,7 +198,7 @@ static int region_settle(struct mirror *m, uint32_t region)
 		regions_remove(&m->unsettled, region);
 		m->settle_from[region] = 0;
 	}
-	range_unlock(&m->ranges, &range);
+	mirror_range_unlock(&m->ranges, &range);
 	rt_buf_put(m->buffers, w.data, WINDOW_BYTES);
 	return err;
 }
@@ -211,7 +211,7 @@ static void all_settled(struct mirror *m)
 		 F_U64("epoch", m->view.epoch));
 }
 
-void settle_fiber(void *arg)
+void mirror_settle_fiber(void *arg)
 {
 	struct mirror *m = arg;
 	while (!m->closing && !m->was_fenced) {
