@@ -23,6 +23,8 @@
 #define STATE_LIMIT_S                                                                                        \
 	60u /* a crash state that takes longer than this of real time hangs without waiting for anything */
 
+#define CLUSTER_LIMIT_S 30u /* the same of a cluster's whole life */
+
 enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
 
 struct options {
@@ -129,6 +131,7 @@ static bool cluster_seed_run(uint64_t seed)
 	struct cluster_report report;
 	struct cluster_spec spec = {.seed = seed, .quiet = run_is_quiet, .tell = options.tell};
 	note_progress(seed, 0);
+	alarm(CLUSTER_LIMIT_S);
 	bool ok = cluster_run(&spec, &report);
 	alarm(0);
 	shared->seeds++;

@@ -54,6 +54,7 @@ struct cluster {
 	struct cluster_faults faults;
 	struct cluster_node nodes[CLUSTER_NODES];
 	bool cut[CLUSTER_NODES][CLUSTER_NODES]; /* from, to */
+	struct list calls;			/* between nodes */
 	struct uuid volume_id;
 
 	/* The store of views. */
@@ -73,6 +74,8 @@ void cluster_fail(struct cluster *cl, const char *format, ...) OX_PRINTF(2, 3);
 /* ---- cluster_link.c ---- */
 
 struct replica *link_new(struct cluster_node *from, struct cluster_node *to, const struct uuid *volume_id);
+/* After the world has ended. */
+void link_calls_free(struct cluster *cl);
 /* A process is gone. Calls it made are nobody's any more; calls made to it end: at once where its machine still says so. */
 void link_node_gone(struct cluster_node *node, bool power_too);
 

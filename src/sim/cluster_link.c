@@ -68,8 +68,6 @@ struct link_replica {
 	uint64_t there_incarnation;
 };
 
-static struct list calls = LIST_INIT(calls); /* of the one cluster there is */
-
 static uint64_t way_ns(struct cluster *cl)
 {
 	return cl->faults.call_min_ns +
@@ -262,7 +260,7 @@ static struct call *call_new(struct replica *r, enum call_kind kind)
 	c->to = l->to;
 	c->from_incarnation = l->from->incarnation;
 	c->holders = 3;
-	list_add_tail(&calls, &c->link);
+	list_add_tail(&l->from->cluster->calls, &c->link);
 	return c;
 }
 
@@ -286,7 +284,7 @@ static int call_finish(struct call *c)
 void link_node_gone(struct cluster_node *node, bool power_too)
 {
 	struct call *c, *tmp;
-	list_for_each_safe (c, tmp, &calls, link) {
+	list_for_each_safe (c, tmp, &node->cluster->calls, link) {
 		if (c->from == node && c->from_incarnation == node->incarnation)
 			c->waiter = NULL;
 		if (c->to == node && c->to_incarnation == node->incarnation) {
@@ -585,4 +583,13 @@ struct replica *link_new(struct cluster_node *from, struct cluster_node *to, con
 	l->from = from;
 	l->to = to;
 	return &l->replica;
+}
+
+void link_calls_free(struct cluster *cl)
+{
+	struct call *c;
+	while ((c = list_pop(&cl->calls, struct call, link))) {
+		free(c->data);
+		free(c);
+	}
 }

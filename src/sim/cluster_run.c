@@ -50,7 +50,7 @@ struct run {
 	bool snapshot_under_way, faults_are_over, clients_stop, is_done;
 	uint64_t engine_wanted_ns; /* none is left: when to start one */
 	uint64_t hot[HOT_PLACES];
-	uint64_t swaps_at_peace;
+	uint64_t swaps_at_peace, peace_ns;
 	struct cluster_report *report;
 };
 
@@ -324,17 +324,13 @@ static void client_main(void *arg)
 
 /* ---- engines ------------------------------------------------------------------------------------------------------------------------- */
 
-/* What its clients had asked and were not answered is unknown to them. If the process lives they are answered, one by one. */
+/* Its clients are answered, one by one, unless its process is gone. */
 static void engine_over(struct cluster_engine *e)
 {
-	struct run *r = the_run;
-	struct doing *d, *tmp;
 	if (e->is_over)
 		return;
 	e->is_over = true;
-	r->engine_wanted_ns = now_ns(r) + chance(r, 2 * NS_PER_S);
-	(void)d;
-	(void)tmp;
+	the_run->engine_wanted_ns = now_ns(the_run) + chance(the_run, 2 * NS_PER_S);
 }
 
 /* Its fibers never run again. */
@@ -582,7 +578,7 @@ static struct cluster_engine *engine_that_serves(const struct run *r, struct mir
 {
 	for (uint32_t i = 0; i < r->engine_count; i++) {
 		struct cluster_engine *e = r->engines[i];
-		if (e->is_over || !e->mirror)
+		if (e->is_over || !e->mirror || !uuid_equal(&e->id, &r->cluster.view.engine_id))
 			continue;
 		mirror_status(e->mirror, status);
 		if (status->serves)
@@ -600,7 +596,7 @@ static bool all_is_even(const struct run *r)
 		if (status.copies[i].role != VIEW_MEMBER || status.copies[i].session != MIRROR_OPEN)
 			return false;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
-		if (!r->cluster.nodes[i].is_up)
+		if (!r->cluster.nodes[i].is_up || !r->cluster.nodes[i].pool)
 			return false;
 	return status.copy_count > 0;
 }
@@ -787,13 +783,12 @@ static bool clients_have_stopped(const struct run *r)
 static void judge_peace(void *arg)
 {
 	struct run *r = arg;
-	static uint64_t peace_ns;
 	struct mirror_status status;
 	if (r->is_done)
 		return;
 	if (!r->faults_are_over)
-		peace_ns = now_ns(r);
-	if (r->faults_are_over && now_ns(r) > peace_ns + WELL_WITHIN_NS)
+		r->peace_ns = now_ns(r);
+	if (r->faults_are_over && now_ns(r) > r->peace_ns + WELL_WITHIN_NS)
 		explain_stuck(r);
 	if (r->faults_are_over && all_is_even(r))
 		r->clients_stop = true;
@@ -909,6 +904,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->report = report;
 	r->size_bytes = VOLUME_BYTES;
 	list_init(&r->doing);
+	list_init(&r->cluster.calls);
 	r->cluster.sim = sim_new(spec->seed);
 	r->cluster.rng = sim_prng(r->cluster.sim);
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
@@ -925,6 +921,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 		sim_trace_print(r->cluster.sim, stderr, 40);
 	log_sink_set(NULL, NULL, LOG_LEVEL_ERROR);
 	sim_free(r->cluster.sim);
+	link_calls_free(&r->cluster);
 	run_end(r);
 	free(r);
 	return !report->failed;

@@ -84,7 +84,8 @@ struct reading {
 static void read_once(struct mirror *m, struct reading *r)
 {
 	struct copy *c;
-	while (rt_now_ns(m->rt) < lease_ends_ns(m) && (c = mirror_copy_to_read(m, r->could_not))) {
+	while (!m->was_fenced && rt_now_ns(m->rt) < lease_ends_ns(m) &&
+	       (c = mirror_copy_to_read(m, r->could_not))) {
 		uint64_t session = c->session_number;
 		int err = c->replica->ops->read(c->replica, r->data, r->offset_bytes, r->len_bytes);
 		if (!mirror_copy_answered(c, session, err))

@@ -48,6 +48,7 @@ void mirror_settle_after_reboot(struct mirror *m)
 	mirror_kick(m);
 }
 
+/* The settling fiber looks by itself for as long as there is anything unsettled: waking it from here would wake everybody else who waits. */
 bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint32_t first = region_of(m, offset_bytes), last = region_of(m, offset_bytes + len_bytes - 1);
@@ -55,7 +56,6 @@ bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_by
 	while (regions_next(&m->unsettled, first) <= last && !m->was_fenced && !m->closing) {
 		m->settle_first = regions_next(&m->unsettled, first);
 		waited = true;
-		mirror_kick(m);
 		waitq_wait(&m->changed);
 	}
 	return waited;
