@@ -405,7 +405,8 @@ bool mirror_copies_agree(struct mirror *m)
 		sound = joining_is_sound(m->copies[i]);
 	intents_adopt(m);
 	set = mirror_regions_at_risk(m);
-	m->agreed = sound && sizes_even(m) && hold_ask(m, &q, mirror_copies_in_view(m));
+	m->layers_agreed = sound && (m->layers_agreed || mirror_layers_agree(m));
+	m->agreed = m->layers_agreed && sizes_even(m) && hold_ask(m, &q, mirror_copies_in_view(m));
 	if (!m->agreed)
 		retry_later(m);
 	return m->agreed;
@@ -419,10 +420,12 @@ static int order_snapshot(struct mirror *m, struct order *o)
 {
 	struct request q = {.kind = REQUEST_SEAL, .layer_id = o->id, .name = o->name, .epoch = m->view.epoch};
 	q.pending = mirror_copies_in_view(m);
+	m->layers_agreed = m->agreed = false;
 	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && q.done)
 		(void)all_answered(m, &q, q.pending); /* those that refused are put out */
-	return q.refused && !q.done ? q.err : q.pending || q.refused ? ORDER_AGAIN : 0;
+	m->layers_agreed = !q.pending && !q.refused;
+	return q.refused && !q.done ? q.err : m->layers_agreed ? 0 : ORDER_AGAIN;
 }
 
 /* Regions are counted by size: with none noted nothing has to be counted anew. */

@@ -5,7 +5,8 @@
  *     mirror.c         the life: facts gathered, steps taken      mirror_request.c  a request on every copy in the view
  *     mirror_change.c  steps that change the view, and seal       mirror_io.c       read, write, zero, trim, flush
  *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
- *     mirror_fill.c    layers copied to a joining copy            mirror_range.c    overlap
+ *     mirror_fill.c    layers copied to a joining copy            mirror_layers.c   which layers there are
+ *     mirror_range.c   overlap
  *
  * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
  * it waits for a copy to come back. Closing it and waiting for those inside makes all copies stand still: that is a hold.
@@ -74,7 +75,8 @@ struct mirror {
 	uint64_t swap_revision; /* in place of this one */
 	uint32_t retries;	/* in a row */
 	bool seals_done;
-	bool agreed; /* since the last change all copies in the view have the same size and intents */
+	bool layers_agreed; /* all copies in the view have the same layers, as far as nobody is at it */
+	bool agreed;	    /* since the last change all copies in the view have the same size and intents */
 	uint64_t first_open_ns; /* 0: no member has been opened */
 	enum mirror_todo doing;
 	uint32_t awaited;
@@ -201,6 +203,11 @@ void mirror_step_admit(struct mirror *m, uint32_t copies);
 void mirror_step_order(struct mirror *m);
 /* Before the first request, and after each change: size and intents. False: not yet. */
 bool mirror_copies_agree(struct mirror *m);
+
+/* ---- mirror_layers.c ---- */
+
+/* Inside a hold. False: not all of them answered. */
+bool mirror_layers_agree(struct mirror *m);
 
 /* ---- mirror_intent.c ---- */
 
