@@ -17,20 +17,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISK	    "/dev/sda"
-#define DISK_BYTES  (16 * MiB)
-#define BLOCK	    4096u
-#define SECTOR	    512u
-#define BLOCKS	    80u /* five clusters */
-#define LAYERS	    12u
-#define HISTORY	    6u
-#define WRITES	    4u
-#define STEPS	    90u
-#define SEEDS	    300u
-#define CRASHES_AIM 24u
-#define UNSAID	    UINT32_MAX /* nothing was said of the block */
-#define ENGINE	    100u
-#define LIMIT_NS    (600 * NS_PER_S)
+#define DISK		"/dev/sda"
+#define DISK_BYTES	(16 * MiB)
+#define BLOCK		4096u
+#define SECTOR		512u
+#define BLOCKS		80u /* five clusters */
+#define LAYERS		12u
+#define HISTORY		6u
+#define WRITES		4u
+#define STEPS		90u
+#define SEEDS		300u
+#define DIE_ONE_IN	40u /* device writes */
+#define DIE_ONE_IN_RARE 8u
+#define UNSAID		UINT32_MAX /* nothing was said of the block */
+#define ENGINE		100u
+#define LIMIT_NS	(600 * NS_PER_S)
 
 /* The last one is what it holds; the first one is durable; those between may be what a power cut leaves. */
 struct cell {
@@ -89,9 +90,8 @@ struct life {
 	struct replica *r;
 	struct prng rng; /* when to die, and how */
 	uint64_t seed;
-	uint32_t die_one_in, crashes;
+	uint32_t crashes;
 	bool power_cut, done;
-	bool is_crash; /* a start after one */
 };
 
 static struct life *current;
@@ -651,9 +651,12 @@ static struct sim_disk *fork_disk(struct life *l, struct sim_node *node, const s
 	if (!l->power_cut)
 		return sim_disk_fork_kill(node, DISK, frozen);
 	CHECK(sim_frozen_unflushed(frozen) <= sizeof(fates));
-	bool all = prng_one_in(&l->rng, 3);
+	/* All lost, or one in this many. */
+	uint64_t one_in = (uint64_t[]){1, 2, 4, 8}[prng_below(&l->rng, 4)];
 	for (size_t i = 0; i < sim_frozen_unflushed(frozen); i++)
-		fates[i] = all ? SIM_LOST : (uint8_t)prng_below(&l->rng, 3);
+		fates[i] = !prng_one_in(&l->rng, one_in)	   ? SIM_KEPT
+			   : one_in > 1 && prng_one_in(&l->rng, 4) ? SIM_TORN
+								   : SIM_LOST;
 	return sim_disk_fork_power_cut(node, DISK, frozen, fates);
 }
 
@@ -663,8 +666,7 @@ static void crash_try(struct life *outer, struct sim_disk *disk)
 	struct life l = {.m = &m,
 			 .seed = outer->seed,
 			 .crashes = ++outer->crashes,
-			 .power_cut = prng_one_in(&outer->rng, 2),
-			 .is_crash = true};
+			 .power_cut = prng_one_in(&outer->rng, 2)};
 	prng_seed(&l.rng, prng_u64(&outer->rng));
 	l.sim = sim_new(outer->seed * 1000 + outer->crashes);
 	struct sim_node *node = sim_node_new(l.sim, "after");
@@ -683,7 +685,8 @@ static void crash_try(struct life *outer, struct sim_disk *disk)
 static void watch(void *ctx, struct sim_disk *disk)
 {
 	struct life *l = ctx;
-	if (l->r && prng_one_in(&l->rng, l->die_one_in))
+	bool rare = l->m->verb > VERB_INTENTS; /* and has more to lose */
+	if (l->r && prng_one_in(&l->rng, rare ? DIE_ONE_IN_RARE : DIE_ONE_IN))
 		crash_try(l, disk);
 }
 
@@ -867,6 +870,21 @@ static void step_join(struct life *l)
 	step(l, VERB_JOIN_BEGIN);
 }
 
+/* What lies below one of a new head is not there yet: what is read of that is not looked at, but it may be remembered. */
+static void step_read(struct life *l)
+{
+	struct model *m = l->m;
+	const struct layer *layers = m->join && below(l, 2) ? m->top_layers : m->layers;
+	unsigned id = below(l, 2) ? pick_layer(l, layers) : 0;
+	struct uuid uuid = an_id(id);
+	uint8_t *data = read_of(l, id);
+	if (!id)
+		expect_face(l, "the head's", data, &m->face, NULL);
+	else if (layers == m->layers)
+		expect_values(l, "a layer's", data, layer_find(layers, &uuid)->values);
+	free(data);
+}
+
 static void step_any(struct life *l)
 {
 	struct model *m = l->m;
@@ -885,6 +903,8 @@ static void step_any(struct life *l)
 		step_reopen(l);
 	else if (pick < 75)
 		must(l, "checkpoint", pool_checkpoint(l->pool));
+	else if (pick < 80)
+		step_read(l);
 	else if (m->join && pick < 98)
 		step_joining(l);
 	else if (pick < 90 || m->join)
@@ -914,11 +934,10 @@ static void life_main(void *arg)
 static void run(uint64_t seed)
 {
 	struct model m = {.next_id = 1000};
-	struct life l = {.m = &m, .seed = seed, .sim = sim_new(seed), .die_one_in = 1};
+	struct life l = {.m = &m, .seed = seed, .sim = sim_new(seed)};
 	face_set(&m.face, NULL, 0);
 	face_set(&m.top, NULL, UNSAID);
 	prng_seed(&l.rng, seed);
-	l.die_one_in = 500 / CRASHES_AIM + 1;
 	struct sim_node *node = sim_node_new(l.sim, "a");
 	struct sim_disk *disk = sim_disk_new(node, DISK, DISK_BYTES, 512);
 	sim_disk_watch(disk, watch, &l);
