@@ -207,6 +207,13 @@ void copy_unload(struct copy *c)
 	c->vol = c->fresh = NULL;
 }
 
+bool copy_has_failed(const struct copy *c)
+{
+	struct pool_stats stats;
+	pool_stats(c->pool, &stats);
+	return stats.failed;
+}
+
 struct layer_search {
 	const struct uuid *id;
 	bool own, found;
@@ -355,7 +362,7 @@ static int open_locked(struct local *l, uint64_t epoch, const struct uuid *engin
 		       struct replica_state *out)
 {
 	struct copy *c = l->copy;
-	int err = c->vol ? 0 : copy_load(c);
+	int err = copy_has_failed(c) ? OXE_FAILED : c->vol ? 0 : copy_load(c);
 	if (err && err != OXE_NOENT)
 		return err;
 	if (is_fenced(&c->note, epoch, engine_id))

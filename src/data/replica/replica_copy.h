@@ -80,6 +80,8 @@ static inline const struct uuid *copy_top_id(const struct copy *c)
 	return c->fresh ? &c->fresh_id : &c->volume_id;
 }
 
+bool copy_has_failed(const struct copy *c); /* its pool has */
+
 /* Is it a named layer that the volume, or the new head of a joining one, stands on? With `own` only its own, no origin's. */
 bool copy_has_layer(const struct copy *c, const struct uuid *id, bool own);
 

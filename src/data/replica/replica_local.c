@@ -12,12 +12,8 @@
 static int local_ping(struct replica *r)
 {
 	struct local *l = local_of(r);
-	struct pool_stats stats;
 	int err = call_enter(l);
-	if (err)
-		return err;
-	pool_stats(l->copy->pool, &stats);
-	return call_leave(l, stats.failed ? OXE_FAILED : 0, false);
+	return err ? err : call_leave(l, copy_has_failed(l->copy) ? OXE_FAILED : 0, false);
 }
 
 /* ---- data ------------------------------------------------------------------------------------------------------------------ */

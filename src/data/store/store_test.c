@@ -1139,7 +1139,14 @@ STORE_TEST(a_chain_grafted_upon_another_hides_what_it_says_and_shows_the_rest)
 	write_fresh(pool, fresh);
 	seal_as(pool, fresh, 5, "s");
 	struct uuid head = head_of(pool, fresh);
+	struct vol *layer_reader = open_id(pool, an_id(5));
+	expect(layer_reader, 0, 64 * KiB, 2);
+	expect(layer_reader, 64 * KiB, 64 * KiB, 0);
+	expect(layer_reader, MiB, MiB, 0);
 	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect(layer_reader, 64 * KiB, 64 * KiB, 1); /* what was found before is not remembered */
+	expect(layer_reader, MiB + 8 * KiB, MiB - 8 * KiB, 1);
+	vol_close(layer_reader);
 	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
 	for (unsigned i = 0; i < 3; i++) {
 		expect_joined(pool, id);
