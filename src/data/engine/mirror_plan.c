@@ -82,7 +82,7 @@ static struct mirror_step plan_join(const struct mirror_facts *f, uint32_t absen
 	uint64_t until_ns = UINT64_MAX;
 	for (uint32_t i = 0; i < f->view->replica_count; i++) {
 		const struct mirror_copy_facts *c = &f->copies[i];
-		if (!(absent >> i & 1) || !c->may_join)
+		if (!(absent >> i & 1) || !c->may_join || c->session != MIRROR_OPEN)
 			continue;
 		if (f->now_ns >= c->join_not_before_ns)
 			return step_of(MIRROR_JOIN, 1u << i);

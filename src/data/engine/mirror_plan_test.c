@@ -1,0 +1,240 @@
+/* mirror_plan_test.c: what is next, fact by fact: each row of mirror_plan.h's table, and who goes before whom. */
+#include "base/test.h"
+#include "data/engine/mirror_plan.h"
+
+#define GRACE_NS (2 * NS_PER_S)
+#define NOW_NS	 (100 * NS_PER_S)
+
+static struct view view;
+static struct mirror_facts facts;
+
+/* Three members that answer, of a view that is ours, settled and served. */
+static void all_is_well(void)
+{
+	view = (struct view){.volume_id = {{1}}, .engine_id = {{2}}, .epoch = 7, .replica_count = 3};
+	facts = (struct mirror_facts){.now_ns = NOW_NS,
+				      .grace_ns = GRACE_NS,
+				      .engine_id = {{2}},
+				      .view_is_known = true,
+				      .view = &view,
+				      .seals_done = true,
+				      .serves = true};
+	for (uint8_t i = 0; i < 3; i++) {
+		view.replicas[i] =
+			(struct view_replica){.pool_id = {{(uint8_t)(10 + i)}}, .role = VIEW_MEMBER};
+		facts.copies[i].session = MIRROR_OPEN;
+	}
+}
+
+static void copy_is_absent(uint32_t i)
+{
+	view.replicas[i].role = VIEW_ABSENT;
+	facts.copies[i].session = MIRROR_LOST;
+}
+
+static void copy_joins(uint32_t i)
+{
+	view.replicas[i].role = VIEW_JOINING;
+	view.replicas[i].join_id = (struct uuid){{0x50}};
+}
+
+static void copy_silent(uint32_t i, uint64_t since_ns)
+{
+	facts.copies[i].session = MIRROR_LOST;
+	facts.copies[i].silent_since_ns = since_ns;
+}
+
+static void wants(enum mirror_todo todo, uint32_t copies)
+{
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_STR(mirror_todo_name(step.todo), mirror_todo_name(todo));
+	CHECK_EQ(step.copies, copies);
+}
+
+TEST(when_all_is_well_there_is_nothing_to_do)
+{
+	all_is_well();
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 0);
+	CHECK(step.until_ns == UINT64_MAX);
+}
+
+TEST(who_was_fenced_stops_whatever_else_is_true)
+{
+	all_is_well();
+	facts.was_fenced = true;
+	facts.view_is_known = false;
+	wants(MIRROR_STOP, 0);
+}
+
+TEST(while_nobody_knows_what_the_last_swap_did_nothing_but_asking_is_done)
+{
+	all_is_well();
+	facts.view_is_known = false;
+	copy_silent(1, 0);
+	wants(MIRROR_ASK, 0);
+}
+
+TEST(a_view_of_another_engine_is_claimed)
+{
+	all_is_well();
+	view.engine_id = (struct uuid){{3}};
+	wants(MIRROR_CLAIM, 0);
+}
+
+TEST(when_no_member_answers_the_volume_waits_for_all_of_them_however_long)
+{
+	all_is_well();
+	for (uint32_t i = 0; i < 3; i++)
+		copy_silent(i, 0);
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 7);
+	CHECK(step.until_ns == UINT64_MAX);
+}
+
+TEST(a_silent_member_is_waited_for_until_its_grace_ends)
+{
+	all_is_well();
+	copy_silent(1, NOW_NS - GRACE_NS + 1);
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 2);
+	CHECK(step.until_ns == NOW_NS + 1);
+	facts.now_ns++;
+	wants(MIRROR_PUT_OUT, 2);
+}
+
+TEST(the_last_member_that_answers_is_never_put_out)
+{
+	all_is_well();
+	copy_silent(0, 0);
+	copy_silent(1, 0);
+	facts.copies[2].failed = true;
+	wants(MIRROR_PUT_OUT, 3);
+}
+
+TEST(a_member_that_failed_is_put_out_while_another_is_left)
+{
+	all_is_well();
+	facts.copies[2].failed = true;
+	wants(MIRROR_PUT_OUT, 4);
+	copy_is_absent(0);
+	copy_is_absent(1);
+	wants(MIRROR_WAIT, 0);
+}
+
+TEST(a_joining_copy_that_failed_goes_even_when_the_only_member_has_failed_too)
+{
+	all_is_well();
+	copy_is_absent(0);
+	copy_joins(1);
+	facts.copies[1].failed = facts.copies[2].failed = true;
+	wants(MIRROR_PUT_OUT, 2);
+}
+
+TEST(an_absent_copy_that_does_not_answer_keeps_nobody_waiting)
+{
+	all_is_well();
+	copy_is_absent(0);
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 0);
+}
+
+TEST(nothing_is_served_before_the_seals_of_the_view_are_done)
+{
+	all_is_well();
+	view.seal_count = 1;
+	facts.seals_done = facts.serves = false;
+	wants(MIRROR_SEAL, 0);
+	facts.seals_done = true;
+	wants(MIRROR_SERVE, 0);
+	facts.serves = true;
+	wants(MIRROR_TIDY, 0);
+}
+
+TEST(sealing_waits_for_a_copy_in_the_view_that_is_silent)
+{
+	all_is_well();
+	view.seal_count = 1;
+	facts.seals_done = facts.serves = false;
+	copy_silent(0, NOW_NS);
+	wants(MIRROR_WAIT, 0);
+}
+
+TEST(an_older_engine_s_lease_is_waited_out_before_the_first_request)
+{
+	all_is_well();
+	view.must_wait = true;
+	facts.serves = false;
+	facts.wait_until_ns = NOW_NS + 5;
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK(step.until_ns == NOW_NS + 5);
+	facts.now_ns += 5;
+	wants(MIRROR_SERVE, 0);
+	facts.serves = true;
+	wants(MIRROR_TIDY, 0);
+}
+
+TEST(a_joining_copy_with_its_chain_is_admitted_and_before_any_order)
+{
+	all_is_well();
+	copy_joins(1);
+	facts.has_order = true;
+	wants(MIRROR_ORDER, 0);
+	facts.copies[1].has_chain = true;
+	wants(MIRROR_ADMIT, 2);
+}
+
+TEST(an_absent_copy_that_answers_joins_when_its_turn_has_come)
+{
+	all_is_well();
+	copy_is_absent(0);
+	facts.copies[0] = (struct mirror_copy_facts){
+		.session = MIRROR_OPEN, .may_join = true, .join_not_before_ns = NOW_NS + 9};
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK(step.until_ns == NOW_NS + 9);
+	facts.now_ns += 9;
+	wants(MIRROR_JOIN, 1);
+}
+
+TEST(nobody_joins_and_nothing_is_ordered_while_a_request_is_half_done)
+{
+	all_is_well();
+	copy_is_absent(0);
+	facts.copies[0] = (struct mirror_copy_facts){.session = MIRROR_OPEN, .may_join = true};
+	facts.has_order = facts.has_unfinished = true;
+	wants(MIRROR_WAIT, 0);
+}
+
+/* Every combination of roles, sessions and failures of three copies: whatever is put out, a member that answers is left; and a step is never
+ * taken on a copy that does not answer. */
+static void combination(uint32_t number)
+{
+	uint32_t members_left = 0;
+	all_is_well();
+	for (uint32_t i = 0; i < 3; i++, number /= 12) {
+		view.replicas[i].role = VIEW_MEMBER + number % 3;
+		facts.copies[i].session = number / 3 % 2 ? MIRROR_OPEN : MIRROR_LOST;
+		facts.copies[i].failed = number / 6 % 2;
+		facts.copies[i].has_chain = facts.copies[i].may_join = true;
+	}
+	struct mirror_step step = mirror_plan(&facts);
+	for (uint32_t i = 0; i < 3; i++) {
+		bool open = facts.copies[i].session == MIRROR_OPEN, chosen = step.copies >> i & 1;
+		members_left += view.replicas[i].role == VIEW_MEMBER && open && !chosen;
+		CHECK(!chosen || step.todo == MIRROR_PUT_OUT || open);
+		CHECK(!chosen || step.todo != MIRROR_PUT_OUT || view.replicas[i].role != VIEW_ABSENT);
+	}
+	CHECK(step.todo != MIRROR_PUT_OUT || members_left > 0);
+}
+
+TEST(a_member_that_answers_is_left_in_every_case)
+{
+	for (uint32_t number = 0; number < 12 * 12 * 12; number++)
+		combination(number);
+}
