@@ -4,6 +4,7 @@
  * The parent forks workers, which take seed after seed from a shared counter and note in shared memory what they are at, so
  * that a worker that dies of an assert still tells which seed and crash state it was.
  */
+#include "sim/cluster_mutants.h"
 #include "sim/cluster_run.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_run.h"
@@ -311,8 +312,19 @@ static const struct {
 	uint32_t states;
 } mutant_passes[] = {{300, 100}, {1500, 3}, {150, 800}};
 
+#define CLUSTER_MUTANT_SEEDS 300u
+
+static const struct pool_mutant *mutant_list(void)
+{
+	return options.cluster ? cluster_mutants : pool_mutants;
+}
+
 static bool mutant_is_caught(void)
 {
+	if (options.cluster) {
+		options.last_seed = options.first_seed + CLUSTER_MUTANT_SEEDS - 1;
+		return !run_seeds(false);
+	}
 	for (size_t i = 0; i < ARRAY_COUNT(mutant_passes); i++) {
 		options.last_seed = options.first_seed + mutant_passes[i].seeds - 1;
 		options.states = mutant_passes[i].states;
@@ -341,7 +353,7 @@ static int run_mutants(bool rare)
 {
 	uint32_t caught = 0, total = 0, left = 0;
 	run_is_quiet = true;
-	for (const struct pool_mutant *m = pool_mutants; m->number; m++) {
+	for (const struct pool_mutant *m = mutant_list(); m->number; m++) {
 		if (m->rare != rare) {
 			left++;
 			continue;
@@ -398,7 +410,7 @@ static void list_faults(void)
 
 static void list_mutants(void)
 {
-	for (const struct pool_mutant *m = pool_mutants; m->number; m++)
+	for (const struct pool_mutant *m = mutant_list(); m->number; m++)
 		printf("%3u  %s\n", m->number, m->text);
 	exit(EXIT_FINE);
 }

@@ -110,7 +110,7 @@ static int view_swap(struct mirror *m, const struct view *next)
 	m->view_is_known = false;
 	m->swap_in_doubt = true;
 	int err = m->options.views->swap(m->options.views, &m->swap_view, m->swap_revision, &revision);
-	if (!err) {
+	if (!err || (MUTANT(211) && err == OXE_INDOUBT)) {
 		view_install(m, &m->swap_view, revision);
 	} else if (err == OXE_NOTREADY || err == OXE_DIFFERS) {
 		m->view_is_known = err == OXE_NOTREADY;
@@ -184,13 +184,14 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	struct view_replica *e = &next->replicas[index];
 	struct copy *c = m->copies[index];
 	bool was_member = e->role == VIEW_MEMBER;
-	next->must_wait |= was_member && !c->was_opened;
+	next->must_wait |= was_member && !c->was_opened && !MUTANT(208);
 	e->role = VIEW_ABSENT;
 	memset(&e->join_id, 0, sizeof(e->join_id));
 	if (was_member) {
 		e->seal_id = *seal_id;
 		e->missed_shift = replica_region_shift(m->size_bytes);
-		e->missed = mirror_regions_at_risk(m);
+		if (!MUTANT(206))
+			e->missed = mirror_regions_at_risk(m);
 	} else if (c->was_grafted) {
 		memset(&e->seal_id, 0, sizeof(e->seal_id));
 		memset(&e->missed, 0, sizeof(e->missed));
@@ -226,7 +227,8 @@ static void entry_join(struct view_replica *e, const struct copy *c, const struc
 	if (uuid_is_nil(&e->seal_id))
 		return;
 	if (replica_region_shift(c->state.size_bytes) == e->missed_shift) {
-		regions_or(&e->missed, &c->state.intents);
+		if (!MUTANT(221))
+			regions_or(&e->missed, &c->state.intents);
 		return;
 	}
 	memset(&e->seal_id, 0, sizeof(e->seal_id));
@@ -357,7 +359,7 @@ static void intents_adopt(struct mirror *m)
 			continue;
 		c->is_adopted = true;
 		if (replica_region_shift(c->state.size_bytes) == replica_region_shift(m->size_bytes))
-			regions_or(&m->unsettled, &c->state.intents);
+			regions_or(&m->unsettled, MUTANT(204) ? &m->unsettled : &c->state.intents);
 	}
 	regions_or(&m->active, &m->unsettled);
 }
@@ -367,7 +369,7 @@ void mirror_step_seal(struct mirror *m)
 	mirror_gate_hold(m);
 	bool done = true;
 	for (uint32_t i = 0; done && i < m->view.seal_count; i++)
-		done = seal_one(m, &m->view.seals[i]);
+		done = MUTANT(202) || seal_one(m, &m->view.seals[i]);
 	if (!done) {
 		retry_later(m);
 		return;

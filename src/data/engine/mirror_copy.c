@@ -104,7 +104,7 @@ static void look_for_reboot(struct copy *c, const struct replica_state *state)
 {
 	struct mirror *m = c->m;
 	c->has_rebooted |= c->was_opened && !uuid_equal(&c->state.boot_id, &state->boot_id);
-	if (c->has_rebooted && view_role_is_in(mirror_copy_entry(c)->role))
+	if (c->has_rebooted && !MUTANT(214) && view_role_is_in(mirror_copy_entry(c)->role))
 		mirror_settle_after_reboot(m);
 }
 
@@ -149,7 +149,7 @@ static int copy_open(struct copy *c)
 	if (err == OXE_FENCED)
 		mirror_fenced(c->m, "a copy");
 	if (!err && !c->is_forgotten) {
-		c->heard_ns = asked_ns;
+		c->heard_ns = MUTANT(220) ? asked_ns + 20 * NS_PER_S : asked_ns;
 		copy_opened(c, state);
 	}
 	c->last_err = err ? err : c->last_err;
@@ -261,7 +261,8 @@ void mirror_copies_follow_view(struct mirror *m)
 struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except)
 {
 	struct copy *best = NULL;
-	uint32_t set = mirror_copies_members(m) & mirror_copies_open(m) & ~except;
+	uint32_t members = MUTANT(205) ? mirror_copies_in_view(m) : mirror_copies_members(m);
+	uint32_t set = members & mirror_copies_open(m) & ~except;
 	for (uint32_t i = 0; i < m->view.replica_count; i++) {
 		struct copy *c = m->copies[i];
 		if (!(set >> i & 1))

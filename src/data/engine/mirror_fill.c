@@ -124,7 +124,8 @@ static int run_copy(struct filling *f, const struct fill_window *w, uint64_t fir
 	if (said != FILL_OK)
 		return said;
 	bool zero = bytes_are_zero(f->data, len_bytes);
-	said = to_said(f, to->ops->fill(to, zero ? NULL : f->data, w->offset_bytes + at, len_bytes));
+	if (!zero || !MUTANT(213))
+		said = to_said(f, to->ops->fill(to, zero ? NULL : f->data, w->offset_bytes + at, len_bytes));
 	f->to->filled_bytes += len_bytes;
 	pay(f, len_bytes);
 	return said;
@@ -188,7 +189,7 @@ static int window_touched(struct filling *f, struct fill_window *w, bool *any)
 {
 	memset(w->touched, 0, sizeof(w->touched));
 	int said = from_said(f, touched_by(f->from, &f->next->id, f->base, w));
-	if (said == FILL_OK)
+	if (said == FILL_OK && !MUTANT(217))
 		said = to_said(f, touched_by(f->to, NULL, f->base, w));
 	*any = false;
 	for (uint64_t b = 0; b < WINDOW_BLOCKS; b++)

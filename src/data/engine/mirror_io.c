@@ -49,7 +49,7 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 	uint64_t last = u64_align_up(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
 	for (;;) {
 		(void)mirror_settle_wait(m, offset_bytes, len_bytes);
-		mirror_range_lock(&m->ranges, r, first, last, changes);
+		mirror_range_lock(&m->ranges, r, first, MUTANT(209) ? first : last, changes);
 		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
 		if (region > region_of(m, offset_bytes + len_bytes - 1) || m->was_fenced || m->closing)
 			return;
@@ -64,7 +64,7 @@ static uint64_t lease_ends_ns(const struct mirror *m)
 {
 	uint32_t members = mirror_copies_members(m);
 	uint64_t heard_ns = UINT64_MAX / 2;
-	if ((members & (members - 1)) == 0)
+	if ((members & (members - 1)) == 0 || MUTANT(207))
 		return UINT64_MAX;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (members >> i & 1)
@@ -205,7 +205,7 @@ static int change_inside(struct mirror *m, struct request *q)
 	struct change *ch = container_of(q, struct change, q);
 	if (!mirror_intents_cover(m, q->offset_bytes, q->len_bytes))
 		return OXE_BUSY;
-	if (q->kind == REQUEST_WRITE && somebody_joins(m) && !is_whole(m, q)) {
+	if (q->kind == REQUEST_WRITE && somebody_joins(m) && !is_whole(m, q) && !MUTANT(212)) {
 		if (!ch->whole)
 			return OXE_BUSY;
 		int err = widen(m, ch);
@@ -238,7 +238,7 @@ static int change_outside(struct mirror *m, struct request *q)
 static void change_failed(struct mirror *m, const struct request *q)
 {
 	uint32_t in_view = mirror_copies_in_view(m);
-	if (q->refused && (in_view & (in_view - 1)))
+	if (q->refused && (in_view & (in_view - 1)) && !MUTANT(219))
 		mirror_settle_mark(m, q->offset_bytes, q->len_bytes,
 				   (q->refused_by & mirror_copies_members(m))
 					   ? m->copies[__builtin_ctz(q->refused_by)]

@@ -99,7 +99,7 @@ static bool is_ordered(const struct mirror *m, const struct uuid *id)
 static bool may_be_dropped(const struct mirror *m, const struct lists *ls, uint32_t owner, size_t layer)
 {
 	const struct replica_layer *l = &ls->layers[owner][layer];
-	return l->name[0] != '~' && !is_in_all(m, ls, owner, layer) && !is_ordered(m, &l->id);
+	return !MUTANT(218) && l->name[0] != '~' && !is_in_all(m, ls, owner, layer) && !is_ordered(m, &l->id);
 }
 
 static bool lists_compare(struct mirror *m, const struct lists *ls)

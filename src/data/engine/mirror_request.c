@@ -216,6 +216,8 @@ static int ask_all(struct mirror *m, struct request *q, bool *first)
 	*first = false;
 	q->pending &= mirror_copies_in_view(m);
 	mirror_request_ask(m, q, q->pending);
+	if (MUTANT(210) && q->done)
+		q->pending &= mirror_copies_open(m);
 	blame(m, q);
 	return 0;
 }
@@ -234,7 +236,7 @@ int mirror_request_run(struct mirror *m, struct request *q)
 		mirror_gate_leave(m);
 		if (err == OXE_BUSY && q->outside)
 			err = q->outside(m, q);
-	} while (!err && (first || q->pending));
+	} while (!err && (first || (q->pending && !(MUTANT(201) && q->done))));
 	if (q->has_begun) {
 		m->unfinished--;
 		mirror_kick(m);

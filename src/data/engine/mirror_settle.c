@@ -32,7 +32,8 @@ static const struct copy *one_that_stayed(const struct mirror *m)
 {
 	uint32_t members = mirror_copies_members(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
-		if ((members >> i & 1) && m->copies[i]->was_opened && !m->copies[i]->has_rebooted)
+		if (!MUTANT(222) && (members >> i & 1) && m->copies[i]->was_opened &&
+		    !m->copies[i]->has_rebooted)
 			return m->copies[i];
 	return NULL;
 }
