@@ -55,7 +55,8 @@ struct call {
 	struct cluster_node *from, *to;
 	uint64_t from_incarnation, to_incarnation; /* to: 0 until it has arrived */
 	struct fiber *waiter;			   /* NULL: given up, or nobody is left */
-	struct replica *there;
+	struct replica *there;			   /* the session, and the process it is in */
+	uint64_t there_incarnation;
 	int result;
 	bool is_answered;
 	uint32_t holders;
@@ -64,7 +65,8 @@ struct call {
 struct link_replica {
 	struct replica replica;
 	struct cluster_node *from, *to;
-	struct replica *there; /* in the process `there_incarnation` of the other node */
+	struct replica *
+		there; /* the session that was opened last, in the process `there_incarnation` of the other node */
 	uint64_t there_incarnation;
 };
 
@@ -207,16 +209,17 @@ static void call_there(void *arg)
 	later(c, way_ns(cl), answer_arrives);
 }
 
-/* A new process there knows nothing of the old one's. */
-static bool there_find(struct link_replica *l)
+/* A session is one open, like a connection: what was sent in an earlier one arrives in that one, and is refused there. A new process knows
+ * nothing of the old one's. */
+static bool there_find(struct call *c)
 {
-	struct cluster_node *to = l->to;
+	struct cluster_node *to = c->to;
 	if (!to->is_up || !to->door)
 		return false;
-	if (!l->there || l->there_incarnation != to->incarnation) {
-		l->there = replica_local_new(to->door, &l->replica.volume_id);
-		l->there_incarnation = to->incarnation;
-	}
+	if (c->kind != CALL_OPEN)
+		return c->there && c->there_incarnation == to->incarnation;
+	c->there = replica_local_new(to->door, &c->owner->replica.volume_id);
+	c->there_incarnation = to->incarnation;
 	return true;
 }
 
@@ -233,11 +236,10 @@ static void call_arrives(void *arg)
 		call_release(c);
 		return;
 	}
-	if (!there_find(c->owner)) {
+	if (!there_find(c)) {
 		call_end(c, OXE_CLOSED);
 		return;
 	}
-	c->there = c->owner->there;
 	c->to_incarnation = c->to->incarnation;
 	fiber_spawn(sim_node_rt(c->to->machine), "link-call", call_there, c);
 }
@@ -259,6 +261,8 @@ static struct call *call_new(struct replica *r, enum call_kind kind)
 	c->from = l->from;
 	c->to = l->to;
 	c->from_incarnation = l->from->incarnation;
+	c->there = kind == CALL_OPEN ? NULL : l->there;
+	c->there_incarnation = l->there_incarnation;
 	c->holders = 3;
 	list_add_tail(&l->from->cluster->calls, &c->link);
 	return c;
@@ -334,8 +338,11 @@ static int link_open(struct replica *r, uint64_t epoch, const struct uuid *engin
 	c->epoch = epoch;
 	id_put(c, engine_id);
 	int err = call_do(c);
-	if (!err)
+	if (!err) {
 		*out = c->state;
+		c->owner->there = c->there;
+		c->owner->there_incarnation = c->there_incarnation;
+	}
 	call_release(c);
 	return err;
 }
