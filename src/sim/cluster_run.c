@@ -410,8 +410,8 @@ static void node_down(struct run *r, struct cluster_node *n, bool power_too)
 	if (!n->is_up)
 		return;
 	sim_trace(r->cluster.sim, power_too ? "power-cut" : "kill", n->index, 0, 0);
+	clients_cut_off(r, n); /* first: what they had asked lies on their stacks */
 	process_gone(n, power_too);
-	clients_cut_off(r, n);
 }
 
 /* ---- the minder ------------------------------------------------------------------------------------------------------------------------ */
