@@ -62,5 +62,7 @@ const struct pool_mutant pool_mutants[] = {
 	{64, "an error of one of several reads is not reported"},
 	{67, "a start after one that died between its two checkpoints writes a flush mark at once",
 	 .rare = true},
+	{70, "beside damage both objects of a record may be put into one slot (pool_hurt_test)",
+	 .rare = true},
 	{0},
 };

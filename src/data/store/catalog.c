@@ -253,17 +253,25 @@ int catalog_slot_take(struct catalog *c, uint32_t *slot)
 	return err;
 }
 
-/* Live, a slot is the caller's by catalog_slot_take. Replayed beside damage, it may be on a lost page, or have another object that
- * had to move there, or to stay: nothing refers to an object by its slot, so it moves. */
-int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+static int slot_move(struct catalog *c, uint32_t slot)
 {
-	bool may_move = c->pool->replaying && (c->damaged || c->pool->records_lost);
-	if (!may_move || slot_is_usable(c, slot))
-		return slot_page_get(c, slot);
 	assert(c->move_count < MOVES_MAX);
 	c->moves[c->move_count].from = slot;
 	int err = catalog_slot_take(c, &c->moves[c->move_count].to);
 	c->move_count += !err;
+	return err;
+}
+
+/* Live, a slot is the caller's by catalog_slot_take. Replayed beside damage, it may be on a lost page, or have another object that
+ * had to move there, or to stay: nothing refers to an object by its slot, so it moves. Not to the record's other slot. */
+int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+{
+	bool may_move = c->pool->replaying && (c->damaged || c->pool->records_lost);
+	if (may_move && !slot_is_usable(c, slot))
+		return slot_move(c, slot);
+	int err = slot_page_get(c, slot);
+	if (!err && may_move && !MUTANT(70))
+		c->slots[slot].state = SLOT_TAKEN;
 	return err;
 }
 
