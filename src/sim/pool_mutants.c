@@ -64,5 +64,6 @@ const struct pool_mutant pool_mutants[] = {
 	 .rare = true},
 	{70, "beside damage both objects of a record may be put into one slot (pool_hurt_test)",
 	 .rare = true},
+	{71, "extents call changed what the snapshot itself has changed"},
 	{0},
 };

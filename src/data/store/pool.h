@@ -259,10 +259,9 @@ OX_CHECKED int vol_trim(struct vol *vol, uint64_t offset_bytes, uint64_t len_byt
 OX_CHECKED int vol_flush(struct vol *vol);
 
 enum {
-	VOL_EXTENT_HOLE = 1, /* nothing stored: reads as zeroes */
-	VOL_EXTENT_ZERO = 2, /* reads as zeroes (a hole, or marked zero) */
-	VOL_EXTENT_CHANGED =
-		4, /* differs, or may differ, from the snapshot `since`: defined in a layer above it */
+	VOL_EXTENT_HOLE = 1,	/* nothing stored: reads as zeroes */
+	VOL_EXTENT_ZERO = 2,	/* reads as zeroes (a hole, or marked zero) */
+	VOL_EXTENT_CHANGED = 4, /* differs, or may differ, from the snapshot `since` */
 };
 
 struct vol_extent {
@@ -271,7 +270,11 @@ struct vol_extent {
 };
 
 /* Describe [offset, offset + len) as consecutive extents, at most max_extents of them (the last may end early; neighbours
- * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT. */
+ * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT.
+ *
+ * What is not called changed reads as it does in `since`. What is called changed are whole 4 KiB blocks of which something was
+ * written, zeroed or trimmed since, with whatever content; by calls that were under way when the snapshot was taken, or that failed,
+ * too; and, if `since` is of the volume that this one was cloned from, those that volume_flatten copied. */
 OX_CHECKED int vol_extents(struct vol *vol, const struct uuid *since, uint64_t offset_bytes,
 			   uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			   size_t *extent_count);
