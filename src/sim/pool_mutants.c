@@ -65,5 +65,9 @@ const struct pool_mutant pool_mutants[] = {
 	{70, "beside damage both objects of a record may be put into one slot (pool_hurt_test)",
 	 .rare = true},
 	{71, "extents call changed what the snapshot itself has changed"},
+	{72, "a page that was given up because it could not be read is read again (pool_hurt_test)",
+	 .rare = true},
+	{73, "a page is given up though nothing else can be read either (pool_hurt_test)", .rare = true},
+	{74, "a superblock that cannot be read is left as it is (pool_hurt_test)", .rare = true},
 	{0},
 };

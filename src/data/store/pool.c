@@ -71,7 +71,7 @@ static bool may_start_over(struct rt_disk *disk, const struct uuid *id)
 static int what_is_there(struct rt_disk *disk, const struct uuid *id, bool overwrite)
 {
 	struct super newest, older;
-	int err = super_read(disk, &newest, &older);
+	int err = super_read(disk, &newest, &older, NULL);
 	if (!err && uuid_equal(&newest.pool_id, id))
 		return 1;
 	if (err && err != OXE_NOTPOOL && err != OXE_CORRUPT && err != OXE_VERSION)
@@ -138,7 +138,7 @@ int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool 
 int pool_identify(struct rt_disk *disk, struct pool_ident *out)
 {
 	struct super newest, older;
-	int err = super_read(disk, &newest, &older);
+	int err = super_read(disk, &newest, &older, NULL);
 	if (err)
 		return err;
 	*out = (struct pool_ident){.id = newest.pool_id,
@@ -203,6 +203,7 @@ void pool_state_reset(struct pool *pool)
 	state_free(pool);
 	state_new(pool);
 	pool->pages_lost = 0;
+	pool->given_up_count = 0; /* each is asked for again */
 	pool->records_lost = pool->recovery_records = 0;
 }
 
@@ -220,6 +221,7 @@ static void pool_end(struct pool *pool)
 	flush_free(pool->flush);
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);
+	free(pool->given_up);
 	rt_disk_close(pool->disk);
 	free(pool);
 }

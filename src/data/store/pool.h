@@ -13,7 +13,7 @@
  *   what is durable   a control call (create, delete, snapshot ...) that returned 0 survives power loss. Data: see vol_write
  *   idempotence       the caller chooses the id of what it makes. The same call again with the same id and the same facts is
  *                     0; the same id with other facts, or the same name with another id, is OXE_EXISTS
- *   when it is hurt   S9: metadata that cannot be believed costs what hangs under it. A volume with a lost layer serves what it
+ *   when it is hurt   S9: metadata that cannot be believed, or read, costs what hangs under it. A volume with a lost layer serves what it
  *                     still can; the rest of it is OXE_CORRUPT. With part of the list of volumes and layers lost (pool_stats:
  *                     catalog_damaged) nobody knows which ids and names are taken: what is not found is OXE_CORRUPT rather than
  *                     OXE_NOENT, whatever would make or name something is OXE_CORRUPT, and no space is given back. Volumes that

@@ -53,6 +53,7 @@ struct pool {
 	uint64_t created_wall_ns, cluster_count, first_cluster, journal_blocks;
 	uint64_t dirty_limit; /* pages that may be dirty before writers wait for a checkpoint */
 	bool failed, closing;
+	bool recovering; /* nothing has been written yet: pages that cannot be read are given up (metapage.c) */
 	bool replaying; /* recovery folds the journal: what a record is about may be lost (record.c) */
 	uint32_t open_handles;
 
@@ -71,10 +72,17 @@ struct pool {
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t
 		pages_lost; /* metadata pages that were needed and could not be believed, beside those of maps */
-	bool overruling;    /* the superblock before leads to records that recovery rejected */
-	uint64_t records_lost;			      /* replayed about something lost */
+	uint64_t *given_up; /* pages that could not be read */
+	size_t given_up_count;
+	bool has_waited;       /* for a page to become readable */
+	bool overruling;       /* the superblock before leads to records that recovery rejected */
+	uint64_t records_lost; /* replayed about something lost */
 	uint64_t check_pages_read, check_pages_total; /* of the check under way; 0: there is none */
 };
+
+/* What cannot be read is asked for again, so often. */
+#define READ_TRIES   5u
+#define READ_WAIT_NS (200 * NS_PER_MS)
 
 /* Memory for device requests: payload, or as much as something counts. NULL: the caller returns OXE_NOMEM and has changed nothing, or
  * does without. A single page is page_image_alloc, small things are mem_alloc: these stop the process (base.h). */
