@@ -201,7 +201,10 @@ static bool job_ended(struct jobs *j, uint64_t number, int err)
 	return !err;
 }
 
-/* Everything that can be worked on now, each once. True if something was finished, which may have made more possible. */
+/* Everything that can be worked on now, each once. True if something was finished, which may have made more possible.
+ *
+ * The youngest layers first: those of a deleted volume are dropped from its head down, and of deleted neighbours each is merged
+ * once. The other way round what the oldest holds would move from layer to layer through the whole chain. */
 static bool pass(struct jobs *j)
 {
 	struct todo layers = {0}, volumes = {0};
@@ -217,7 +220,7 @@ static bool pass(struct jobs *j)
 		if (v->flags & VOLUME_FLATTEN)
 			todo_add(&volumes, v->number);
 	}
-	for (size_t i = 0; i < layers.count && !j->stopping; i++)
+	for (size_t i = layers.count; i-- > 0 && !j->stopping;)
 		progress = job_ended(j, layers.numbers[i], reap(j, layers.numbers[i])) || progress;
 	for (size_t i = 0; i < volumes.count && !j->stopping; i++)
 		progress = job_ended(j, volumes.numbers[i], flatten(j, volumes.numbers[i])) || progress;
