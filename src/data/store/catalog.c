@@ -36,7 +36,8 @@ struct catalog {
 	uint32_t *touched;
 	uint32_t page_count, page_capacity, touched_count, touched_capacity, first_free;
 	uint64_t next_number;
-	struct htab layers_by_number, layers_by_id, volumes_by_number, volumes_by_id, volumes_by_name;
+	struct htab layers_by_number, layers_by_id, snapshots_by_name;
+	struct htab volumes_by_number, volumes_by_id, volumes_by_name;
 	struct list volumes, layers; /* by age */
 	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
@@ -120,11 +121,17 @@ struct volume *catalog_volume_by_name(const struct catalog *c, const char *name)
 	return NULL;
 }
 
-struct layer *volume_snapshot_by_name(const struct volume *v, const char *name)
+static uint64_t snapshot_hash(const struct volume *v, const char *name)
 {
-	struct layer *l;
-	list_for_each (l, &v->layers, in_volume) {
-		if (l->named && strcmp(l->name, name) == 0)
+	return hash_bytes(name, strlen(name)) ^ hash_u64(v->number);
+}
+
+struct layer *catalog_snapshot_by_name(const struct catalog *c, const struct volume *v, const char *name)
+{
+	for (struct hnode *n = htab_first(&c->snapshots_by_name, snapshot_hash(v, name)); n;
+	     n = htab_next(n)) {
+		struct layer *l = container_of(n, struct layer, name_node);
+		if (l->volume == v && strcmp(l->name, name) == 0)
 			return l;
 	}
 	return NULL;
@@ -155,10 +162,29 @@ uint32_t catalog_snapshot_count(const struct catalog *c)
 	return c->snapshot_count;
 }
 
-void catalog_layer_set_named(struct catalog *c, struct layer *l, bool named)
+/* What has a name has a volume. */
+void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name)
 {
-	c->snapshot_count += (uint32_t)named - (uint32_t)l->named;
-	l->named = named;
+	if (l->named) {
+		htab_remove(&c->snapshots_by_name, &l->name_node);
+		c->snapshot_count--;
+		l->volume->snapshot_count--;
+	}
+	l->named = name != NULL;
+	memset(l->name, 0, sizeof(l->name));
+	if (!name)
+		return;
+	memcpy(l->name, name, strlen(name));
+	htab_insert(&c->snapshots_by_name, &l->name_node, snapshot_hash(l->volume, name));
+	c->snapshot_count++;
+	l->volume->snapshot_count++;
+}
+
+void layer_count_clusters(struct layer *l, int64_t more)
+{
+	l->cluster_count += (uint64_t)more;
+	if (l->volume)
+		l->volume->cluster_count += (uint64_t)more;
 }
 
 struct root catalog_root(const struct catalog *c)
@@ -415,11 +441,16 @@ void catalog_layer_set_parent(struct layer *l, struct layer *parent)
 
 void catalog_layer_set_volume(struct layer *l, struct volume *v)
 {
-	if (l->volume)
+	assert(!l->named);
+	if (l->volume) {
 		list_del(&l->in_volume);
+		l->volume->cluster_count -= l->cluster_count;
+	}
 	l->volume = v;
-	if (v)
+	if (v) {
 		list_add_tail(&v->layers, &l->in_volume);
+		v->cluster_count += l->cluster_count;
+	}
 	catalog_layer_touch(l);
 }
 
@@ -446,7 +477,7 @@ static void layer_forget(struct catalog *c, struct layer *l)
 	if (!l->map.lost) {
 		htab_remove(&c->layers_by_id, &l->id_node);
 		c->layer_count--;
-		c->snapshot_count -= l->named;
+		catalog_layer_set_name(c, l, NULL);
 	}
 	free(l);
 }
@@ -503,6 +534,7 @@ void catalog_free(struct catalog *c)
 		volume_forget(c, list_first(&c->lost_volumes, struct volume, age));
 	htab_free(&c->layers_by_number);
 	htab_free(&c->layers_by_id);
+	htab_free(&c->snapshots_by_name);
 	htab_free(&c->volumes_by_number);
 	htab_free(&c->volumes_by_id);
 	htab_free(&c->volumes_by_name);
@@ -558,6 +590,16 @@ bool volume_is_whole(const struct volume *v)
 	while (l && !l->map.lost)
 		l = l->parent;
 	return !v->lost && !l;
+}
+
+const struct layer *volume_origin(const struct volume *v)
+{
+	const struct layer *l = v->head;
+	if (!catalog_is_damaged(l->map.pool->catalog))
+		return list_first(&v->layers, struct layer, in_volume)->parent;
+	while (l && l->volume == v)
+		l = l->parent;
+	return l;
 }
 
 struct layer *volume_head(const struct volume *v)
@@ -687,7 +729,7 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le64_get(e->link) < number;
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < number && (!named || le64_get(e->volume));
 }
 
 /* 0 or OXE_CORRUPT: another object says the same of itself. */
@@ -720,12 +762,12 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
 	struct layer *parent = catalog_layer_refer(c, le64_get(e->link));
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
-	memcpy(l->name, e->name, sizeof(l->name));
 	l->sealed = e->flags & LAYER_SEALED;
-	catalog_layer_set_named(c, l, e->flags & LAYER_NAMED);
+	if (e->flags & LAYER_NAMED)
+		catalog_layer_set_name(c, l, (const char *)e->name);
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
-	l->cluster_count = le64_get(e->cluster_count);
+	layer_count_clusters(l, (int64_t)le64_get(e->cluster_count));
 	l->map.root = root_from_disk(&e->map);
 	return 0;
 }
