@@ -39,6 +39,7 @@ struct catalog {
 	struct htab layers_by_number, layers_by_id, snapshots_by_name;
 	struct htab volumes_by_number, volumes_by_id, volumes_by_name;
 	struct list volumes, layers; /* by age */
+	struct list nameless;
 	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
 	struct lost_leaves *lost_leaves; /* in order */
@@ -57,6 +58,7 @@ struct catalog *catalog_new(struct pool *pool)
 	c->next_number = 1;
 	list_init(&c->volumes);
 	list_init(&c->layers);
+	list_init(&c->nameless);
 	list_init(&c->lost_volumes);
 	list_init(&c->lost_layers);
 	tree_init(&c->tree, pool, PAGE_CATALOG, 0, (struct root){0});
@@ -142,6 +144,11 @@ struct list *catalog_volumes(struct catalog *c)
 	return &c->volumes;
 }
 
+struct list *catalog_nameless(struct catalog *c)
+{
+	return &c->nameless;
+}
+
 struct list *catalog_layers(struct catalog *c)
 {
 	return &c->layers;
@@ -162,18 +169,28 @@ uint32_t catalog_snapshot_count(const struct catalog *c)
 	return c->snapshot_count;
 }
 
+static void name_forget(struct catalog *c, struct layer *l)
+{
+	list_del(&l->nameless);
+	if (!l->named)
+		return;
+	htab_remove(&c->snapshots_by_name, &l->name_node);
+	c->snapshot_count--;
+	l->volume->snapshot_count--;
+	l->named = false;
+}
+
 /* What has a name has a volume. */
 void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name)
 {
-	if (l->named) {
-		htab_remove(&c->snapshots_by_name, &l->name_node);
-		c->snapshot_count--;
-		l->volume->snapshot_count--;
-	}
-	l->named = name != NULL;
+	assert(l->sealed);
+	name_forget(c, l);
 	memset(l->name, 0, sizeof(l->name));
-	if (!name)
+	if (!name) {
+		list_add_tail(&c->nameless, &l->nameless);
 		return;
+	}
+	l->named = true;
 	memcpy(l->name, name, strlen(name));
 	htab_insert(&c->snapshots_by_name, &l->name_node, snapshot_hash(l->volume, name));
 	c->snapshot_count++;
@@ -368,6 +385,7 @@ static struct layer *layer_new(struct catalog *c, uint64_t number, uint32_t slot
 	list_init(&l->sibling);
 	list_init(&l->in_volume);
 	list_init(&l->window.link);
+	list_init(&l->nameless);
 	tree_init(&l->map, c->pool, PAGE_MAP, number, (struct root){0});
 	l->map.layer = l;
 	htab_insert(&c->layers_by_number, &l->number_node, hash_u64(number));
@@ -474,10 +492,10 @@ static void layer_forget(struct catalog *c, struct layer *l)
 {
 	htab_remove(&c->layers_by_number, &l->number_node);
 	list_del(&l->age);
+	name_forget(c, l);
 	if (!l->map.lost) {
 		htab_remove(&c->layers_by_id, &l->id_node);
 		c->layer_count--;
-		catalog_layer_set_name(c, l, NULL);
 	}
 	free(l);
 }
@@ -729,7 +747,8 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le64_get(e->link) < number && (!named || le64_get(e->volume));
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < number &&
+	       (!named || (le64_get(e->volume) && (e->flags & LAYER_SEALED)));
 }
 
 /* 0 or OXE_CORRUPT: another object says the same of itself. */
@@ -763,8 +782,8 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	struct layer *parent = catalog_layer_refer(c, le64_get(e->link));
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
 	l->sealed = e->flags & LAYER_SEALED;
-	if (e->flags & LAYER_NAMED)
-		catalog_layer_set_name(c, l, (const char *)e->name);
+	if (l->sealed)
+		catalog_layer_set_name(c, l, e->flags & LAYER_NAMED ? (const char *)e->name : NULL);
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	layer_count_clusters(l, (int64_t)le64_get(e->cluster_count));

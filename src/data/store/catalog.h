@@ -36,7 +36,7 @@ struct layer {
 	struct tree map;
 	struct space_window window;
 	struct hnode number_node, id_node, name_node; /* the last if it is named */
-	struct list age;
+	struct list age, nameless;
 };
 
 struct volume {
@@ -93,8 +93,9 @@ struct volume *catalog_volume_by_id(const struct catalog *c, const struct uuid *
 struct volume *catalog_volume_by_name(const struct catalog *c, const char *name);
 struct layer *catalog_snapshot_by_name(const struct catalog *c, const struct volume *v, const char *name);
 /* In order of age. */
-struct list *catalog_volumes(struct catalog *c); /* of struct volume, by age */
-struct list *catalog_layers(struct catalog *c);	 /* of struct layer, by age */
+struct list *catalog_volumes(struct catalog *c);  /* of struct volume, by age */
+struct list *catalog_nameless(struct catalog *c); /* of struct layer: sealed, and no snapshots; in no order */
+struct list *catalog_layers(struct catalog *c);	  /* of struct layer, by age */
 uint32_t catalog_volume_count(const struct catalog *c);
 uint32_t catalog_layer_count(const struct catalog *c);
 uint32_t catalog_snapshot_count(const struct catalog *c);
@@ -116,7 +117,7 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v);
 void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *name);
 void catalog_layer_remove(struct catalog *c, struct layer *l);
 void catalog_volume_remove(struct catalog *c, struct volume *v);
-/* A snapshot of this name, or none of its volume's any more: NULL. */
+/* Of a sealed layer: a snapshot of this name, or none any more: NULL. */
 void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name);
 /* Its map names so many clusters more, or less. */
 void layer_count_clusters(struct layer *l, int64_t more);

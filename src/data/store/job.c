@@ -190,6 +190,12 @@ static void todo_add(struct todo *t, uint64_t number)
 	t->numbers[t->count++] = number;
 }
 
+static int youngest_first(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? 1 : -(x > y);
+}
+
 static bool job_ended(struct jobs *j, uint64_t number, int err)
 {
 	j->number = 0;
@@ -212,15 +218,17 @@ static bool pass(struct jobs *j)
 	struct volume *v;
 	bool progress = false;
 	j->stuck_err = 0;
-	list_for_each (l, catalog_layers(j->pool->catalog), age) {
+	list_for_each (l, catalog_nameless(j->pool->catalog), nameless) {
 		if (may_reap(l))
 			todo_add(&layers, l->number);
 	}
+	if (layers.count > 0)
+		qsort(layers.numbers, layers.count, sizeof(*layers.numbers), youngest_first);
 	list_for_each (v, catalog_volumes(j->pool->catalog), age) {
 		if (v->flags & VOLUME_FLATTEN)
 			todo_add(&volumes, v->number);
 	}
-	for (size_t i = layers.count; i-- > 0 && !j->stopping;)
+	for (size_t i = 0; i < layers.count && !j->stopping; i++)
 		progress = job_ended(j, layers.numbers[i], reap(j, layers.numbers[i])) || progress;
 	for (size_t i = 0; i < volumes.count && !j->stopping; i++)
 		progress = job_ended(j, volumes.numbers[i], flatten(j, volumes.numbers[i])) || progress;
@@ -318,7 +326,7 @@ void pool_job_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct p
 {
 	struct layer *l;
 	struct volume *v;
-	list_for_each (l, catalog_layers(pool->catalog), age) {
+	list_for_each (l, catalog_nameless(pool->catalog), nameless) {
 		struct pool_job job = {.id = l->id, .kind = l->child_count ? POOL_JOB_MERGE : POOL_JOB_DROP};
 		if (!may_reap(l))
 			continue;
