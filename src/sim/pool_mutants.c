@@ -62,5 +62,7 @@ const struct pool_mutant pool_mutants[] = {
 	{64, "an error of one of several reads is not reported"},
 	{67, "a start after one that died between its two checkpoints writes a flush mark at once",
 	 .rare = true},
+	{68, "a merge does not wait for reads of a clone that was flattened (pool_slow_read_test)",
+	 .rare = true},
 	{0},
 };

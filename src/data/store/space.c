@@ -47,7 +47,8 @@ struct space {
 	struct freed_queue quarantine; /* waiting for their record */
 	struct u32list draining[2];    /* waiting for readers, by read generation & 1 */
 	uint32_t readers[2];
-	uint32_t read_generation;
+	uint32_t waiting[2]; /* fibers in space_readers_wait, in the same way */
+	uint64_t read_generation;
 	struct waitq drained;
 };
 
@@ -309,12 +310,13 @@ static void release_drained(struct space *s)
 	unsigned old = (s->read_generation + 1) & 1;
 	while (s->readers[old] == 0 || MUTANT(33)) {
 		struct u32list *l = &s->draining[old];
-		bool younger_wait = s->draining[old ^ 1].count > 0;
+		bool younger_wait = s->draining[old ^ 1].count + s->waiting[old ^ 1] > 0;
 		for (size_t i = 0; i < l->count; i++)
 			u32map_remove(&s->blocked, l->items[i]);
-		if (l->count > 0)
+		if (l->count + s->waiting[old] > 0)
 			waitq_wake_all(&s->drained);
 		l->count = 0;
+		s->waiting[old] = 0;
 		if (!younger_wait)
 			return;
 		s->read_generation++; /* new readers count on the other side; what waited there drains next */
@@ -334,6 +336,15 @@ void space_read_leave(struct space *s, uint32_t side)
 	assert(s->readers[side] > 0);
 	if (--s->readers[side] == 0)
 		release_drained(s);
+}
+
+void space_readers_wait(struct space *s)
+{
+	uint64_t mine = s->read_generation; /* the readers there are now are of this one or the one before */
+	s->waiting[mine & 1]++;
+	release_drained(s);
+	while (s->read_generation == mine || (s->read_generation == mine + 1 && s->readers[mine & 1] > 0))
+		waitq_wait(&s->drained);
 }
 
 void space_durable(struct space *s, uint64_t seq)

@@ -69,6 +69,8 @@ void space_grow(struct space *s, uint64_t old_cluster_count);
 /* Readers: what a read finds may be freed while it waits for the device; it is not reused until the read has left. */
 uint32_t space_read_enter(struct space *s);
 void space_read_leave(struct space *s, uint32_t ticket);
+/* Until every read has left that is under way now. Those that begin meanwhile do not count. Suspends. */
+void space_readers_wait(struct space *s);
 
 /* Recovery, at its end: replace bitmap pages that are lost by what the maps and the usage table say, if these are whole.
  * Suspends. */
