@@ -60,6 +60,8 @@ const struct pool_mutant pool_mutants[] = {
 	{62, "a write lets go of a metadata page that it did not get"},
 	{63, "a damaged journal block counts as the end of the journal"},
 	{64, "an error of one of several reads is not reported"},
+	{65, "a cluster is given out while it is being discarded"},
+	{66, "a cluster that is in use again is discarded"},
 	{67, "a start after one that died between its two checkpoints writes a flush mark at once",
 	 .rare = true},
 	{68, "a merge does not wait for reads of a clone that was flattened (pool_slow_read_test)",
