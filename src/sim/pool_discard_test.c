@@ -141,6 +141,24 @@ TEST(what_is_used_again_at_once_is_not_discarded)
 	story_tell(&(struct pool_options){0}, written_again_before_the_rest_is_over);
 }
 
+static void trimmed_on_a_disk_that_knows_none(struct life *l, struct pool *pool, struct vol *vol)
+{
+	struct pool_stats s;
+	sim_disk_faults(l->disk)->discard = SIM_DISCARD_REFUSED;
+	write_and_trim(vol);
+	fiber_sleep(120 * NS_PER_S);
+	CHECK_EQ(discards(l), 1);
+	pool_stats(pool, &s);
+	CHECK(!s.failed);
+	CHECK_EQ(s.discarded_bytes, 0);
+	CHECK(fill(vol, 64) == 64);
+}
+
+TEST(a_disk_that_knows_no_discards_is_asked_once_and_nothing_is_counted)
+{
+	story_tell(&(struct pool_options){.discard_after_ms = 1}, trimmed_on_a_disk_that_knows_none);
+}
+
 static void trimmed_for_nothing(struct life *l, struct pool *pool, struct vol *vol)
 {
 	(void)pool;

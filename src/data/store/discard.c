@@ -2,8 +2,9 @@
  * discard.c: see discard.h.
  *
  * What is to be discarded is a bitmap of its own, with memory for those leaves of the pool's only in which there is something: 4 KiB
- * for 2 GiB. A bit may stand for a cluster that was given out again; the pool's bitmap is asked when its turn comes, and from then
- * on, with no other fiber in between, it is held.
+ * for 2 GiB. That is its bound, and it is never full: what comes twice is one bit, and nobody waits to put one there. Where the
+ * disk is slow it just takes longer. A bit may stand for a cluster that was given out again; the pool's bitmap is asked when its
+ * turn comes, and from then on, with no other fiber in between, it is held.
  */
 #include "data/store/discard.h"
 
@@ -191,12 +192,12 @@ static void run_discard(struct discard *d, const struct run *run, uint8_t *bits)
 	space_hold(pool->space, run->from, run->to);
 	int err = rt_disk_discard(pool->disk, len_bytes, run->from * (uint64_t)POOL_CLUSTER_BYTES);
 	space_unhold(pool->space, run->from, run->to);
-	if (err) {
-		d->refused = true;
+	d->refused = err || rt_disk_info(pool->disk)->refuses_discards;
+	if (err)
 		LOG_WARN("pool.discard_failed", "the disk failed a discard; no more are sent to it",
 			 F_UUID("pool", &pool->ident.id), F_ERR(err));
+	if (d->refused)
 		return;
-	}
 	d->done_bytes += len_bytes;
 	uint64_t now_ns = rt_now_exact_ns(pool->rt);
 	pause_until(d, now_ns + PAUSE_FACTOR * (now_ns - begin_ns));
