@@ -66,5 +66,7 @@ const struct pool_mutant pool_mutants[] = {
 	 .rare = true},
 	{68, "a merge does not wait for reads of a clone that was flattened (pool_slow_read_test)",
 	 .rare = true},
+	{69, "what is reserved in the journal counts for half the ring at most (pool_ring_test)",
+	 .rare = true},
 	{0},
 };
