@@ -30,7 +30,8 @@ struct daemon_options {
 	bool log_json;
 	enum log_level log_level;
 	uint64_t cache_bytes;
-	const char *ublk_links;	    /* directory */
+	const char *ublk_links; /* directory */
+	bool no_discard;
 	const char *init_pool_path; /* NULL: none */
 	uint64_t init_pool_bytes;
 	const char *check_path; /* NULL: run as a daemon */

@@ -19,6 +19,7 @@ static const char help[] =
 	"repeatable\n"
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
 	"  --ublk-links DIR        where attached block devices are linked by name [/dev/oxbow]\n"
+	"  --no-discard            keep space that becomes free, instead of giving it back to the disk\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
@@ -50,6 +51,7 @@ enum option_id {
 	OPT_INIT_POOL,
 	OPT_SCAN,
 	OPT_CACHE_SIZE,
+	OPT_NO_DISCARD,
 	OPT_NBD,
 	OPT_NBD_INSECURE,
 	OPT_NVME,
@@ -75,6 +77,7 @@ static const struct option long_options[] = {
 	{"init-pool", required_argument, NULL, OPT_INIT_POOL},
 	{"scan", required_argument, NULL, OPT_SCAN},
 	{"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
+	{"no-discard", no_argument, NULL, OPT_NO_DISCARD},
 	{"nbd", required_argument, NULL, OPT_NBD},
 	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
 	{"nvme", required_argument, NULL, OPT_NVME},
@@ -189,6 +192,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_CACHE_SIZE:
 		o->cache_bytes = size_option("cache-size", value);
+		break;
+	case OPT_NO_DISCARD:
+		o->no_discard = true;
 		break;
 	case OPT_NBD:
 		list_add(o->nbd, &o->nbd_count, value, "nbd");

@@ -62,6 +62,7 @@ struct node_options {
 	struct engines *engines;
 	struct node_platform platform;
 	uint64_t cache_bytes; /* for each pool's metadata; 0: the store's default */
+	bool no_discard;      /* as in struct pool_options */
 };
 
 struct node *node_new(const struct node_options *options);

@@ -54,11 +54,16 @@ void jobs_rate_changed(struct jobs *j)
 	jobs_kick(j);
 }
 
-/* May the next step begin? Waits for the rate and for whoever paused us. False: stop. */
-bool jobs_step_begin(struct jobs *j)
+static void step_end(struct jobs *j)
 {
 	j->stepping = false;
 	waitq_wake_all(&j->changed);
+}
+
+/* May the next step begin? Waits for the rate and for whoever paused us. False: stop. */
+bool jobs_step_begin(struct jobs *j)
+{
+	step_end(j);
 	fiber_yield();
 	while (!j->stopping && !j->pool->failed) {
 		if (j->paused)
@@ -153,6 +158,16 @@ static int name_gone_for_good(struct pool *pool)
 	return MUTANT(14) ? 0 : flush_records(pool->flush, seq);
 }
 
+/* What a merge gives to the only child is that one's alone: it is written to in place, and over. Readers of the child see the old
+ * blocks as long as they are to be seen. But a clone that was flattened let go of the layer, and a read of it that found its blocks
+ * here before that may still be under way: it must not find what others write now (S4). */
+static void old_reads_wait(struct jobs *j)
+{
+	step_end(j); /* the device may take its time */
+	if (!MUTANT(68))
+		space_readers_wait(j->pool->space);
+}
+
 static int reap(struct jobs *j, uint64_t number)
 {
 	struct pool *pool = j->pool;
@@ -160,6 +175,7 @@ static int reap(struct jobs *j, uint64_t number)
 	int err = name_gone_for_good(pool);
 	j->number = number;
 	j->done_clusters = 0;
+	old_reads_wait(j);
 	while (!err) {
 		if (!jobs_step_begin(j))
 			return OXE_SHUTDOWN;
@@ -241,8 +257,7 @@ static void wait_for_work(struct jobs *j)
 {
 	uint64_t retry_ns = rt_now_ns(j->pool->rt) + RETRY_AFTER_NS;
 	j->idle = true;
-	j->stepping = false;
-	waitq_wake_all(&j->changed);
+	step_end(j);
 	while (!j->kicked && !j->stopping && !j->pool->failed) {
 		if (!j->stuck_err)
 			waitq_wait(&j->work);

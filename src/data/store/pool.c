@@ -1,6 +1,7 @@
 /* pool.c: format, identify, open, close, grow, and what the pool says about itself. See pool.h; the parts are in store.h. */
 #include "base/log.h"
 #include "data/store/cluster_op.h"
+#include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/journal.h"
 #include "data/store/resolve.h"
@@ -189,6 +190,7 @@ static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *op
 		pool->options.cache_bytes = CACHE_BYTES_DEFAULT;
 	pool->options.cache_bytes = u64_max(pool->options.cache_bytes, CACHE_BYTES_MIN);
 	fmutex_init(&pool->control);
+	pool->discard = discard_new(pool);
 	state_new(pool);
 	pool->flush = flush_new(pool);
 	pool->checkpoint = checkpoint_new(pool);
@@ -211,6 +213,7 @@ void pool_state_reset(struct pool *pool)
 static void pool_end(struct pool *pool)
 {
 	jobs_stop(pool->jobs);
+	discard_stop(pool->discard);
 	checkpoint_stop(pool->checkpoint);
 	flush_stop(pool->flush);
 	if (pool->journal)
@@ -222,6 +225,7 @@ static void pool_end(struct pool *pool)
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);
 	free(pool->given_up);
+	discard_free(pool->discard);
 	rt_disk_close(pool->disk);
 	free(pool);
 }
@@ -282,6 +286,7 @@ void pool_fail(struct pool *pool, int err, const char *why)
 		journal_fail(pool->journal);
 	checkpoint_fail(pool->checkpoint);
 	flush_fail(pool->flush);
+	discard_fail(pool->discard);
 	jobs_kick(pool->jobs);
 }
 
@@ -340,6 +345,7 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.journal_records_written = journal_records_written(pool->journal),
 		.checkpoints = checkpoint_count(pool->checkpoint),
 		.device_flushes = flush_count(pool->flush),
+		.discarded_bytes = discard_bytes(pool->discard),
 		.cache_used_bytes = cache_page_count(pool->cache) * PAGE_BYTES,
 		.cache_misses = cache_miss_count(pool->cache),
 		.recovery_ns = pool->recovery_ns,

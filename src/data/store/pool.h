@@ -67,6 +67,9 @@ struct pool_options {
 	uint64_t cache_bytes;		 /* metadata kept in memory; 0: 64 MiB */
 	uint64_t background_bytes_per_s; /* limit on merge and flatten copying; 0: no limit */
 	bool read_only;			 /* inspect without writing a byte; volumes open read-only */
+	bool no_discard;		 /* keep what becomes free, instead of giving it back to the device */
+	uint32_t
+		discard_after_ms; /* freed space rests so long, up to ten times while there is much to do; 0: 2 s */
 };
 
 /* Recover and open: newest valid superblock, replay, verify, one flush (S5). `options` may be NULL. The pool takes the disk
@@ -86,7 +89,7 @@ void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s);
 struct pool_stats { /* bytes unless named otherwise; total = data + metadata + journal + free */
 	uint64_t total_bytes, data_bytes, metadata_bytes, journal_bytes, free_bytes, reserve_bytes;
 	uint64_t journal_used_bytes, journal_blocks_written, journal_records_written;
-	uint64_t checkpoints, device_flushes, cache_used_bytes, cache_misses;
+	uint64_t checkpoints, device_flushes, discarded_bytes, cache_used_bytes, cache_misses;
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t volume_count, snapshot_count, layer_count;
 	/* S9. Pages that could not be believed so far, without those of volumes' maps, which cost only the reads that need them; and

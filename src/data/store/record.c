@@ -665,18 +665,19 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 int record_do(struct pool *pool, const struct record_head *record, bool durable)
 {
 	struct pins pins;
-	uint32_t cost = journal_record_cost(record);
+	struct journal_room room = journal_room_of(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, cost);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	err = record_prepare(pool, record, &pins);
 	if (err) {
-		journal_unreserve(pool->journal, cost);
+		journal_unreserve(pool->journal, room);
 		return err;
 	}
 	uint64_t seq = record_commit(pool, record);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	pins_release(&pins);
 	err = journal_wait(pool->journal, seq);
 	return err || !durable ? err : flush_wait(pool->flush);

@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/prng.h"
+#include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/journal.h"
 #include "data/store/resolve.h"
@@ -406,9 +407,11 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	err = make_verdict_durable(pool, s, at);
 	if (!err && s->version < SUPER_FORMAT_VERSION)
 		err = upgrade(pool);
-	if (!err)
-		jobs_start(pool->jobs);
-	return err;
+	if (err)
+		return err;
+	jobs_start(pool->jobs);
+	discard_start(pool->discard);
+	return 0;
 }
 
 static void tentatives_free(struct recovery *r)

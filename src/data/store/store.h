@@ -9,7 +9,7 @@
  *     journal.c     the ring                                           check.c     everything reachable against what is marked
  *     flush.c       shared flushes, the flush mark, unsettled blocks
  *     space.c       clusters            metapage.c   metadata pages on disk
- *     cache.c       metadata pages in memory
+ *     cache.c       metadata pages in memory             discard.c   free clusters go back to the device
  *
  * The state of a pool is the fold of its records over its last checkpoint. A live operation does:
  *
@@ -41,6 +41,7 @@ struct journal;
 struct flush;
 struct checkpoint;
 struct jobs;
+struct discard;
 struct cluster_ops;
 struct resolve_cache;
 struct metapages;
@@ -65,6 +66,7 @@ struct pool {
 	struct catalog *catalog;
 	struct checkpoint *checkpoint;
 	struct jobs *jobs;
+	struct discard *discard;
 	struct cluster_ops *ops;
 	struct resolve_cache *resolved;
 	struct fmutex control; /* one control operation at a time */

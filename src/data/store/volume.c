@@ -286,12 +286,14 @@ static int snapshot_with_slot(struct pool *pool, struct volume *v, const struct 
 	memcpy(r.id, id->b, sizeof(r.id));
 	memcpy(r.new_head_id, head_id.b, sizeof(r.new_head_id));
 	name_put(r.name, name);
+	struct journal_room room = journal_room_of(&r.head);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	uint64_t seq = seal(pool, v, &r, pause_ns);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	err = journal_wait(pool->journal, seq);
 	return err ? err : flush_wait(pool->flush);
 }
