@@ -12,7 +12,7 @@
 
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
-#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/link.h"
 
 #define NBD_CONTEXTS_MAX 8
 #define NBD_CONTEXT_MAX                                                                                      \
@@ -48,7 +48,7 @@ struct nbd_context {
 struct nbd_conn {
 	struct nbd_server *server;
 	struct list link_in_server;
-	struct nbd_link link;
+	struct link link;
 	bool tls_required;
 	const char *dropped_because; /* static text; NULL: the client left in order */
 

@@ -48,13 +48,11 @@ static void conn_free(struct nbd_conn *c)
 	while ((r = list_pop(&c->free_requests, struct nbd_request, link)))
 		free(r);
 	log_end(c);
-	if (c->link.tls && !c->dropped_because) {
-		nbd_link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.stall_timeout_ns);
-		nbd_tls_bye(c->link.tls, &c->link);
-	}
+	if (!c->dropped_because)
+		link_bye(&c->link);
 	if (c->engine)
 		engine_close(c->engine);
-	nbd_link_fini(&c->link);
+	link_fini(&c->link);
 	list_del(&c->link_in_server);
 	c->server->stats.connections--;
 	free(c);
@@ -79,7 +77,7 @@ static void conn_start(struct nbd_listener *l, struct rt_conn *conn)
 	struct nbd_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
 	c->tls_required = l->tls_required;
-	nbd_link_init(&c->link, server->rt, conn, HANDSHAKE_BYTES, server->options.stall_timeout_ns);
+	link_init(&c->link, server->rt, conn, HANDSHAKE_BYTES, server->options.stall_timeout_ns);
 	waitq_init(&c->room);
 	list_init(&c->replies);
 	list_init(&c->free_requests);
@@ -224,7 +222,7 @@ static void cut_connections(struct nbd_server *server)
 {
 	struct nbd_conn *c;
 	list_for_each (c, &server->connections, link_in_server)
-		nbd_link_shutdown(&c->link);
+		link_shutdown(&c->link);
 }
 
 void nbd_server_evict(struct nbd_server *server, const char *pool_name)
@@ -234,7 +232,7 @@ void nbd_server_evict(struct nbd_server *server, const char *pool_name)
 	list_for_each (c, &server->connections, link_in_server) {
 		const char *name = c->engine ? engine_name(c->engine) : "";
 		if (strncmp(name, pool_name, length) == 0 && name[length] == '/')
-			nbd_link_shutdown(&c->link);
+			link_shutdown(&c->link);
 	}
 }
 

@@ -30,6 +30,8 @@ struct out_buffer {
 };
 
 struct nbd_tls {
+	struct link_tls base;
+	struct rt_conn *conn;
 	gnutls_session_t session;
 	uint8_t *in;
 	size_t in_start, in_end;
@@ -69,7 +71,7 @@ static ssize_t push(gnutls_transport_ptr_t ctx, const void *data, size_t len_byt
 
 /* ---- the socket's side ------------------------------------------------------------------------------------------------------ */
 
-static int receive_more(struct nbd_tls *t, struct nbd_link *link)
+static int receive_more(struct nbd_tls *t)
 {
 	if (t->in_start > 0) {
 		memmove(t->in, t->in + t->in_start, t->in_end - t->in_start);
@@ -78,7 +80,7 @@ static int receive_more(struct nbd_tls *t, struct nbd_link *link)
 	}
 	size_t got = 0;
 	assert(t->in_end < IN_BYTES); /* the library takes whole records, and they fit */
-	int err = rt_recv(link->conn, t->in + t->in_end, IN_BYTES - t->in_end, &got);
+	int err = rt_recv(t->conn, t->in + t->in_end, IN_BYTES - t->in_end, &got);
 	if (err)
 		return err;
 	t->in_end += got;
@@ -86,7 +88,7 @@ static int receive_more(struct nbd_tls *t, struct nbd_link *link)
 	return 0;
 }
 
-static int send_out(struct nbd_tls *t, struct nbd_link *link)
+static int send_out(struct nbd_tls *t)
 {
 	struct out_buffer swapped = t->outgoing;
 	t->outgoing = t->out;
@@ -94,7 +96,7 @@ static int send_out(struct nbd_tls *t, struct nbd_link *link)
 	t->out.len_bytes = 0;
 	if (t->outgoing.len_bytes == 0)
 		return 0;
-	return rt_send(link->conn, &(struct rt_iovec){t->outgoing.data, t->outgoing.len_bytes}, 1);
+	return rt_send(t->conn, &(struct rt_iovec){t->outgoing.data, t->outgoing.len_bytes}, 1);
 }
 
 /* ---- records ---------------------------------------------------------------------------------------------------------------- */
@@ -104,8 +106,14 @@ static bool is_passing(ssize_t n)
 	return n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED;
 }
 
-int nbd_tls_recv(struct nbd_tls *t, struct nbd_link *link, void *data, size_t len_bytes, size_t *got_bytes)
+static struct nbd_tls *tls_of(struct link_tls *base)
 {
+	return container_of(base, struct nbd_tls, base);
+}
+
+static int tls_recv(struct link_tls *base, void *data, size_t len_bytes, size_t *got_bytes)
+{
+	struct nbd_tls *t = tls_of(base);
 	for (;;) {
 		ssize_t n = gnutls_record_recv(t->session, data, len_bytes);
 		if (n >= 0) {
@@ -114,7 +122,7 @@ int nbd_tls_recv(struct nbd_tls *t, struct nbd_link *link, void *data, size_t le
 		}
 		if (!is_passing(n))
 			return n == GNUTLS_E_PREMATURE_TERMINATION ? OXE_CLOSED : OXE_PROTO;
-		int err = receive_more(t, link);
+		int err = receive_more(t);
 		if (err)
 			return err;
 	}
@@ -139,7 +147,7 @@ static int encrypt_staged(struct nbd_tls *t)
 	return err;
 }
 
-static int encrypt_part(struct nbd_tls *t, struct nbd_link *link, const struct rt_iovec *part)
+static int encrypt_part(struct nbd_tls *t, const struct rt_iovec *part)
 {
 	const uint8_t *data = part->data;
 	int err = 0;
@@ -150,41 +158,66 @@ static int encrypt_part(struct nbd_tls *t, struct nbd_link *link, const struct r
 		if (t->staged_bytes == RECORD_BYTES)
 			err = encrypt_staged(t);
 		if (err == 0 && t->out.len_bytes >= BATCH_BYTES)
-			err = send_out(t, link);
+			err = send_out(t);
 	}
 	return err;
 }
 
 /* Parts are staged into whole records: many small replies share one. */
-int nbd_tls_send(struct nbd_tls *t, struct nbd_link *link, const struct rt_iovec *parts, size_t part_count)
+static int tls_send(struct link_tls *base, const struct rt_iovec *parts, size_t part_count)
 {
+	struct nbd_tls *t = tls_of(base);
 	int err = 0;
 	for (size_t i = 0; err == 0 && i < part_count; i++)
-		err = encrypt_part(t, link, &parts[i]);
+		err = encrypt_part(t, &parts[i]);
 	if (err == 0)
 		err = encrypt_staged(t);
-	return err ? err : send_out(t, link);
+	return err ? err : send_out(t);
 }
 
 /* ---- a session's life --------------------------------------------------------------------------------------------------------- */
 
-static int handshake(struct nbd_tls *t, struct nbd_link *link, int *tls_error)
+static int handshake(struct nbd_tls *t, int *tls_error)
 {
 	for (;;) {
 		*tls_error = gnutls_handshake(t->session);
-		int err = send_out(t, link); /* also the alert that says why not */
+		int err = send_out(t); /* also the alert that says why not */
 		if (*tls_error == 0 || err)
 			return err;
 		if (gnutls_error_is_fatal(*tls_error))
 			return OXE_PROTO;
 		if (is_passing(*tls_error))
-			err = t->in_ended ? OXE_CLOSED : receive_more(t, link);
+			err = t->in_ended ? OXE_CLOSED : receive_more(t);
 		if (err)
 			return err;
 	}
 }
 
-static struct nbd_tls *session_new(struct nbd_tls_context *context)
+static void tls_bye(struct link_tls *base)
+{
+	struct nbd_tls *t = tls_of(base);
+	if (gnutls_bye(t->session, GNUTLS_SHUT_WR) == 0 && send_out(t) != 0)
+		return; /* the peer left first */
+}
+
+static void tls_free(struct link_tls *base)
+{
+	struct nbd_tls *t = tls_of(base);
+	gnutls_deinit(t->session);
+	free(t->out.data);
+	free(t->outgoing.data);
+	free(t->in);
+	free(t);
+}
+
+static const struct link_tls_ops tls_ops = {
+	.recv = tls_recv,
+	.send = tls_send,
+	.bye = tls_bye,
+	.free = tls_free,
+};
+
+static struct nbd_tls *session_new(struct nbd_tls_context *context, struct rt_conn *conn)
 {
 	struct nbd_tls *t = mem_zalloc(sizeof(*t));
 	/* Two fibers share the session, so rekeying is the library's affair only where it is safe: on request of the peer. */
@@ -192,6 +225,8 @@ static struct nbd_tls *session_new(struct nbd_tls_context *context)
 		free(t);
 		return NULL;
 	}
+	t->base.ops = &tls_ops;
+	t->conn = conn;
 	t->in = mem_alloc(IN_BYTES);
 	gnutls_priority_set(t->session, context->priorities);
 	gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, context->credentials);
@@ -206,34 +241,19 @@ static struct nbd_tls *session_new(struct nbd_tls_context *context)
 	return t;
 }
 
-int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char **because)
+int nbd_tls_start(struct nbd_tls_context *context, struct link *link, const char **because)
 {
-	struct nbd_tls *t = session_new(context);
+	struct nbd_tls *t = session_new(context, link->conn);
 	int tls_error = GNUTLS_E_MEMORY_ERROR;
-	int err = t ? handshake(t, link, &tls_error) : OXE_NOMEM;
+	int err = t ? handshake(t, &tls_error) : OXE_NOMEM;
 	if (err == 0) {
-		link->tls = t;
+		link->tls = &t->base;
 		return 0;
 	}
 	*because = is_passing(tls_error) ? "it left the TLS handshake" : gnutls_strerror(tls_error);
 	if (t)
-		nbd_tls_free(t);
+		tls_free(&t->base);
 	return err;
-}
-
-void nbd_tls_bye(struct nbd_tls *t, struct nbd_link *link)
-{
-	if (gnutls_bye(t->session, GNUTLS_SHUT_WR) == 0 && send_out(t, link) != 0)
-		return; /* the peer left first */
-}
-
-void nbd_tls_free(struct nbd_tls *t)
-{
-	gnutls_deinit(t->session);
-	free(t->out.data);
-	free(t->outgoing.data);
-	free(t->in);
-	free(t);
 }
 
 /* ---- certificates ------------------------------------------------------------------------------------------------------------ */

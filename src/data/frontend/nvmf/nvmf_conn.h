@@ -24,7 +24,7 @@
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 
-#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/link.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
@@ -189,7 +189,7 @@ struct nvmf_request {
 struct nvmf_conn {
 	struct nvmf_server *server;
 	struct list link_in_server;
-	struct nbd_link link;
+	struct link link;
 	struct nvmetcp_terms terms;
 	const char *dropped_because; /* static text; NULL: the host left in order */
 

@@ -49,7 +49,7 @@ void nvmf_connect_run(struct nvmf_request *r)
 		status = r->data_is_bad ? NVME_STATUS_TRANSIENT_TRANSPORT : connect_queue(r);
 	if (status == 0) {
 		struct nvmf_controller *ctrl = c->controller;
-		nbd_link_deadline(&c->link, 0);
+		link_deadline(&c->link, 0);
 		if (ctrl->must_prove) {
 			nvmf_auth_require(c);
 			r->result |= NVME_CONNECT_ATR;

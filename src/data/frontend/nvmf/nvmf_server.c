@@ -26,7 +26,7 @@ void nvmf_conn_break(struct nvmf_conn *c)
 	if (c->is_broken)
 		return;
 	c->is_broken = true;
-	nbd_link_shutdown(&c->link); /* the receiver ends */
+	link_shutdown(&c->link); /* the receiver ends */
 	nvmf_requests_give_up(c);
 }
 
@@ -54,7 +54,7 @@ static void conn_free(struct nvmf_conn *c)
 	nvmf_auth_free(c);
 	if (c->controller)
 		nvmf_controller_leave(c);
-	nbd_link_fini(&c->link);
+	link_fini(&c->link);
 	list_del(&c->link_in_server);
 	c->server->stats.connections--;
 	free(c);
@@ -91,7 +91,7 @@ static void conn_start(struct nvmf_listener *l, struct rt_conn *conn)
 	c->server = server;
 	c->terms = terms_at_first();
 	c->entries = 1;
-	nbd_link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
+	link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
 	fmutex_init(&c->memory_turn);
 	list_init(&c->free_requests);
 	list_init(&c->out);
