@@ -13,6 +13,7 @@
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
 #include "data/frontend/link.h"
+#include "data/frontend/listener.h"
 
 #define NBD_CONTEXTS_MAX 8
 #define NBD_CONTEXT_MAX                                                                                      \
@@ -32,10 +33,10 @@ struct nbd_server {
 	struct rt_bufpool *payloads;
 	uint64_t lent_bytes; /* of it */
 	struct waitq memory; /* receivers, until some of it is returned */
-	struct list connections, listeners;
+	struct list connections;
+	struct listeners listeners;
 	struct rt_group fibers;
-	struct nbd_stats stats;
-	bool closing, was_full;
+	struct nbd_stats stats; /* but what the listeners count */
 };
 
 /* The form of replies, each including those before it. */

@@ -25,6 +25,7 @@
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 
 #include "data/frontend/link.h"
+#include "data/frontend/listener.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
@@ -45,13 +46,6 @@
 #define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
 #define NVMF_MODEL	  "Oxbow volume"
 
-struct nvmf_listener {
-	struct list link;
-	struct nvmf_server *server;
-	struct rt_listener *listener;
-	uint16_t port_id;
-};
-
 /* By an address, as a host, at a volume: authentications that failed since the last that did not. */
 #define NVMF_AUTH_FAILURES_KEPT 64
 struct nvmf_auth_failures {
@@ -70,14 +64,14 @@ struct nvmf_server {
 	uint64_t lent_bytes;	 /* of it */
 	struct waitq memory;	 /* commands, until some of it is returned */
 	struct waitq departures; /* hosts that connect anew, until what they left has ended */
-	struct list connections, listeners, subsystems, controllers;
-	uint16_t last_cntlid, last_port_id;
+	struct list connections, subsystems, controllers;
+	struct listeners listeners;
+	uint16_t last_cntlid;
 	uint64_t discovery_generation, discovery_hash;
 	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
 	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
-	struct nvmf_stats stats;
-	bool closing, was_full;
+	struct nvmf_stats stats; /* but what the listeners count */
 };
 
 /* Reservations of a volume. */

@@ -150,10 +150,10 @@ struct discovery {
 
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
  * address to somebody who came another way. False: nothing. */
-static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct nvmf_where *out)
+static bool address_for(const struct discovery *d, const struct listener *l, struct nvmf_where *out)
 {
 	struct nvmf_where reached = nvmf_where_of(d->reached);
-	*out = nvmf_where_of(rt_listener_address(l->listener));
+	*out = nvmf_where_of(l->address);
 	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
 		out->host = reached.host;
 		out->host_bytes = reached.host_bytes;
@@ -169,13 +169,13 @@ static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where 
 	memcpy(w->trsvcid, at->port, u64_min(strlen(at->port), sizeof(w->trsvcid) - 1));
 }
 
-static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct nvmf_listener *l)
+static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct listener *l)
 {
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
 		.subtype = NVME_SUBTYPE_NVM,
 		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
-		.portid = le16_of(l->port_id),
+		.portid = le16_of(l->id),
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 	};
@@ -206,11 +206,11 @@ static void remember_volume(struct discovery *d, const struct uuid *volume_id)
 static bool discovery_volume(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	if (e->is_snapshot)
 		return true;
-	list_for_each (l, &d->server->listeners, link)
-		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->port_id);
+	list_for_each (l, &d->server->listeners.all, link)
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->id);
 	if (d->wants_volumes)
 		remember_volume(d, &e->volume_id);
 	return true;
@@ -243,9 +243,9 @@ static void discovery_filter(struct discovery *d, const char *hostnqn)
 
 static void discovery_add_all(struct discovery *d)
 {
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	for (size_t i = 0; i < d->count; i++)
-		list_for_each (l, &d->server->listeners, link)
+		list_for_each (l, &d->server->listeners.all, link)
 			discovery_add(d, &d->volumes[i], l);
 }
 
