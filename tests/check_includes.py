@@ -39,6 +39,8 @@ PRIVATE_HEADERS = {
     "rt/rt_platform.h": ("rt", "host", "sim"),
 }
 
+TEST_HEADERS = ("src/base/test.h", "src/base/fuzz.h")
+
 # A room that runs in the simulator includes, of the system, only what computes: no clock, syscall, thread or ring.
 PURE_HEADERS = {
     "assert.h", "ctype.h", "errno.h", "float.h", "inttypes.h", "limits.h", "math.h", "setjmp.h", "stdalign.h",
@@ -119,8 +121,8 @@ def room_complaint(path, target):
     header = target.removeprefix("src/")
     if room not in PRIVATE_HEADERS.get(header, (room,)):
         return f"{header} is for {', '.join(PRIVATE_HEADERS[header])} only"
-    if target == "src/base/test.h":
-        return "base/test.h is for tests only"
+    if target in TEST_HEADERS:
+        return f"{header} is for tests only"
     if other is None:
         return f"{target} belongs to no room"
     if other != room and other not in ROOMS[room]:
@@ -204,6 +206,7 @@ SAMPLES = (
     ({"src/stray/a.c": '#include "base/b.h"\n', "src/base/b.h": ""}, "in no room"),
     ({"src/base/a.c": '#include "base/gone.h"\n'}, "no file of the project"),
     ({"src/base/a.c": '#include "base/test.h"\n', "src/base/test.h": ""}, "for tests only"),
+    ({"src/rt/a.c": '#include "base/fuzz.h"\n', "src/base/fuzz.h": ""}, "for tests only"),
 )
 
 
