@@ -63,7 +63,7 @@ void link_fini(struct link *l)
 {
 	timer_cancel(l->rt, &l->timer);
 	if (l->tls)
-		l->tls->ops->free(l->tls);
+		tls_free(l->tls);
 	rt_conn_close(l->conn);
 	free(l->buffer);
 }
@@ -94,7 +94,7 @@ void link_bye(struct link *l)
 	if (!l->tls)
 		return;
 	link_deadline(l, rt_now_ns(l->rt) + l->stall_ns);
-	l->tls->ops->bye(l->tls);
+	tls_bye(l->tls);
 }
 
 void link_shutdown(struct link *l)
@@ -105,7 +105,7 @@ void link_shutdown(struct link *l)
 /* One receive of at least a byte. */
 static int receive_some(struct link *l, void *data, size_t len_bytes, size_t *got_bytes)
 {
-	int err = l->tls ? l->tls->ops->recv(l->tls, data, len_bytes, got_bytes)
+	int err = l->tls ? tls_recv(l->tls, data, len_bytes, got_bytes)
 			 : rt_recv(l->conn, data, len_bytes, got_bytes);
 	if (l->timed_out)
 		return OXE_TIMEOUT;
@@ -219,7 +219,7 @@ int link_send(struct link *l, const struct rt_iovec *parts, size_t part_count)
 {
 	l->tx_deadline_ns = pace_deadline_ns(l, parts_bytes(parts, part_count), SEND_PATIENCE);
 	watch(l, l->tx_deadline_ns);
-	int err = l->tls ? l->tls->ops->send(l->tls, parts, part_count) : rt_send(l->conn, parts, part_count);
+	int err = l->tls ? tls_send(l->tls, parts, part_count) : rt_send(l->conn, parts, part_count);
 	l->tx_deadline_ns = 0;
 	return l->timed_out ? OXE_TIMEOUT : err;
 }

@@ -7,25 +7,12 @@
 #ifndef OXBOW_DATA_FRONTEND_LINK_H
 #define OXBOW_DATA_FRONTEND_LINK_H
 
-#include "rt/rt.h"
-
-/* What carries the bytes in place of the connection, once a frontend has put it there: it encrypts, and keeps what it needs
- * behind this struct. `recv` and `send` are as rt_recv and rt_send, and one of each may be under way. */
-struct link_tls {
-	const struct link_tls_ops *ops;
-};
-
-struct link_tls_ops {
-	int (*recv)(struct link_tls *tls, void *data, size_t len_bytes, size_t *got_bytes);
-	int (*send)(struct link_tls *tls, const struct rt_iovec *parts, size_t part_count);
-	void (*bye)(struct link_tls *tls); /* tells the peer that this is the end; suspends */
-	void (*free)(struct link_tls *tls);
-};
+#include "data/tls/tls.h"
 
 struct link {
 	struct rt *rt;
 	struct rt_conn *conn;
-	struct link_tls *tls; /* NULL: plain; the link frees it */
+	struct tls *tls; /* NULL: plain; whoever has shaken hands puts it there, and the link frees it */
 	uint8_t *buffer;
 	size_t capacity, start, end; /* what was received and not yet taken is [start, end) */
 	uint64_t stall_ns;

@@ -23,13 +23,13 @@
 #define NBD_OPTION_MAX	    (16 * KiB)
 #define NBD_REPLY_PARTS_MAX 64 /* iovecs of one reply */
 
-struct nbd_tls_context;
+struct tls_context;
 
 struct nbd_server {
 	struct rt *rt;
 	struct engines *engines;
 	struct nbd_options options; /* defaults filled in; the file names are not kept */
-	struct nbd_tls_context *tls;
+	struct tls_context *tls;
 	struct rt_bufpool *payloads;
 	uint64_t lent_bytes; /* of it */
 	struct waitq memory; /* receivers, until some of it is returned */

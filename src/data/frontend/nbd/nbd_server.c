@@ -121,7 +121,7 @@ static struct nbd_options with_defaults(const struct nbd_options *given)
 
 int nbd_server_new(struct engines *engines, const struct nbd_options *options, struct nbd_server **out)
 {
-	struct nbd_tls_context *tls = NULL;
+	struct tls_context *tls = NULL;
 	if (options && options->tls.mode != NBD_TLS_OFF) {
 		int err = nbd_tls_context_new(&options->tls, &tls);
 		if (err)
@@ -164,7 +164,7 @@ void nbd_server_close(struct nbd_server *server)
 	listeners_fini(&server->listeners);
 	rt_bufpool_free(server->payloads);
 	if (server->tls)
-		nbd_tls_context_free(server->tls);
+		tls_context_free(server->tls);
 	free(server);
 }
 

@@ -1,5 +1,5 @@
 /*
- * nbd_tls_test.c: TLS with a client of the same library on the other side, in virtual time, every record cut into pieces.
+ * nbd_tls_test.c: TLS with a client of another library (GnuTLS) on the other side, in virtual time, every record cut into pieces.
  *
  * The certificates are made here: an authority, a server it signed, a client it signed, and one a stranger signed.
  */
