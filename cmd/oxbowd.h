@@ -27,6 +27,7 @@ struct daemon_options {
 	size_t nbd_count, nvme_count, scan_count;
 	bool nbd_insecure, nvme_insecure, nvme_authenticated;
 	uint8_t nvme_dh_group; /* as struct nvmf_options has it */
+	enum nvmf_tls_mode nvme_tls;
 	struct nbd_tls_options tls;
 	bool log_json;
 	enum log_level log_level;

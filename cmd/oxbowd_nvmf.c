@@ -66,6 +66,7 @@ void nvmf_start(const struct daemon_options *o, struct node *node, struct engine
 		server = nvmf_server_new(engines,
 					 &(struct nvmf_options){.boot_id = boot_id(),
 								.authenticated_only = o->nvme_authenticated,
+								.tls = o->nvme_tls,
 								.auth_group = o->nvme_dh_group});
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct address *a = mem_alloc(sizeof(*a));

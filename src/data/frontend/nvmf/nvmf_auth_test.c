@@ -17,17 +17,7 @@
 
 static void allow(const char *secret, const char *controller_secret)
 {
-	static struct nvmf_access list;
-	uint8_t note[NVMF_ACCESS_NOTE_MAX];
-	struct nvmf_access_host h;
-	const char *because;
-	bool is_new;
-	nvmf_access_wipe(&list);
-	CHECK_OK(nvmf_access_host_make(HOST_NQN, secret, controller_secret, &h, &because));
-	CHECK_OK(nvmf_access_put(&list, &h, &is_new));
-	uint32_t len_bytes = nvmf_access_encode(&list, note);
-	CHECK_OK(pool_note_set(frame.pool, &frame.volume, POOL_NOTE_ACCESS, note, len_bytes));
-	nvmf_server_access_changed(target.server, &frame.volume);
+	target_allow(HOST_NQN, &(struct nvmf_access_texts){secret, controller_secret, NULL}, true);
 }
 
 /* ---- a host's side ------------------------------------------------------------------------------------------------------------ */

@@ -117,6 +117,7 @@ struct nvmf_controller {
 	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
 	struct engine *engine;		  /* NULL: the same */
 	uint16_t cntlid;
+	bool is_tls;	 /* its connections came through TLS, by the host's key */
 	bool must_prove; /* itself, on every queue: the list has a secret for it */
 	bool is_near;	 /* the host is this node: what takes our memory away takes the host, too (V11) */
 	uint8_t hostid[16];
@@ -180,12 +181,18 @@ struct nvmf_request {
 	uint8_t answer_head[sizeof(struct nvmetcp_response) + NVMETCP_DIGEST_BYTES];
 };
 
+struct nvmf_tls_peer {
+	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
+};
+
 struct nvmf_conn {
 	struct nvmf_server *server;
 	struct list link_in_server;
 	struct link link;
 	struct nvmetcp_terms terms;
 	const char *dropped_because; /* static text; NULL: the host left in order */
+	bool tls_required;
+	struct nvmf_tls_peer *tls_peer; /* whose key it came with; NULL: in the clear */
 
 	/* What Connect agreed upon. */
 	struct nvmf_controller *controller; /* NULL: not connected */
@@ -302,8 +309,19 @@ OX_CHECKED int nvmf_gate_read(struct nvmf_server *server, const struct uuid *vol
 void nvmf_gate_free(struct nvmf_access *access);
 /* May this host have the volume? 0, or a status; a refusal is logged. Suspends. */
 OX_CHECKED uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer);
-/* Is the volume there for this host? Suspends. */
-bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn);
+/* Is the volume there for this host; and only through TLS? Suspends. */
+bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn,
+		     bool *by_tls);
+
+/* ---- nvmf_tls.c ------------------------------------------------------------------------------------------------------------- */
+
+/* May nobody come in the clear there? */
+bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l);
+/* The first byte is waited for, and the TLS handshake done if that is what it begins. *is_refused: it does not, and it must.
+ * Suspends. */
+OX_CHECKED int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused);
+/* Does Connect say what was said by the name of the key, if there was one? A refusal is logged. */
+bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *data);
 
 /* ---- nvmf_auth_run.c ------------------------------------------------------------------------------------------------------- */
 

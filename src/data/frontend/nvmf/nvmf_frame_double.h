@@ -9,6 +9,7 @@
 #include "base/test.h"
 #include "data/frontend/frame_double.h"
 #include "data/frontend/nvmf/nvmf.h"
+#include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_host_double.h"
 
 #define ADDRESS "tcp:127.0.0.1:4420"
@@ -38,6 +39,9 @@ void target_run(struct nvmf_options options, uint32_t lba_bytes, void (*body)(vo
 
 #define WITH_OPTIONS(test_name, ...) WITH_BLOCKS(test_name, 512, __VA_ARGS__)
 #define WITH_TARGET(test_name)	     WITH_BLOCKS(test_name, 512, 0)
+
+/* Put this host on the volume's list, alone if `alone`; NULL and alone: nobody is. */
+void target_allow(const char *nqn, const struct nvmf_access_texts *texts, bool alone);
 
 /* A host's two connections. */
 struct pair {

@@ -19,17 +19,7 @@ static void set_note(const void *note, uint32_t len_bytes)
 /* The list is this host; NULL: nobody, which is anybody. */
 static void allow_only(const char *nqn)
 {
-	static struct nvmf_access list;
-	uint8_t note[NVMF_ACCESS_NOTE_MAX];
-	struct nvmf_access_host h;
-	const char *because;
-	bool is_new;
-	nvmf_access_wipe(&list);
-	if (nqn) {
-		CHECK_OK(nvmf_access_host_make(nqn, NULL, NULL, &h, &because));
-		CHECK_OK(nvmf_access_put(&list, &h, &is_new));
-	}
-	set_note(note, nvmf_access_encode(&list, note));
+	target_allow(nqn, &(struct nvmf_access_texts){0}, true);
 }
 
 /* ---- hosts ------------------------------------------------------------------------------------------------------------------- */

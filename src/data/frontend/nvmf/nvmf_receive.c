@@ -294,8 +294,14 @@ static int receive_pdu(struct nvmf_conn *c)
 
 void nvmf_receive(struct nvmf_conn *c)
 {
-	int err = 0;
+	static const struct nvmetcp_fault in_the_clear = {
+		NVMETCP_FES_SEQUENCE, 0, "it came in the clear, where TLS is required (--nvme-tls)"};
+	bool is_refused;
+	int err;
 	link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.handshake_timeout_ns);
+	err = nvmf_tls_begin(c, &is_refused);
+	if (is_refused)
+		err = terminate(c, &in_the_clear, NULL, 0);
 	while (err == 0 && !c->is_broken)
 		err = receive_pdu(c);
 	if (err == OXE_TIMEOUT)

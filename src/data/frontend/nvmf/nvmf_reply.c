@@ -107,7 +107,10 @@ static void sender_start(struct nvmf_conn *c)
 {
 	c->is_sending = true;
 	group_add(&c->requests, 1);
-	fiber_spawn(c->server->rt, "nvmf-send", sender_run, c);
+	if (c->link.tls)
+		fiber_spawn_big(c->server->rt, "nvmf-send", sender_run, c);
+	else
+		fiber_spawn(c->server->rt, "nvmf-send", sender_run, c);
 }
 
 static void enqueue(struct nvmf_conn *c, struct nvmf_out *out)

@@ -54,6 +54,7 @@ static void conn_free(struct nvmf_conn *c)
 	if (c->controller)
 		nvmf_controller_leave(c);
 	link_fini(&c->link);
+	free(c->tls_peer);
 	list_del(&c->link_in_server);
 	listeners_left(&c->server->listeners);
 	free(c);
@@ -89,6 +90,7 @@ static void conn_start(struct listener *l, struct rt_conn *conn)
 	struct nvmf_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
 	c->terms = terms_at_first();
+	c->tls_required = nvmf_tls_is_required(server, l);
 	c->entries = 1;
 	link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
 	fmutex_init(&c->memory_turn);
@@ -97,7 +99,10 @@ static void conn_start(struct listener *l, struct rt_conn *conn)
 	group_init(&c->requests);
 	list_add_tail(&server->connections, &c->link_in_server);
 	group_add(&server->fibers, 1);
-	fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
+	if (server->options.tls != NVMF_TLS_OFF)
+		fiber_spawn_big(server->rt, "nvmf-conn", conn_run, c);
+	else
+		fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
 }
 
 /* ---- listening ------------------------------------------------------------------------------------------------------------- */
@@ -138,6 +143,7 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.connections_max = (uint32_t)u64_or(o->connections_max, 2048),
 		.auth_group = o->auth_group,
 		.authenticated_only = o->authenticated_only,
+		.tls = o->tls,
 		.boot_id = o->boot_id,
 	};
 }
