@@ -1,8 +1,12 @@
-/* nvmf_tls_test.c: hosts that come through TLS, or should: hosts of our own and a volume with keys on its list, in virtual time. */
+/*
+ * nvmf_tls_test.c: hosts that come through TLS, or should: hosts that say what a test wants said, the project's own host, and a volume
+ * with keys on its list, in virtual time.
+ */
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_frame_double.h"
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvme_psk.h"
+#include "data/replica/nvme_host.h"
 
 #define FAR    "tcp:10.0.0.1:4420" /* not on loopback */
 #define KEY32  "NVMeTLSkey-1:01:tc254mmiOSdpohCoyDb3KHAV2c49F/F1Z/dVI9KvFED7tTag:"
@@ -317,4 +321,87 @@ WITH_OPTIONS(a_host_comes_to_discovery_with_the_key_of_any_volume, .tls = NVMF_T
 	}
 	struct tls_psk other = psk_of(KEY32, 1, HOST_NQN, NVME_NQN_DISCOVERY);
 	expect_no_handshake(&other);
+}
+
+/* ---- the project's own host ------------------------------------------------------------------------------------------------------ */
+
+static struct nvme_host *host_new(const char *key, bool old_name)
+{
+	struct nvme_host *h;
+	CHECK_OK(nvme_host_new(frame.rt,
+			       &(struct nvme_host_options){.address = ADDRESS,
+							   .subsystem_nqn = target.nqn,
+							   .host_nqn = HOST_NQN,
+							   .tls_key = key,
+							   .tls_old_name = old_name,
+							   .queues = 3,
+							   .lost = NVME_HOST_REPLAY},
+			       &h));
+	return h;
+}
+
+static void expect_never_live(const char *key, const char *why)
+{
+	struct nvme_host_status status;
+	struct nvme_host *h = host_new(key, false);
+	CHECK_ERR(nvme_host_wait(h, rt_now_ns(frame.rt) + 10 * NS_PER_S), OXE_TIMEOUT);
+	nvme_host_status(h, &status);
+	CHECK_STR(status.why, why);
+	nvme_host_close(h);
+}
+
+WITH_OPTIONS(the_projects_own_host_writes_and_reads_through_tls, .tls = NVMF_TLS_REQUIRED)
+{
+	static const char *const keys[] = {KEY32, KEY48};
+	static uint8_t out[1 * MiB], in[1 * MiB];
+	for (size_t i = 0; i < 4; i++) {
+		allow(HOST_NQN, keys[i / 2]);
+		struct nvme_host *h = host_new(keys[i / 2], i % 2);
+		CHECK_OK(nvme_host_wait(h, UINT64_MAX));
+		memset(out, (int)(i + 1), sizeof(out));
+		CHECK_OK(nvme_host_write(h, out, 4096, sizeof(out), 0));
+		CHECK_OK(nvme_host_flush(h));
+		CHECK_OK(nvme_host_read(h, in, 4096, sizeof(in)));
+		CHECK(memcmp(in, out, sizeof(out)) == 0);
+		nvme_host_close(h);
+	}
+	CHECK_EQ(dropped(), 0);
+}
+
+WITH_OPTIONS(the_projects_own_host_says_why_it_gets_no_tls, .tls = NVMF_TLS_ALLOWED)
+{
+	allow(HOST_NQN, KEY32);
+	expect_never_live(KEY48, "queue 0: no TLS: tlsv1 alert unknown psk identity");
+	expect_never_live(NULL, "the target refuses the connection: connect: invalid host");
+}
+
+WITH_OPTIONS(the_projects_own_host_goes_on_through_tls_when_it_was_cut_off, .tls = NVMF_TLS_ALLOWED)
+{
+	static uint8_t out[4096], in[4096];
+	allow(HOST_NQN, KEY32);
+	struct nvme_host *h = host_new(KEY32, false);
+	CHECK_OK(nvme_host_wait(h, UINT64_MAX));
+	for (uint8_t i = 1; i <= 5; i++) {
+		memset(out, i, sizeof(out));
+		CHECK_OK(nvme_host_write(h, out, 0, sizeof(out), 0));
+		nvmf_server_close(target.server);
+		target_start();
+		CHECK_OK(nvme_host_read(h, in, 0, sizeof(in)));
+		CHECK(memcmp(in, out, sizeof(out)) == 0);
+	}
+	nvme_host_close(h);
+}
+
+WITH_TARGET(a_host_with_a_key_never_goes_on_in_the_clear)
+{
+	struct nvme_host_status status;
+	struct nvme_host *h = host_new(KEY32, false);
+	CHECK_ERR(nvme_host_wait(h, rt_now_ns(frame.rt) + 10 * NS_PER_S), OXE_TIMEOUT);
+	nvme_host_status(h, &status);
+	CHECK(strncmp(status.why, "queue 0: no TLS: ", 17) == 0);
+	nvme_host_close(h);
+	CHECK(nvme_host_new(frame.rt,
+			    &(struct nvme_host_options){
+				    .address = ADDRESS, .subsystem_nqn = target.nqn, .tls_key = "nonsense"},
+			    &h) == OXE_INVAL);
 }
