@@ -24,10 +24,15 @@ static const char help[] =
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
 	"[nowhere]\n"
-	"  --nvme-authenticated    serve a volume to hosts it has a secret for, and to no others; then "
-	"--nvme\n"
-	"                          may be an address beyond this host (the data is in the clear all the "
-	"same)\n"
+	"  --nvme-tls off|allowed|required\n"
+	"                          TLS 1.3 for NVMe, by the keys of volumes' lists (oxbow volume allow); "
+	"when\n"
+	"                          required, --nvme may be an address beyond this host [off]\n"
+	"  --nvme-authenticated    serve a volume to hosts it has a secret or a key for, and to no others; "
+	"then\n"
+	"                          --nvme may be an address beyond this host (what comes without TLS is in "
+	"the\n"
+	"                          clear all the same)\n"
 	"  --nvme-dh-group GROUP   the least that authentication uses: null, ffdhe2048, ffdhe3072, "
 	"ffdhe4096,\n"
 	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
@@ -58,6 +63,7 @@ enum option_id {
 	OPT_NVME_AUTHENTICATED,
 	OPT_NVME_DH_GROUP,
 	OPT_NVME_INSECURE,
+	OPT_NVME_TLS,
 	OPT_TLS,
 	OPT_TLS_CERT,
 	OPT_TLS_KEY,
@@ -84,6 +90,7 @@ static const struct option long_options[] = {
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
 	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
+	{"nvme-tls", required_argument, NULL, OPT_NVME_TLS},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
 	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
@@ -181,6 +188,7 @@ static uint8_t dh_group(const char *name)
 static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
 {
 	static const char *const tls_modes[] = {"off", "optional", "required"};
+	static const char *const nvme_tls_modes[] = {"off", "allowed", "required"};
 	static const char *const formats[] = {"text", "json"};
 	static const char *const levels[] = {"debug", "info", "warn", "error"};
 	switch (id) {
@@ -213,6 +221,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;
+		break;
+	case OPT_NVME_TLS:
+		o->nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, nvme_tls_modes, 3);
 		break;
 	case OPT_TLS:
 		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
@@ -270,10 +281,10 @@ static void nvme_address_check(const struct daemon_options *o, const char *addre
 {
 	if (strncmp(address, "tcp:", 4) != 0)
 		mistake("--nvme takes tcp:HOST:PORT, not \"%s\"", address);
-	if (!is_loopback(address + 4) && !o->nvme_authenticated && !o->nvme_insecure)
+	if (!is_loopback(address + 4) && o->nvme_tls != NVMF_TLS_REQUIRED && !o->nvme_authenticated &&
+	    !o->nvme_insecure)
 		mistake("%s is reachable from other hosts, and volumes may have no list of who may connect: "
-			"say "
-			"--nvme-authenticated or --nvme-insecure",
+			"say --nvme-tls required, --nvme-authenticated or --nvme-insecure",
 			address);
 }
 

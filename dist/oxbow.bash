@@ -28,7 +28,7 @@ _oxbow_options() {
 	"volume clone") echo "--help --size --id --full --wait" ;;
 	"volume flatten") echo "--help --cancel --wait" ;;
 	"volume revert") echo "--help --id --yes" ;;
-	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file" ;;
+	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file --tls-key-file --generate-tls-key" ;;
 	"volume disallow") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"snapshot create") echo "--help --id" ;;
