@@ -112,7 +112,7 @@ static const char *size_of(const struct answer *answer, const char *path)
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
 
 /* The daemon has another working directory. Symbolic links stay: /dev/disk/by-id is a better hint than /dev/sdb. */
-static char *path_absolute(const char *path)
+char *path_absolute(const char *path)
 {
 	char *cwd = NULL, *result;
 	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
@@ -1079,6 +1079,18 @@ const struct option_text option_texts[OPT_COUNT] = {
 		{"tls-key-file", "FILE",
 		 "the host has to come through TLS with this key, NVMeTLSkey-1:...: ('-': standard input)"},
 	[OPT_GENERATE_TLS_KEY] = {"generate-tls-key", NULL, "make a key for TLS, and print it this once"},
+	[OPT_BY] = {"by", "WAY", "nvme, ublk or nbd; else the first of these that can be done"},
+	[OPT_AS] = {"as", "NAME",
+		    "the link's name in /dev/oxbow; else VOLUME, or POOL/VOLUME if that is taken"},
+	[OPT_OWNER] = {"owner", "NAME", "for whom: it stays until its last owner detaches it [admin]"},
+	[OPT_AT] = {"at", "HOST:PORT", "where NVMe over TCP is served, also by a daemon of another host"},
+	[OPT_HOST_SECRET_FILE] =
+		{"secret-file", "FILE",
+		 "the secret this host proves itself with, DHHC-1:...:, in a file that stays"},
+	[OPT_VOLUME_SECRET_FILE] = {"controller-secret-file", "FILE",
+				    "the secret the volume has to prove itself with"},
+	[OPT_STATE_DIR] = {"state-dir", "DIR", "where attachments are on record [/var/lib/oxbow/attach]"},
+	[OPT_LINKS] = {"links", "DIR", "where links to devices are made [/dev/oxbow]"},
 };
 
 /* clang-format off */
@@ -1131,6 +1143,22 @@ const struct verb verbs[] = {
 	{"ublk", "detach", "VOLUME", "take the block device of a volume away; also by /dev/ublkbN", NULL,
 	 OPT(TAKE_AWAY), 0, 1, 1, ublk_detach},
 	{"ublk", "list", "", "list what is attached", NULL, 0, 0, 0, 0, ublk_list},
+
+	{"attach", NULL, "VOLUME", "make a volume a block device of this host, and print its path",
+	 "This host is the one the command runs on, as root. Also of VOLUME@SNAPSHOT. Done again it is the same device; it stays\n"
+	 "until 'oxbow detach'. With --at the volume may be served by another host, and is then named by its uuid.",
+	 OPT(BY) | OPT(AS) | OPT(OWNER) | OPT(AT) | OPT(HOST_SECRET_FILE) | OPT(VOLUME_SECRET_FILE) | OPT(STATE_DIR) | OPT(LINKS),
+	 0, 1, 1, attach_run},
+	{"detach", NULL, "VOLUME", "take the block device of a volume away; also by its link, device or uuid",
+	 "Refused while somebody has it open, and then it says who. What is not attached is detached already.",
+	 OPT(TAKE_AWAY) | OPT(OWNER) | OPT(STATE_DIR) | OPT(LINKS), 0, 1, 1, detach_run},
+	{"attachment", "list", "", "list what is attached to this host", NULL, OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_list},
+	{"attachment", "reap", "", "undo what is half done, make again what a reboot took",
+	 "And disconnect what nobody owns, unless somebody has it open. Run at boot by oxbow-attach.service.", OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_reap},
+	{"attachment", "link", "UUID", "print the name of an attached volume's link, for udev's rule", NULL, OPT(STATE_DIR), 0, 1, 1,
+	 attachment_link},
 
 	{"job", "list", "", "list the background work", NULL, 0, 0, 0, 0, job_list},
 	{"job", "watch", "[ID]", "follow one job, or all, to the end", NULL, 0, 0, 0, 1, job_watch},

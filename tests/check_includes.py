@@ -29,6 +29,7 @@ ROOMS = {
     "control/csi": BELOW + ("control", "control/manager", "control/node"),
     "control/api": BELOW + ("control", "control/manager", "control/node"),
     "host": BELOW,
+    "host/attach": BELOW + ("data/nvme",),  # volumes as block devices of a client: for commands, not for reactors
     "sim": BELOW + ("data/store",),  # its model of a pool and its workload speak the store's interface
 }
 
@@ -51,7 +52,7 @@ PURE_HEADERS = {
     "sanitizer/common_interface_defs.h",
     "valgrind/valgrind.h", "valgrind/memcheck.h",
 }
-REAL_ROOMS = ("host",)
+REAL_ROOMS = ("host", "host/attach")
 
 
 class Foreign(NamedTuple):

@@ -459,7 +459,8 @@ def bash_completes_nouns_verbs_options_and_names():
         daemon.api.volume_create("database", MIB)
         for words, wanted in ((["oxbow", "vol"], "volume"), (["oxbow", "volume", "cre"], "create"),
                               (["oxbow", "volume", "create", "x", "--si"], "--size"), (["oxbow", "volume", "show", "dat"], "database"),
-                              (["oxbow", "events", "--fo"], "--follow")):
+                              (["oxbow", "events", "--fo"], "--follow"), (["oxbow", "attach", "dat"], "database"),
+                              (["oxbow", "attach", "database", "--ow"], "--owner")):
             script = (f'. "{DIST}/oxbow.bash"; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _oxbow; '
                       'echo "${COMPREPLY[@]}"')
             env = dict(os.environ, OXBOW_SOCKET=daemon.socket, PATH=f"{os.path.dirname(harness.OXBOW)}:{os.environ['PATH']}")
