@@ -32,7 +32,7 @@ ROOMS = {
 }
 
 # Mains and tests stand outside the house: they choose the world (host, sim or a double of their own) the rest runs in.
-OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double)\.[ch]$|(^|/)test_main\.c$")
+OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double|contract)\.[ch]$|(^|/)test_main\.c$")
 
 # header -> the only rooms that may include it, whatever ROOMS says.
 PRIVATE_HEADERS = {
