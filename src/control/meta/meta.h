@@ -39,7 +39,7 @@
  *   which reactor     a client (struct meta) belongs to the reactor it was made on, and so do its watches. Any number of
  *                     fibers may call at the same time
  *   what is durable   what was answered with 0, over kill -9 and power loss. The memory form loses all with its process
- *   how long          every call but meta_watch_next ends within the time limit of its client, 5 s unless its form says another
+ *   how long          over a network every call but meta_watch_next ends within 5 s; on a disk of this machine it takes what the disk takes
  *   errors            OXE_INVAL (a key or a request that this page does not allow), OXE_TOOBIG (over a bound below),
  *                     OXE_NOTREADY, OXE_INDOUBT (only of calls that change something), OXE_FAILED (the store has stopped
  *                     because its disk failed it), OXE_NOSPC, and what each call names

@@ -71,7 +71,7 @@ enum meta_mutant {
 	META_MUTANT_READ_IS_OLD,     /* reads are answered from the past */
 	META_MUTANT_COMPACTS_LIVE,   /* compaction forgets the value that is current */
 	META_MUTANT_NO_SYNC,	     /* the SQLite form answers before the disk has it */
-	META_MUTANT_REVISION_IN_RAM, /* and counts revisions from what it finds in its keys */
+	META_MUTANT_LEASE_FORGOTTEN, /* and knows nothing of leases after a start */
 	META_MUTANT_COUNT
 };
 #ifdef OXBOW_MUTANTS

@@ -1,11 +1,14 @@
 /*
- * meta_mutants_test.c: the tests of the memory form notice bugs: each one planted (META_MUTANT in meta_form.h), in a process of its own,
+ * meta_mutants_test.c: the tests of the metastore notice bugs: each one planted (META_MUTANT in meta_form.h), in a process of its own,
  * which must die of a broken promise.
  */
 #include "base/test.h"
 #include "control/meta/meta_form.h"
 #include "control/meta/meta_memory_contract.h"
+#include "control/meta/meta_sqlite_contract.h"
+#include "control/meta/sqlite_disk_double.h"
 
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -44,6 +47,11 @@ static void run_locks(void)
 {
 	for (uint64_t seed = 1; seed <= SEEDS; seed++)
 		memory_run_locks(seed);
+}
+
+static void run_power_cuts(void)
+{
+	sqlite_run_power_cuts(1, false);
 }
 
 /* Its words, as far as they fit; the status it ended with. */
@@ -120,4 +128,24 @@ TEST(bugs_of_reads_and_history_are_noticed)
 	check_caught(META_MUTANT_PAGE_IS_NEW, "the second page is of now", run_all);
 	check_caught(META_MUTANT_READ_IS_OLD, "reads are answered from the past", run_registers);
 	check_caught(META_MUTANT_COMPACTS_LIVE, "compaction forgets what is current", run_registers);
+}
+
+static int name_remove(const char *name, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st;
+	(void)type;
+	(void)where;
+	return remove(name);
+}
+
+/* Who dies does not tidy up. */
+TEST(bugs_of_the_sqlite_form_are_noticed)
+{
+	char folder[64];
+	sqlite_disk_folder_new(folder, sizeof(folder));
+	sqlite_disk_parent = folder;
+	check_caught(META_MUTANT_NO_SYNC, "a write is answered before the disk has it", run_power_cuts);
+	check_caught(META_MUTANT_LEASE_FORGOTTEN, "a start knows nothing of leases",
+		     sqlite_run_lease_restart);
+	CHECK_EQ(nftw(folder, name_remove, 8, FTW_DEPTH | FTW_PHYS), 0);
 }
