@@ -34,7 +34,7 @@ ROOMS = {
 }
 
 # Mains and tests stand outside the house: they choose the world (host, sim or a double of their own) the rest runs in.
-OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double)\.[ch]$|(^|/)test_main\.c$")
+OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double|contract)\.[ch]$|(^|/)test_main\.c$")
 
 # header -> the only rooms that may include it, whatever ROOMS says.
 PRIVATE_HEADERS = {
@@ -68,6 +68,8 @@ FOREIGN_FILES = {
     "src/data/frontend/nvmf/nvmf_auth_crypto.c": Foreign(
         r"gnutls/\w+\.h|gmp\.h", r"gnutls_\w+|__gmpz_\w+", "hashes and modular exponentiation: numbers in, numbers out"),
     "src/control/js.c": Foreign(r"jansson\.h|time\.h", r"json_\w+|strftime", "JSON text and times given to it as text: it reads no clock"),
+    "src/control/meta/meta_sqlite_db.c": Foreign(
+        r"sqlite3\.h", r"sqlite3_\w+|strerror", "the metastore of one machine; it runs on worker threads and never in the simulator"),
     "src/control/api/http_server.c": Foreign(
         r"microhttpd\.h|time\.h|pthread\.h|poll\.h|fcntl\.h|signal\.h|unistd\.h|sys/(socket|stat|un)\.h",
         r"MHD_\w+|pthread_\w+|poll|fcntl|f?chmod|l?stat(64)?|unlink|umask|socket|bind|listen|accept4?|connect|close|shutdown|"
