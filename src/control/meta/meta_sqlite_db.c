@@ -618,7 +618,7 @@ static int on_commit(void *ctx, sqlite3 *sql, const char *name, int pages)
 }
 
 /* Nothing here writes: first it must be known whose file it is. */
-static int connect(const char *path, int flags, sqlite3 **out, char why[META_WHY_BYTES])
+static int file_open(const char *path, int flags, sqlite3 **out, char why[META_WHY_BYTES])
 {
 	int rc = sqlite3_open_v2(path, out, flags | SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc == SQLITE_CANTOPEN && sqlite3_system_errno(*out) == ENOENT)
@@ -784,7 +784,7 @@ int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out
 	struct meta_db *db = mem_zalloc(sizeof(*db));
 	sqlite3_int64 schema = 0;
 	db->keep_revisions = keep_revisions;
-	int err = connect(path, 0, &db->sql, why);
+	int err = file_open(path, 0, &db->sql, why);
 	if (!err)
 		err = whose_file(db->sql, &schema, why);
 	if (!err)
@@ -845,7 +845,7 @@ int meta_db_create(const char *path, const struct uuid *id, char why[META_WHY_BY
 	sqlite3 *sql = NULL;
 	sqlite3_int64 schema;
 	bool is_there = false;
-	int err = connect(path, SQLITE_OPEN_CREATE, &sql, why);
+	int err = file_open(path, SQLITE_OPEN_CREATE, &sql, why);
 	if (!err) {
 		err = whose_file(sql, &schema, why);
 		is_there = !err;
