@@ -97,6 +97,7 @@ static const char sanity_sql[] =
 	"UNION ALL SELECT 'there is a key or value that this store would not take' FROM version "
 	"  WHERE length(CAST(key AS BLOB)) NOT BETWEEN 1 AND 512 OR key GLOB '*[^!-~]*' OR length(value) > "
 	"65536 "
+	"UNION ALL SELECT 'a deletion names a lease' FROM version WHERE lease <> 0 AND value IS NULL "
 	"UNION ALL SELECT 'a key names a lease that is none' FROM version AS v WHERE lease <> 0 "
 	"  AND revision = (SELECT max(revision) FROM version WHERE key = v.key) "
 	"  AND lease NOT IN (SELECT id FROM lease) "
