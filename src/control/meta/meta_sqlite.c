@@ -223,6 +223,8 @@ static int grant(struct call *c)
 {
 	struct meta_sqlite *store = c->store;
 	struct lease *lease = lease_find(store, c->number);
+	if (meta_db_has_failed(store->db))
+		return OXE_FAILED;
 	if (lease && lease->ttl_s != c->ttl_s)
 		return OXE_EXISTS;
 	if (!lease) {
@@ -251,8 +253,8 @@ static void keep_take_turn(void *arg)
 	struct call *c = arg;
 	fmutex_lock(&c->store->turn);
 	struct lease *lease = lease_find(c->store, c->number);
-	c->err = lease ? 0 : OXE_NOENT;
-	if (lease) {
+	c->err = meta_db_has_failed(c->store->db) ? OXE_FAILED : lease ? 0 : OXE_NOENT;
+	if (!c->err) {
 		lease->deadline_ns = now_ns(c->store) + lease->ttl_s * NS_PER_S;
 		c->ttl_s = lease->ttl_s;
 	}
@@ -265,7 +267,7 @@ static void revoke_take_turn(void *arg)
 	struct call *c = arg;
 	fmutex_lock(&c->store->turn);
 	struct lease *lease = lease_find(c->store, c->number);
-	c->err = lease ? lease_end(c->store, lease) : 0;
+	c->err = meta_db_has_failed(c->store->db) ? OXE_FAILED : lease ? lease_end(c->store, lease) : 0;
 	expiry_arm(c->store);
 	fmutex_unlock(&c->store->turn);
 }

@@ -816,6 +816,11 @@ const struct uuid *meta_db_id(const struct meta_db *db)
 	return &db->id;
 }
 
+bool meta_db_has_failed(const struct meta_db *db)
+{
+	return db->failed;
+}
+
 /* ---- creating ----------------------------------------------------------------------------------------------------------------- */
 
 static int create_in(sqlite3 *sql, const struct uuid *id, char why[META_WHY_BYTES])
