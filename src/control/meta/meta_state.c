@@ -82,12 +82,12 @@ static void item_drop(struct meta_state *s, struct meta_item *item)
 /* What the key is as of a revision: NULL if it is absent. */
 static const struct version *item_at(const struct meta_item *item, uint64_t revision)
 {
-	const struct version *v, *found = NULL;
-	list_for_each (v, &item->versions, link) {
+	for (const struct list *at = item->versions.prev; at != &item->versions; at = at->prev) {
+		const struct version *v = list_entry(at, struct version, link);
 		if (v->entry.mod_revision <= revision)
-			found = v;
+			return v->entry.deleted ? NULL : v;
 	}
-	return found && !found->entry.deleted ? found : NULL;
+	return NULL;
 }
 
 static const struct version *key_now(const struct meta_state *s, const char *key)
