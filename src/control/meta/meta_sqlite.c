@@ -344,12 +344,12 @@ static void next_take_turns(void *arg)
 				 .list = n->list};
 		call_take_turn(&c);
 		n->err = c.err;
+		if (!n->err) /* also past what others changed: it is no reason to look there again */
+			w->next_revision = n->list->revision + 1;
 		if (!n->err && !n->list->count && !w->cancelled)
 			in_time = waitq_wait_until(&w->store->changed, n->deadline_ns);
 	}
-	if (n->list->count)
-		w->next_revision = n->list->revision + 1;
-	else if (!n->err)
+	if (!n->err && !n->list->count)
 		n->err = w->cancelled ? OXE_CANCELLED : OXE_TIMEOUT;
 }
 

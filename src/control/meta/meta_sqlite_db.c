@@ -355,6 +355,8 @@ int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revisio
 	err = err ? err : db_note(db, rc);
 	if (err)
 		meta_list_free(out);
+	else if (!out->count)
+		out->revision = db->revision;
 	return err;
 }
 

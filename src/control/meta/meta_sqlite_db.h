@@ -27,6 +27,7 @@ bool meta_db_has_failed(const struct meta_db *db);
 
 OX_CHECKED int meta_db_read(struct meta_db *db, const struct meta_query *query, struct meta_list *out);
 OX_CHECKED int meta_db_commit(struct meta_db *db, const struct meta_txn *txn, uint64_t *revision);
+/* As meta_state_events(). */
 OX_CHECKED int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revision,
 			      struct meta_list *out);
 

@@ -232,6 +232,8 @@ int meta_state_events(struct meta_state *s, const char *prefix, uint64_t from_re
 		len_bytes += meta_entry_size_bytes(&v->entry);
 		out->revision = v->entry.mod_revision;
 	}
+	if (!out->count)
+		out->revision = s->revision;
 	return 0;
 }
 
