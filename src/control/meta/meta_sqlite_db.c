@@ -173,14 +173,20 @@ static int sql_run(struct meta_db *db, enum statement which)
 	return db_note(db, rc);
 }
 
+/* What was not bound would be NULL, and a comparison with it would answer another question. Only memory can be missing. */
+static void bound(int rc)
+{
+	assert(rc == SQLITE_OK);
+}
+
 static void bind_text(sqlite3_stmt *s, int index, const char *text)
 {
-	sqlite3_bind_text(s, index, text, -1, SQLITE_TRANSIENT);
+	bound(sqlite3_bind_text(s, index, text, -1, SQLITE_TRANSIENT));
 }
 
 static void bind_number(sqlite3_stmt *s, int index, uint64_t number)
 {
-	sqlite3_bind_int64(s, index, (sqlite3_int64)u64_min(number, INT64_MAX));
+	bound(sqlite3_bind_int64(s, index, (sqlite3_int64)u64_min(number, INT64_MAX)));
 }
 
 static void bind_joined(sqlite3_stmt *s, int index, const char *text, const char *end)
@@ -217,9 +223,7 @@ static int row_entry(sqlite3_stmt *s, struct meta_entry *entry)
 		.lease = (uint64_t)sqlite3_column_int64(s, 3),
 		.deleted = sqlite3_column_type(s, 2) == SQLITE_NULL,
 	};
-	if (!entry->key)
-		return OXE_NOMEM;
-	return sqlite3_column_int64(s, 4) == entry_crc(entry) ? 0 : OXE_CORRUPT;
+	return entry->key && sqlite3_column_int64(s, 4) == entry_crc(entry) ? 0 : OXE_CORRUPT;
 }
 
 static uint32_t store_crc(const struct uuid *id, uint64_t revision, uint64_t compacted)
@@ -231,6 +235,19 @@ static int row_note(struct meta_db *db, int err)
 {
 	db->failed |= err == OXE_CORRUPT;
 	return err;
+}
+
+/* The key of SQL_NEXT_KEY or SQL_LEASE_KEY, after a step that said `rc`. OXE_NOENT: there is no row. */
+static int row_key(struct meta_db *db, sqlite3_stmt *s, int rc, char key[META_KEY_MAX_BYTES + 2])
+{
+	int err = db_note(db, rc);
+	if (err || rc != SQLITE_ROW)
+		return err ? err : OXE_NOENT;
+	const char *text = (const char *)sqlite3_column_text(s, 0);
+	if (!text || strlen(text) > META_KEY_MAX_BYTES)
+		return row_note(db, OXE_CORRUPT);
+	snprintf(key, META_KEY_MAX_BYTES + 2, "%s", text);
+	return 0;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */
@@ -264,11 +281,9 @@ static int next_key(struct meta_db *db, const char *prefix, char from[META_KEY_M
 	sqlite3_stmt *s = sql_take(db, SQL_NEXT_KEY);
 	bind_text(s, 1, from);
 	bind_joined(s, 2, prefix, KEYS_END);
-	int rc = sqlite3_step(s), err = db_note(db, rc);
-	if (!err && rc == SQLITE_ROW)
-		snprintf(from, META_KEY_MAX_BYTES + 2, "%s", (const char *)sqlite3_column_text(s, 0));
+	int err = row_key(db, s, sqlite3_step(s), from);
 	sql_end(db, SQL_NEXT_KEY);
-	return err ? err : rc == SQLITE_ROW ? 0 : OXE_NOENT;
+	return err;
 }
 
 /* Whether the key is there as of out->revision; if it still fits, in `out`. */
@@ -412,7 +427,7 @@ static int write_apply(struct meta_db *db, const struct meta_write *write, bool 
 	bind_text(s, 1, entry.key);
 	bind_number(s, 2, entry.mod_revision);
 	if (!entry.deleted)
-		sqlite3_bind_blob(s, 3, entry.value, (int)entry.value_len_bytes, SQLITE_TRANSIENT);
+		bound(sqlite3_bind_blob(s, 3, entry.value, (int)entry.value_len_bytes, SQLITE_TRANSIENT));
 	bind_number(s, 4, entry.lease);
 	bind_number(s, 5, entry_crc(&entry));
 	*changed = true;
@@ -540,20 +555,18 @@ int meta_db_lease_add(struct meta_db *db, uint64_t lease, uint32_t ttl_s)
 }
 
 /* One of its keys; OXE_NOENT if it has none any more. */
-static int lease_key(struct meta_db *db, uint64_t lease, char key[META_KEY_MAX_BYTES + 1])
+static int lease_key(struct meta_db *db, uint64_t lease, char key[META_KEY_MAX_BYTES + 2])
 {
 	sqlite3_stmt *s = sql_take(db, SQL_LEASE_KEY);
 	bind_number(s, 1, lease);
-	int rc = sqlite3_step(s), err = db_note(db, rc);
-	if (!err && rc == SQLITE_ROW)
-		snprintf(key, META_KEY_MAX_BYTES + 1, "%s", (const char *)sqlite3_column_text(s, 0));
+	int err = row_key(db, s, sqlite3_step(s), key);
 	sql_end(db, SQL_LEASE_KEY);
-	return err ? err : rc == SQLITE_ROW ? 0 : OXE_NOENT;
+	return err;
 }
 
 int meta_db_lease_end(struct meta_db *db, uint64_t lease)
 {
-	char key[META_KEY_MAX_BYTES + 1];
+	char key[META_KEY_MAX_BYTES + 2];
 	bool changed = false;
 	int err = db_begin(db);
 	if (err)
