@@ -21,18 +21,16 @@ sys.dont_write_bytecode = True
 if sys.argv[1:2] == ["--in-guest"]:  # nothing of the environment comes along by itself
     os.environ.update(setting.split("=", 1) for setting in sys.argv[3:])
 import attach_test  # noqa: E402
+import guest  # noqa: E402
 import harness  # noqa: E402
 from attach_test import call, mounted  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-NETNS = os.environ.get("OXBOW_NETNS", "oxattach")
 ADDRESS = "127.0.0.1:4420"
 PREFIX = "nqn.2026-11.dev.oxbow:volume:"
 KILLS = int(os.environ.get("OXBOW_KILLS", "5"))
 GUEST_LIMIT_S = 240
 UDEVD = os.environ.get("OXBOW_UDEVD") or shutil.which("systemd-udevd") or next(iter(glob.glob("/lib/systemd/systemd-udevd")), "")
-GUEST_RUN = os.environ.get("GUEST_RUN") or next(
-    (path for up in ("..", "../..") if os.path.exists(path := os.path.join(harness.ROOT, up, "shared/guest/run"))), None)
 
 
 # ---- inside: tools ------------------------------------------------------------------------------------------------------
@@ -398,31 +396,24 @@ TESTS = [
 
 # ---- outside ------------------------------------------------------------------------------------------------------------
 
-def in_guest(name):
+def booted(name):
     """A test that boots the guest and runs the test of this name in it."""
     def test():
         with harness.scratch_dir() as directory:
-            command = [GUEST_RUN, "-m", "2G", "-N", NETNS, "-t", str(GUEST_LIMIT_S), "-o", directory, "--", os.path.abspath(__file__),
-                       "--in-guest", name, f"OXBOW_BUILD={harness.BUILD}", f"OXBOW_KILLS={KILLS}", f"OXBOW_UDEVD={UDEVD}"]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=GUEST_LIMIT_S + 20, check=False)
-            expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-2000:]}")
-        said = [line for line in done.stdout.splitlines() if " kills of " in line or line.startswith("SKIP ")]
-        print("\n".join(line for line in said if not line.startswith("SKIP ")), end="\n" if said else "")
+            said = guest.run(__file__, guest.netns("oxattach"), directory, GUEST_LIMIT_S, name, f"OXBOW_BUILD={harness.BUILD}",
+                             f"OXBOW_KILLS={KILLS}", f"OXBOW_UDEVD={UDEVD}", options=("-m", "2G")).splitlines()
+        for line in said:
+            if " kills of " in line:
+                print(line)
         return next((line.removeprefix("SKIP ") for line in said if line.startswith("SKIP ")), None)
     test.__name__ = name
     return test
 
 
+def in_guest(name, *_):
+    next(test for test in TESTS if test.__name__ == name)()
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        next(test for test in TESTS if test.__name__ == sys.argv[2])()
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest needs root")
-    if not GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "nvme", "fio", "strace", "mkfs.ext4", "losetup", "nbdfuse", "blockdev") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests([in_guest(test.__name__) for test in TESTS], sys.argv[1:]))
+    guest.main([booted(test.__name__) for test in TESTS], ("nvme", "fio", "strace", "mkfs.ext4", "losetup", "nbdfuse", "blockdev"),
+               in_guest)
