@@ -220,6 +220,9 @@ def it_stays_until_its_last_owner_has_gone():
         one = host.attach("disk", "--owner", "csi:1")
         two = host.attach("disk", "--owner", "csi:2")
         expect(one["device"] == two["device"] and two["owners"] == ["csi:1", "csi:2"], f"{two}")
+        table = [word for word in host.command("attachment", "list") if word not in ("-o", "json")]
+        said = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+        expect("csi:1, csi:2" in said and len(said.splitlines()) == 2, said)
         expect(host.detach("disk", "--owner", "csi:1")["owners"] == ["csi:2"], "one is left")
         expect(host.detach("disk", "--owner", "csi:1")["state"] == "attached", "again")
         expect(host.detach("disk")["state"] == "attached", "it is not admin's")
