@@ -262,6 +262,18 @@ def a_volume_called_as_the_new_form_of_another_keeps_its_link():
         expect(os.path.realpath(new["link"]) == new["device"], "its link is gone")
 
 
+def a_name_that_was_asked_for_and_is_taken_is_an_error():
+    with host_and_daemon("disk", "other") as (host, _):
+        host.attach("disk", "--as", "mine")
+        refusal = host.refused("attach", "other", "--as", "mine")
+        expect(refusal["error"] == "EXISTS" and "another volume's" in refusal["message"], f"{refusal}")
+        host.detach("disk")
+        host.expect_nothing("refused")
+        both = [subprocess.Popen(host.command("attach", name, "--as", "mine"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for name in ("disk", "other")]
+        expect(sorted(one.wait(60) for one in both) == [0, 1], "two at once have one name")
+
+
 def a_link_of_somebody_elses_is_left_alone():
     with host_and_daemon("disk") as (host, _):
         os.makedirs(host.links)
@@ -440,6 +452,7 @@ TESTS = [
     a_snapshot_is_a_read_only_disk,
     a_name_that_two_pools_have_is_a_link_with_the_pool_in_it,
     a_volume_called_as_the_new_form_of_another_keeps_its_link,
+    a_name_that_was_asked_for_and_is_taken_is_an_error,
     a_link_of_somebody_elses_is_left_alone,
     a_volume_with_blocks_of_4096_is_a_disk_with_such,
     a_disk_whose_daemon_was_killed_is_made_anew_once_nobody_uses_it,
