@@ -280,9 +280,12 @@ def a_connection_made_by_hand_becomes_ours_when_it_is_attached_and_goes_when_it_
         nqn = nqn_of(daemon, "disk")
         connect_by_hand(nqn)
         controller = controller_of(nqn)
+        with open(f"/sys/class/nvme/{controller}/fast_io_fail_tmo", "w", encoding="ascii") as seconds:
+            seconds.write("3")
         host.attach("disk")
         expect([c for c, _ in connections()] == [controller], "it was connected once more")
-        expect(attribute(controller, "ctrl_loss_tmo") == "off", "it would be given up")
+        for name in ("ctrl_loss_tmo", "fast_io_fail_tmo"):
+            expect(attribute(controller, name) == "off", f"it would be given up: {name} is {attribute(controller, name)}")
         expect(host.oxbow("attachment", "reap")["reaped"] == [], "it is owned now")
         host.detach("disk")
         connect_by_hand(nqn)
