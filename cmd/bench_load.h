@@ -29,6 +29,7 @@ struct load_options {
 	uint32_t depth, queues, read_percent;
 	uint64_t time_ns, connect_ns, seed;
 	bool verify, digests, no_in_capsule;
+	const char *host_nqn, *tls_key; /* NULL: any; in the clear */
 	struct load_target targets[LOAD_TARGETS_MAX];
 	uint32_t target_count;
 };

@@ -51,6 +51,8 @@ static const char usage_text[] =
 	"  --connect SECONDS        how long to wait for the first connection [10]\n"
 	"  --seed N                 what is drawn, and with --verify what is written [the time]\n"
 	"  --verify                 check what is read against what was written, and all of it at the end\n"
+	"  --host-nqn NQN           what this host calls itself [a new uuid each time]\n"
+	"  --tls-key-file FILE      come through TLS with the key in it, NVMeTLSkey-1:...:\n"
 	"  --digests                CRC-32C of headers and data, if the target agrees\n"
 	"  --no-in-capsule          send data only when asked for it\n"
 	"  --json                   print an object for programs\n"
@@ -89,6 +91,8 @@ enum {
 	OPT_CONNECT,
 	OPT_SEED,
 	OPT_VERIFY,
+	OPT_HOST_NQN,
+	OPT_TLS_KEY_FILE,
 	OPT_DIGESTS,
 	OPT_NO_IN_CAPSULE,
 	OPT_JSON,
@@ -109,6 +113,8 @@ static const struct option long_options[] = {
 	{"connect", required_argument, NULL, OPT_CONNECT},
 	{"seed", required_argument, NULL, OPT_SEED},
 	{"verify", no_argument, NULL, OPT_VERIFY},
+	{"host-nqn", required_argument, NULL, OPT_HOST_NQN},
+	{"tls-key-file", required_argument, NULL, OPT_TLS_KEY_FILE},
 	{"digests", no_argument, NULL, OPT_DIGESTS},
 	{"no-in-capsule", no_argument, NULL, OPT_NO_IN_CAPSULE},
 	{"json", no_argument, NULL, OPT_JSON},
@@ -158,6 +164,19 @@ static void target_add_nqn(const char *address, const char *nqn)
 		mistake("at most %d targets", LOAD_TARGETS_MAX);
 	options.load.targets[options.load.target_count++] =
 		(struct load_target){mem_strdup(address), mem_strdup(nqn)};
+}
+
+/* The first line of a file. */
+static const char *key_of(const char *path)
+{
+	char *line = NULL;
+	size_t size_bytes = 0;
+	FILE *file = fopen(path, "re");
+	if (!file || getline(&line, &size_bytes, file) < 0)
+		mistake("cannot read a key from %s", path);
+	line[strcspn(line, "\r\n")] = '\0';
+	fclose(file);
+	return line;
 }
 
 static void volume_add(const char *name)
@@ -214,6 +233,12 @@ static void option_take(int opt, const char *text)
 		break;
 	case OPT_VERIFY:
 		o->verify = true;
+		break;
+	case OPT_HOST_NQN:
+		o->host_nqn = text;
+		break;
+	case OPT_TLS_KEY_FILE:
+		o->tls_key = key_of(text);
 		break;
 	case OPT_DIGESTS:
 		o->digests = true;

@@ -6,7 +6,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -19,16 +18,10 @@ BENCH = os.path.join(harness.BUILD, "cmd", "oxbow-bench")
 KILLS = int(os.environ.get("OXBOW_KILLS", "12"))
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def served(directory):
     """A daemon with an NVMe address that stays the same through restarts."""
     pool = os.path.join(directory, "pool")
-    return running_daemon(directory, "--init-pool", f"{pool},2G", "--nvme", f"tcp:127.0.0.1:{free_port()}")
+    return running_daemon(directory, "--init-pool", f"{pool},2G", "--nvme", f"tcp:127.0.0.1:{harness.free_port()}")
 
 
 def bench_command(daemon, *arguments):

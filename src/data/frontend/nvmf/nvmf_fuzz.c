@@ -3,7 +3,7 @@
  *
  * The input is a program for a host with up to three connections:
  *
- *     byte 0        the seed that cuts the streams into pieces; its bits choose digests and a slow disk
+ *     byte 0        the seed that cuts the streams into pieces; its bits choose digests, a slow disk, and whether TLS is allowed
  *     byte 1        the prelude: nothing; initialized; an admin queue; with an I/O queue; a discovery controller
  *     then, again and again, a verb and its operands:
  *         choose a connection | raw bytes | a well-formed header of any type | a command, more or less sensible, with data or without
@@ -47,6 +47,7 @@ static struct {
 	uint16_t cid, cntlid;
 	struct rt_group readers;
 	uint64_t volume_bytes;
+	bool has_tls;
 } f;
 
 static uint8_t scratch[80 * KiB];
@@ -406,7 +407,9 @@ static void open_ends(void)
 static void host_fiber(void *arg)
 {
 	(void)arg;
-	struct nvmf_options options = {.buffer_budget_bytes = 16 * MiB, .connection_bytes_max = 4 * MiB};
+	struct nvmf_options options = {.buffer_budget_bytes = 16 * MiB,
+				       .connection_bytes_max = 4 * MiB,
+				       .tls = f.has_tls ? NVMF_TLS_ALLOWED : NVMF_TLS_OFF};
 	f.server = nvmf_server_new(f.engines, &options);
 	if (nvmf_server_listen(f.server, ADDRESS, NULL))
 		abort();
@@ -450,6 +453,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pool_double_delay(f.pool, seed & 2 ? NS_PER_MS : 0);
 	f.engines = engines_new(f.rt);
 	engines_add_pool(f.engines, f.pool);
+	f.has_tls = seed & 16;
 	fiber_spawn(f.rt, "host", host_fiber, NULL);
 	testrt_run(f.rt);
 	engines_stats_walk(f.engines, is_quiet, NULL);
