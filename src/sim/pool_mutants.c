@@ -76,5 +76,7 @@ const struct pool_mutant pool_mutants[] = {
 	 .rare = true},
 	{73, "a page is given up though nothing else can be read either (pool_hurt_test)", .rare = true},
 	{74, "a superblock that cannot be read is left as it is (pool_hurt_test)", .rare = true},
+	{90, "a write leaves what was read ahead of it (pool_readahead_test)", .rare = true},
+	{91, "blocks are read ahead while a write of them is under way (pool_readahead_test)", .rare = true},
 	{0},
 };
