@@ -20,6 +20,7 @@
  *     nvmf_access.c       what such a list is, and its note (pure)
  *     nvmf_reservation.c  what a reservation is, and becomes (pure)
  *     nvmf_where.c        addresses as text (pure)
+ *     nvmf_status.c       who is here, for people
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
@@ -100,6 +101,7 @@ struct nvmf_notices {
 /* A volume that some host holds. */
 struct nvmf_subsystem {
 	struct list link, controllers;
+	uint32_t users; /* beside the controllers */
 	struct uuid volume_id;
 	char nqn[NVME_NQN_FIELD];
 	struct list writes, fused; /* ranges, see nvmf_io.c */
@@ -144,6 +146,7 @@ struct nvmf_controller {
 	uint64_t size_told;
 	struct nvmf_notices notices;
 
+	uint64_t since_wall_ns, command_count;
 	uint64_t error_count;
 	struct nvme_log_error errors[NVMF_ERRORS_KEPT]; /* error n at n % NVMF_ERRORS_KEPT */
 };
@@ -281,6 +284,12 @@ void nvmf_event_seen(struct nvmf_controller *ctrl, enum nvmf_event event);
 /* Keep a failed command for the error log. */
 void nvmf_error_note(struct nvmf_request *r, uint16_t status);
 
+/* The volume's subsystem, made if there is none; given back, it goes with its last controller and user. */
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct uuid *volume_id);
+void nvmf_subsystem_put(struct nvmf_subsystem *s);
+/* The same, if some host holds it; NULL. */
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *volume_id);
+
 static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {
 	return ctrl->subsystem == NULL;
@@ -317,6 +326,8 @@ bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, c
 void nvmf_auth_require(struct nvmf_conn *c);
 /* May this command be carried out yet? */
 bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Has the host proved itself on this queue? */
+bool nvmf_auth_has_proved(const struct nvmf_conn *c);
 /* Authentication Send or Receive. Suspends, for seconds if need be, and wants a big stack. */
 OX_CHECKED uint16_t nvmf_auth_run(struct nvmf_request *r);
 void nvmf_auth_free(struct nvmf_conn *c);

@@ -22,7 +22,7 @@
 
 /* ---- found ---------------------------------------------------------------------------------------------------------------- */
 
-static struct nvmf_subsystem *subsystem_find(struct nvmf_server *server, const struct uuid *volume_id)
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *volume_id)
 {
 	struct nvmf_subsystem *s;
 	list_for_each (s, &server->subsystems, link)
@@ -69,7 +69,7 @@ static bool wait_for_departures(struct nvmf_conn *c, const struct nvme_connect_d
 
 static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const struct uuid *volume_id)
 {
-	struct nvmf_subsystem *s = subsystem_find(server, volume_id);
+	struct nvmf_subsystem *s = nvmf_subsystem_find(server, volume_id);
 	if (s)
 		return s;
 	s = mem_zalloc(sizeof(*s));
@@ -86,11 +86,24 @@ static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const s
 
 static void subsystem_drop(struct nvmf_subsystem *s)
 {
-	if (!list_empty(&s->controllers))
+	if (!list_empty(&s->controllers) || s->users > 0)
 		return;
 	assert(list_empty(&s->writes) && list_empty(&s->fused) && list_empty(&s->fence.inside));
 	list_del(&s->link);
 	free(s);
+}
+
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct uuid *volume_id)
+{
+	struct nvmf_subsystem *s = subsystem_take(server, volume_id);
+	s->users++;
+	return s;
+}
+
+void nvmf_subsystem_put(struct nvmf_subsystem *s)
+{
+	s->users--;
+	subsystem_drop(s);
 }
 
 static uint16_t cntlid_next(struct nvmf_server *server)
@@ -143,6 +156,7 @@ static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct
 	ctrl->server = server;
 	ctrl->engine = engine;
 	ctrl->cntlid = cntlid_next(server);
+	ctrl->since_wall_ns = rt_wall_ns(server->rt);
 	ctrl->is_near = nvmf_is_near(rt_conn_local(c->link.conn), rt_conn_peer(c->link.conn));
 	memcpy(ctrl->hostid, data->hostid, sizeof(ctrl->hostid));
 	memcpy(ctrl->hostnqn, data->hostnqn, sizeof(ctrl->hostnqn));
@@ -374,6 +388,7 @@ void nvmf_error_note(struct nvmf_request *r, uint16_t status)
 	struct nvmf_controller *ctrl = c->controller;
 	LOG_DEBUG("nvmf.command_failed", nvme_status_text(status), F_STR("peer", rt_conn_peer(c->link.conn)),
 		  F_U64("queue", c->qid), F_U64("opcode", r->sqe.opcode), F_U64("status", status));
+	c->server->stats.errors++;
 	if (!ctrl)
 		return;
 	ctrl->error_count++;

@@ -65,6 +65,7 @@ uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer)
 	nvmf_gate_free(access);
 	if (is_admitted)
 		return 0;
+	ctrl->server->stats.hosts_refused++;
 	log_refusal(ctrl, peer, "it is not on the volume's list");
 	return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 }

@@ -267,11 +267,6 @@ void nvmf_server_close(struct nvmf_server *server)
 	free(server);
 }
 
-void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
-{
-	*out = server->stats;
-}
-
 void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE])
 {
 	static_assert(NVMF_NQN_SIZE == NVME_NQN_FIELD, "a name's field");
