@@ -36,6 +36,7 @@ enum verb_option {
 	OPT_SECRET_FILE,
 	OPT_GENERATE_SECRET,
 	OPT_CONTROLLER_SECRET_FILE,
+	OPT_ALL,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)

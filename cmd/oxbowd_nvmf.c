@@ -95,6 +95,7 @@ void nvmf_start(const struct daemon_options *o, struct node *node, struct engine
 					 &(struct nvmf_options){.boot_id = boot_id(),
 								.authenticated_only = o->nvme_authenticated,
 								.auth_group = o->nvme_dh_group});
+	node_nvme_set(node, server);
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		*l = (struct listener){.node = node, .address = o->nvme[i]};

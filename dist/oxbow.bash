@@ -3,8 +3,9 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert allow disallow extents" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents" ;;
 	snapshot) echo "create list show delete rename usage" ;;
+	nvme) echo "list" ;;
 	ublk) echo "attach detach list" ;;
 	job) echo "list watch cancel throttle" ;;
 	esac
@@ -29,7 +30,8 @@ _oxbow_options() {
 	"volume flatten") echo "--help --cancel --wait" ;;
 	"volume revert") echo "--help --id --yes" ;;
 	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file" ;;
-	"volume disallow") echo "--help --yes" ;;
+	"volume disallow") echo "--help --yes --all" ;;
+	"volume unreserve") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"snapshot create") echo "--help --id" ;;
 	"snapshot list") echo "--help" ;;
@@ -37,6 +39,7 @@ _oxbow_options() {
 	"snapshot delete") echo "--help --wait" ;;
 	"snapshot rename") echo "--help" ;;
 	"snapshot usage") echo "--help" ;;
+	"nvme list") echo "--help" ;;
 	"ublk attach") echo "--help" ;;
 	"ublk detach") echo "--help --force" ;;
 	"ublk list") echo "--help" ;;
@@ -52,12 +55,12 @@ _oxbow_options() {
 	esac
 }
 
-_oxbow_nouns="help pool volume snapshot ublk job events status ready version generate"
+_oxbow_nouns="help pool volume snapshot nvme ublk job events status ready version generate"
 
 _oxbow_objects() {
 	case "$1" in
 	pool) [ "$2" = create ] || [ "$2" = import ] || oxbow -q pool list 2>/dev/null ;;
-	volume|snapshot) oxbow -q volume list 2>/dev/null ;;
+	volume|snapshot|nvme) oxbow -q volume list 2>/dev/null ;;
 	job) oxbow -q job list 2>/dev/null ;;
 	generate) echo man bash ;;
 	esac
