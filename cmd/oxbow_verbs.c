@@ -798,7 +798,8 @@ static int snapshot_show(struct cli *cli)
 						{"Created", "created", COLUMN_TIME},
 						{"Parent", "parent_id", COLUMN_TEXT},
 						{"Children", "child_count", COLUMN_COUNT},
-						{"Clients", "open_count", COLUMN_COUNT}};
+						{"Clients", "open_count", COLUMN_COUNT},
+						{"NVMe subsystem", "nqn", COLUMN_TEXT}};
 	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "");
 	show_details(cli, &a, columns, ARRAY_COUNT(columns));
 	return done(&a);

@@ -91,10 +91,11 @@ static struct uuid boot_id(void)
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
 	if (o->nvme_count > 0)
-		server = nvmf_server_new(engines,
-					 &(struct nvmf_options){.boot_id = boot_id(),
-								.authenticated_only = o->nvme_authenticated,
-								.auth_group = o->nvme_dh_group});
+		server = nvmf_server_new(
+			engines, &(struct nvmf_options){.boot_id = boot_id(),
+							.authenticated_only = o->nvme_authenticated,
+							.auth_group = o->nvme_dh_group,
+							.discovers_snapshots = o->nvme_discover_snapshots});
 	node_nvme_set(node, server);
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));

@@ -31,6 +31,8 @@ static const char help[] =
 	"ffdhe4096,\n"
 	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
 	"other]\n"
+	"  --nvme-discover-snapshots  discovery lists snapshots, too; without it who knows their name finds "
+	"them\n"
 	"  --nvme-insecure         allow that beyond this host without it\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
@@ -55,6 +57,7 @@ enum option_id {
 	OPT_NVME,
 	OPT_NVME_AUTHENTICATED,
 	OPT_NVME_DH_GROUP,
+	OPT_NVME_DISCOVER_SNAPSHOTS,
 	OPT_NVME_INSECURE,
 	OPT_TLS,
 	OPT_TLS_CERT,
@@ -80,6 +83,7 @@ static const struct option long_options[] = {
 	{"nvme", required_argument, NULL, OPT_NVME},
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
 	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
+	{"nvme-discover-snapshots", no_argument, NULL, OPT_NVME_DISCOVER_SNAPSHOTS},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
@@ -204,6 +208,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_NVME_DH_GROUP:
 		o->nvme_dh_group = dh_group(value);
+		break;
+	case OPT_NVME_DISCOVER_SNAPSHOTS:
+		o->nvme_discover_snapshots = true;
 		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;

@@ -99,6 +99,20 @@ def what_somebody_else_writes_under_it_is_noticed():
         expect(status == 1 and report["wrong_units"] > 0 and "reads as zeroes" in err, f"{status} {report} {err}")
 
 
+def a_snapshot_is_read_under_load_and_refuses_writes_at_once():
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 16 * MIB)
+        fine(bench(daemon, "--volume", "one", "--rw", "write", "--time", "0.3", "--verify", "--size", "8M"))
+        nqn = daemon.api.snapshot_create("one", "monday")["nqn"]
+        uri = next(uri for uri in daemon.api.volume("one")["uris"] if uri.startswith("nvme+tcp://"))
+        where = ("--address", "tcp:" + uri.split("/")[2], "--nqn", nqn, "--time", "0.3")
+        expect(fine(bench(daemon, *where, "--rw", "randread"))["read"]["operations"] > 0, "nothing was read")
+        status, _, err = bench(daemon, *where, "--rw", "randwrite")
+        expect(status != 0 and "read-only" in err, f"{status}: {err}")
+        daemon.api.close_wait("snapshot", "one@monday")
+        daemon.pool_check()
+
+
 def mistakes_and_absent_targets_have_a_status_of_their_own():
     with scratch_dir() as directory, served(directory) as daemon:
         daemon.api.volume_create("one", 16 * MIB)
@@ -117,4 +131,5 @@ if __name__ == "__main__":
     sys.exit(harness.run_tests((every_kind_of_load_is_counted_and_verified,
                                 a_killed_daemon_is_a_pause_and_nothing_answered_is_lost,
                                 what_somebody_else_writes_under_it_is_noticed,
+                                a_snapshot_is_read_under_load_and_refuses_writes_at_once,
                                 mistakes_and_absent_targets_have_a_status_of_their_own), sys.argv[1:]))

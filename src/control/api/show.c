@@ -208,6 +208,8 @@ struct js *show_nvme_stats(const struct nvmf_stats *s)
 struct js *show_snapshot(const struct node_snapshot *s)
 {
 	struct js *o = js_object();
+	char nqn[NODE_NQN_SIZE];
+	node_snapshot_nqn(&s->info.id, nqn);
 	js_set_uuid(o, "id", &s->info.id);
 	js_set_text(o, "name", s->info.name);
 	js_set_text(o, "volume", s->volume_name);
@@ -220,6 +222,7 @@ struct js *show_snapshot(const struct node_snapshot *s)
 	js_set_uuid(o, "parent_id", &s->info.parent_id);
 	js_set_u64(o, "child_count", s->info.child_count);
 	js_set_u64(o, "open_count", s->info.open_count);
+	js_set_text(o, "nqn", nqn);
 	return o;
 }
 

@@ -312,8 +312,9 @@ const char *node_ublk_state_name(const struct ublk_info *a);
 bool node_name_is_valid(const char *name); /* as pool_name_check */
 const char *node_op_name(enum engine_op op);
 const char *node_job_kind_name(const struct node_job *job);
-/* By which NVMe hosts know a volume. */
+/* By which NVMe hosts know a volume, and a snapshot. */
 void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE]);
+void node_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NODE_NQN_SIZE]);
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 

@@ -168,6 +168,11 @@ const char *engine_name(const struct engine *e)
 	return e->name;
 }
 
+const struct uuid *engine_volume_id(const struct engine *e)
+{
+	return &e->volume_id;
+}
+
 /* ---- what passes ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t op_begin(struct engine *e)

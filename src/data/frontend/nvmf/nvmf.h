@@ -1,11 +1,12 @@
 /*
- * nvmf.h: the NVMe over TCP target. Serves every volume the engine room has: one subsystem a volume, one namespace in it.
+ * nvmf.h: the NVMe over TCP target. Serves every volume the engine room has: one subsystem a volume, one namespace in it; and
+ * every snapshot in the same way, to be read only, by whoever may have its volume.
  *
  *     listener  -> connection fiber: one queue of a controller; receives PDUs
  *                    -> a fiber a command: waits for memory and for its data (R2T), calls the engine, answers
  *                         -> sender fiber: gathers what is ready into one send
  *     controller   one host's association with one volume: an admin queue, up to NVMF_QUEUES_MAX I/O queues
- *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, or the well-known discovery subsystem
+ *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, a snapshot: ...:snapshot:UUID, or the well-known discovery subsystem
  *
  *   who owns memory   the server owns everything; options are copied
  *   which reactor     that of `engines`; every call from a fiber of it, and Suspends unless it says otherwise
@@ -54,7 +55,8 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
 	 * and then none ends so. */
 	struct uuid boot_id;
-	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	uint8_t auth_group;	  /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	bool discovers_snapshots; /* hosts that ask are told of them, too: they may be many */
 	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
 };
 
@@ -72,8 +74,9 @@ void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);
 /* Stops listening, ends every connection (commands under way are carried out, unanswered), and frees. */
 void nvmf_server_close(struct nvmf_server *server);
 
-/* The name of a volume's subsystem, for ever. Does not suspend. */
+/* The name of a volume's subsystem, and of a snapshot's, for ever. Do not suspend. */
 void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE]);
+void nvmf_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NVMF_NQN_SIZE]);
 
 /* ---- what is there (nvmf_status.c) ------------------------------------------------------------------------------------ */
 

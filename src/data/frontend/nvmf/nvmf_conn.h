@@ -38,13 +38,14 @@
 #define NVMF_OUT_PARTS	   4
 #define NVMF_SLOTS_MAX                                                                                       \
 	(NVMF_ENTRIES_MAX + NVMF_BATCH_ANSWERS) /* a queue of commands, and answers on their way */
-#define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
-#define NVMF_ABORTS_MAX	  4
-#define NVMF_ERRORS_KEPT  16
-#define NVMF_NOTICES_KEPT 16
-#define NVMF_KATO_UNIT_MS 100	     /* KAS: keep alive time-outs are rounded up to it */
-#define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
-#define NVMF_MODEL	  "Oxbow volume"
+#define NVMF_EVENTS_MAX	    4 /* requests for asynchronous events a host may leave with us */
+#define NVMF_ABORTS_MAX	    4
+#define NVMF_ERRORS_KEPT    16
+#define NVMF_NOTICES_KEPT   16
+#define NVMF_KATO_UNIT_MS   100	       /* KAS: keep alive time-outs are rounded up to it */
+#define NVMF_RECEIVE_MIN    (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
+#define NVMF_MODEL	    "Oxbow volume"
+#define NVMF_MODEL_SNAPSHOT "Oxbow snapshot"
 
 struct nvmf_listener {
 	struct list link;
@@ -98,12 +99,11 @@ struct nvmf_notices {
 	struct nvme_log_reservation pages[NVMF_NOTICES_KEPT]; /* the oldest first */
 };
 
-/* A volume that some host holds. */
+/* A volume or a snapshot that some host holds. */
 struct nvmf_subsystem {
 	struct list link, controllers;
-	uint32_t users; /* beside the controllers */
-	struct uuid volume_id;
-	char nqn[NVME_NQN_FIELD];
+	uint32_t users;		   /* beside the controllers */
+	struct uuid id, volume_id; /* the latter: whose list says who may */
 	struct list writes, fused; /* ranges, see nvmf_io.c */
 	struct waitq ranges;
 	struct nvmf_fence fence;
@@ -284,11 +284,11 @@ void nvmf_event_seen(struct nvmf_controller *ctrl, enum nvmf_event event);
 /* Keep a failed command for the error log. */
 void nvmf_error_note(struct nvmf_request *r, uint16_t status);
 
-/* The volume's subsystem, made if there is none; given back, it goes with its last controller and user. */
-struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct uuid *volume_id);
+/* The subsystem of what this engine serves, made if there is none; given back, it goes with its last controller and user. */
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct engine *engine);
 void nvmf_subsystem_put(struct nvmf_subsystem *s);
-/* The same, if some host holds it; NULL. */
-struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *volume_id);
+/* That of a volume or snapshot, if some host holds it; NULL. */
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *id);
 
 static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {

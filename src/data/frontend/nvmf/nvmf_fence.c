@@ -245,7 +245,7 @@ int nvmf_server_reservation_clear(struct nvmf_server *server, const struct uuid 
 	int err = engine_open_volume(server->engines, volume_id, &engine);
 	if (err)
 		return err;
-	struct nvmf_subsystem *s = nvmf_subsystem_get(server, volume_id);
+	struct nvmf_subsystem *s = nvmf_subsystem_get(server, engine);
 	fmutex_lock(&s->fence.turn);
 	read_to_clear(server, s, engine);
 	err = clear(s, engine, was_there);
@@ -319,6 +319,11 @@ static uint16_t run_report(struct nvmf_request *r)
 int nvmf_fence_run(struct nvmf_request *r, uint16_t *status)
 {
 	const struct nvmf_controller *ctrl = r->conn->controller;
+	if (engine_info(ctrl->engine)
+		    ->read_only) { /* a snapshot: nobody can change it, so nobody need be fenced */
+		*status = REFUSED(NVME_STATUS_INVALID_OPCODE);
+		return 0;
+	}
 	if (r->sqe.opcode == NVME_IO_RESERVATION_REPORT) {
 		*status = run_report(r);
 		return 0;

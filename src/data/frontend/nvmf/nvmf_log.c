@@ -138,13 +138,18 @@ static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 
 /* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
 
+/* A volume or a snapshot. */
+struct subject {
+	struct uuid id, volume_id;
+};
+
 struct discovery {
 	struct nvmf_server *server;
 	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT */
 	struct nvmf_page *out; /* NULL: only counted */
 	uint64_t records, hash;
-	bool wants_volumes;
-	struct uuid *volumes; /* that there are, if they are wanted; then those the host may have */
+	bool wants_subjects;
+	struct subject *subjects; /* that there are, if they are wanted; then those the host may have */
 	size_t count, capacity;
 };
 
@@ -169,7 +174,15 @@ static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where 
 	memcpy(w->trsvcid, at->port, u64_min(strlen(at->port), sizeof(w->trsvcid) - 1));
 }
 
-static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct nvmf_listener *l)
+static void put_name(struct nvme_discovery_entry *w, const struct subject *s)
+{
+	if (uuid_equal(&s->id, &s->volume_id))
+		nvme_nqn_of_volume(&s->id, w->subnqn);
+	else
+		nvme_nqn_of_snapshot(&s->id, w->subnqn);
+}
+
+static void discovery_add(struct discovery *d, const struct subject *s, const struct nvmf_listener *l)
 {
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
@@ -190,36 +203,36 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 		return;
 	}
 	put_address(&w, &at);
-	nvme_nqn_of_volume(volume_id, w.subnqn);
+	put_name(&w, s);
 	nvmf_page_add(d->out, &w, sizeof(w));
 }
 
-static void remember_volume(struct discovery *d, const struct uuid *volume_id)
+static void remember(struct discovery *d, const struct engine_export *e)
 {
 	if (d->count == d->capacity) {
 		d->capacity = d->capacity ? 2 * d->capacity : 64;
-		d->volumes = mem_realloc(d->volumes, d->capacity * sizeof(*d->volumes));
+		d->subjects = mem_realloc(d->subjects, d->capacity * sizeof(*d->subjects));
 	}
-	d->volumes[d->count++] = *volume_id;
+	d->subjects[d->count++] = (struct subject){e->id, e->volume_id};
 }
 
-static bool discovery_volume(void *ctx, const struct engine_export *e)
+static bool discovery_subject(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
 	const struct nvmf_listener *l;
-	if (e->is_snapshot)
+	if (e->is_snapshot && !d->server->options.discovers_snapshots)
 		return true;
 	list_for_each (l, &d->server->listeners, link)
-		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->port_id);
-	if (d->wants_volumes)
-		remember_volume(d, &e->volume_id);
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->id, sizeof(e->id)) ^ l->port_id);
+	if (d->wants_subjects)
+		remember(d, e);
 	return true;
 }
 
 uint64_t nvmf_discovery_hash(struct nvmf_server *server)
 {
 	struct discovery d = {.server = server, .hash = 1 + server->access_changes};
-	engines_walk(server->engines, discovery_volume, &d);
+	engines_walk(server->engines, discovery_subject, &d);
 	return d.hash;
 }
 
@@ -231,13 +244,21 @@ static void generation_update(struct nvmf_server *server, uint64_t hash)
 	server->discovery_hash = hash;
 }
 
-/* A host is told of what it may connect to, and of nothing else. Suspends. */
+/* A host is told of what it may connect to, and of nothing else. A volume's snapshots follow it, and its list is read once for
+ * all of them. Suspends. */
 static void discovery_filter(struct discovery *d, const char *hostnqn)
 {
+	struct uuid volume_id = {0};
+	bool is_shown = false;
 	size_t kept = 0;
-	for (size_t i = 0; i < d->count; i++)
-		if (nvmf_gate_shows(d->server, &d->volumes[i], hostnqn))
-			d->volumes[kept++] = d->volumes[i];
+	for (size_t i = 0; i < d->count; i++) {
+		const struct subject *s = &d->subjects[i];
+		if (!uuid_equal(&s->volume_id, &volume_id))
+			is_shown = nvmf_gate_shows(d->server, &s->volume_id, hostnqn);
+		volume_id = s->volume_id;
+		if (is_shown)
+			d->subjects[kept++] = *s;
+	}
 	d->count = kept;
 }
 
@@ -246,7 +267,7 @@ static void discovery_add_all(struct discovery *d)
 	const struct nvmf_listener *l;
 	for (size_t i = 0; i < d->count; i++)
 		list_for_each (l, &d->server->listeners, link)
-			discovery_add(d, &d->volumes[i], l);
+			discovery_add(d, &d->subjects[i], l);
 }
 
 static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
@@ -255,8 +276,8 @@ static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 	struct discovery d = {.server = ctrl->server,
 			      .reached = rt_conn_local(admin->link.conn),
 			      .hash = 1 + ctrl->server->access_changes,
-			      .wants_volumes = true};
-	engines_walk(ctrl->server->engines, discovery_volume, &d);
+			      .wants_subjects = true};
+	engines_walk(ctrl->server->engines, discovery_subject, &d);
 	generation_update(ctrl->server, d.hash);
 	discovery_filter(&d, ctrl->hostnqn);
 	discovery_add_all(&d); /* counted: the head comes first */
@@ -265,7 +286,7 @@ static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 	nvmf_page_add(out, &w, sizeof(w));
 	d.out = out;
 	discovery_add_all(&d);
-	free(d.volumes);
+	free(d.subjects);
 }
 
 /* ---- which ----------------------------------------------------------------------------------------------------------------------------- */

@@ -189,6 +189,7 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
 		.connections_max = (uint32_t)or_default(o->connections_max, 2048),
 		.auth_group = o->auth_group,
+		.discovers_snapshots = o->discovers_snapshots,
 		.authenticated_only = o->authenticated_only,
 		.boot_id = o->boot_id,
 	};
@@ -271,4 +272,9 @@ void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE])
 {
 	static_assert(NVMF_NQN_SIZE == NVME_NQN_FIELD, "a name's field");
 	nvme_nqn_of_volume(volume_id, nqn);
+}
+
+void nvmf_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NVMF_NQN_SIZE])
+{
+	nvme_nqn_of_snapshot(snapshot_id, nqn);
 }

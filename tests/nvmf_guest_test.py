@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+"""More of what a Linux kernel does with the target, beside nvmf_kernel_test.py: snapshots, block sizes, registers, what discovery tells.
+
+    tests/nvmf_guest_test.py [NAME ...]       only the tests whose names contain NAME
+
+Needs what tests/nvmf_kernel_test.py needs, and is skipped without.
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+import harness  # noqa: E402
+import nvmf_kernel_test as kernel  # noqa: E402
+from harness import GIB, MIB, expect, wait_until  # noqa: E402
+
+kernel.NETNS = "oxguest"
+SIZE = 512 * MIB
+SNAPSHOT_ID = "5a4f9d05-3a7c-4a39-9c5f-0f2b6a0b7f22"
+SNAPSHOT_NQN = f"nqn.2026-11.dev.oxbow:snapshot:{SNAPSHOT_ID}"
+
+
+# ---- outside ------------------------------------------------------------------------------------------------------------
+
+class Outside(kernel.Outside):
+    def snapshot(self):
+        self.daemon.api.snapshot_create("disk", "monday", SNAPSHOT_ID)
+
+
+def guest(directory, outside, *arguments):
+    shared = os.path.join(directory, "guest")
+    os.makedirs(shared, exist_ok=True)
+    command = [kernel.GUEST_RUN, "-N", kernel.NETNS, "-t", "120", "-o", shared, "--", os.path.abspath(__file__), "--in-guest",
+               *arguments]
+    with outside.listening():
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=150)
+    expect(outside.problem is None, f"outside: {outside.problem}")
+    expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-5000:]}{done.stderr[-2000:]}")
+
+
+def with_daemon(what, *arguments, block_size_bytes=512, options=()):
+    with harness.scratch_dir() as directory, kernel.network():
+        daemon = kernel.NetnsDaemon(directory, f"--init-pool={directory}/pool.img,{GIB}",
+                                    f"--nvme=tcp:{kernel.HOST}:{kernel.PORT}", "--nvme-insecure", *options)
+        try:
+            daemon.start()
+            daemon.api.volume_create("disk", SIZE, kernel.VOLUME_ID, block_size_bytes)
+            guest(directory, Outside(os.path.join(directory, "guest"), daemon), what, *arguments)
+            daemon.api.close_wait("volume", "disk")
+            daemon.pool_check()
+        finally:
+            daemon.stop()
+
+
+def a_snapshot_of_a_mounted_ext4_is_mounted_read_only_and_has_what_was_synced():
+    with_daemon("snapshot", "ext4", options=("--nvme-discover-snapshots",))
+
+
+def a_snapshot_of_a_mounted_xfs_is_mounted_read_only_and_has_what_was_synced():
+    with_daemon("snapshot", "xfs", block_size_bytes=4096)
+
+
+def namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are():
+    with_daemon("block_size", "512")
+    with_daemon("block_size", "4096", block_size_bytes=4096)
+
+
+# ---- inside -------------------------------------------------------------------------------------------------------------
+
+def read_sys(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def subsystem_device(nqn):
+    """The block device of a connected subsystem, when there is one."""
+    for name in sorted(os.listdir("/sys/class/nvme-subsystem")):
+        path = f"/sys/class/nvme-subsystem/{name}"
+        if read_sys(f"{path}/subsysnqn") == nqn:
+            return next((f"/dev/{entry}" for entry in os.listdir(path) if entry.startswith("nvme") and "n" in entry[4:]
+                         and "c" not in entry[4:] and os.path.exists(f"/dev/{entry}")), None)
+    return None
+
+
+def connect_to(nqn):
+    kernel.call("nvme", "connect", "-n", nqn, *kernel.where("--reconnect-delay=1", "--ctrl-loss-tmo=-1"))
+    return wait_until(lambda: subsystem_device(nqn), f"device of {nqn}")
+
+
+def snapshot(kind):
+    live, frozen = "/tmp/live", "/tmp/frozen"
+    device = connect_to(kernel.NQN)
+    os.makedirs(live)
+    os.makedirs(frozen)
+    kernel.call(f"mkfs.{kind}", "-q", device)
+    kernel.call("mount", device, live)
+    kernel.call("cp", "-a", kernel.TREE, live)
+    kernel.call("sync", "-f", live)
+    kernel.call("fsfreeze", "-f", live)
+    kernel.outside("snapshot")
+    kernel.call("fsfreeze", "-u", live)
+    shutil.rmtree(os.path.join(live, os.path.basename(kernel.TREE)))
+    kernel.call("sync", "-f", live)
+    log = kernel.ask("nvme", "discover", *kernel.where())
+    expect((SNAPSHOT_NQN in log) == (kind == "ext4"), f"where it is asked for, discovery lists snapshots:\n{log}")
+    copy = connect_to(SNAPSHOT_NQN)
+    expect(read_sys(f"/sys/block/{os.path.basename(copy)}/ro") == "1", "the kernel knows that it is write-protected")
+    expect(read_sys(f"/sys/block/{os.path.basename(copy)}/uuid") == SNAPSHOT_ID, "and by its own id")
+    refused = subprocess.run(["dd", "if=/dev/zero", f"of={copy}", "bs=4096", "count=1", "oflag=direct"], check=False, capture_output=True)
+    expect(refused.returncode != 0, "it was written to")
+    more = ["-o", "ro,norecovery,nouuid"] if kind == "xfs" else ["-o", "ro,norecovery"]
+    kernel.call("mount", *more, copy, frozen)
+    kernel.call("diff", "-r", kernel.TREE, os.path.join(frozen, os.path.basename(kernel.TREE)))
+    kernel.call("umount", frozen)
+    kernel.call("umount", live)
+    kernel.call("nvme", "disconnect", "-n", SNAPSHOT_NQN)
+    kernel.call("nvme", "disconnect", "-n", kernel.NQN)
+
+
+def block_size(size):
+    device = connect_to(kernel.NQN)
+    queue = f"/sys/block/{os.path.basename(device)}/queue"
+    expect(read_sys(f"{queue}/logical_block_size") == size, f"blocks of {size}")
+    expect(read_sys(f"{queue}/minimum_io_size") == "4096", "written best in pages of 4096")
+    kernel.call("dd", "if=/dev/urandom", "of=/tmp/page", "bs=4096", "count=2")
+    # The last block alone, and what lies over the edge of two pages.
+    for at in (SIZE // int(size) - 1, 4096 // int(size) - (1 if size == "512" else 0)):
+        kernel.call("dd", "if=/tmp/page", f"of={device}", f"bs={size}", "count=1", f"seek={at}", "oflag=direct")
+        kernel.call("dd", f"if={device}", "of=/tmp/back", f"bs={size}", "count=1", f"skip={at}", "iflag=direct")
+        kernel.call("cmp", "-n", size, "/tmp/page", "/tmp/back")
+    kernel.call("mkfs.ext4", "-q", device)
+    kernel.call("fsck.ext4", "-f", "-n", device)
+    kernel.disconnect()
+
+
+TESTS = [
+    a_snapshot_of_a_mounted_ext4_is_mounted_read_only_and_has_what_was_synced,
+    a_snapshot_of_a_mounted_xfs_is_mounted_read_only_and_has_what_was_synced,
+    namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are,
+]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--in-guest"]:
+        globals()[sys.argv[2]](*sys.argv[3:])
+        sys.exit(0)
+    if os.geteuid() != 0:
+        harness.skip("a guest with a network needs root")
+    if not kernel.GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(kernel.GUEST_RUN), "linux.uml")):
+        harness.skip("no guest kernel (GUEST_RUN)")
+    missing = [tool for tool in ("ip", "nvme", "mkfs.ext4", "mkfs.xfs", "fsfreeze") if not shutil.which(tool)]
+    if missing:
+        harness.skip(f"not installed: {', '.join(missing)}")
+    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
