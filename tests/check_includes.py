@@ -61,7 +61,7 @@ class Foreign(NamedTuple):
 FOREIGN_FILES = {
     "src/data/frontend/nbd/nbd_tls.c": Foreign(
         r"gnutls/\w+\.h", r"gnutls_\w+", "TLS; its bytes come and go through callbacks, so it touches no socket"),
-    "src/data/frontend/nvmf/nvmf_auth_crypto.c": Foreign(
+    "src/data/nvme/nvme_auth_crypto.c": Foreign(
         r"gnutls/\w+\.h|gmp\.h", r"gnutls_\w+|__gmpz_\w+", "hashes and modular exponentiation: numbers in, numbers out"),
     "src/control/js.c": Foreign(r"jansson\.h|time\.h", r"json_\w+|strftime", "JSON text and times given to it as text: it reads no clock"),
     "src/control/api/http_server.c": Foreign(

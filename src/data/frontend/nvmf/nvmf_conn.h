@@ -13,7 +13,7 @@
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
  *     nvmf_auth_run.c     authentication, on a queue
- *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; its arithmetic: nvmf_auth_crypto.c)
+ *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; proofs: data/nvme/nvme_auth_proof.h)
  *     nvmf_gate.c         who may connect, by the volume's list
  *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
