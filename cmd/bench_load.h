@@ -29,6 +29,8 @@ struct load_options {
 	uint32_t depth, queues, read_percent;
 	uint64_t time_ns, connect_ns, seed;
 	bool verify, digests, no_in_capsule;
+	const char *host_nqn, *secret, *controller_secret; /* as struct nvme_host_options has them */
+	uint8_t least_group;				   /* the same */
 	struct load_target targets[LOAD_TARGETS_MAX];
 	uint32_t target_count;
 };

@@ -2,6 +2,7 @@
 #include "oxbowd.h"
 
 #include "base/size.h"
+#include "data/nvme/nvme_auth_proof.h"
 
 #include <getopt.h>
 #include <stdarg.h>
@@ -169,11 +170,9 @@ static void path_option(struct daemon_options *o, int id, char *value)
 /* 1 + its number. */
 static uint8_t dh_group(const char *name)
 {
-	static const char *const names[] = {"null",	 "ffdhe2048", "ffdhe3072",
-					    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
-	for (uint8_t i = 0; i < ARRAY_COUNT(names); i++)
-		if (strcmp(name, names[i]) == 0)
-			return (uint8_t)(i + 1);
+	uint8_t group;
+	if (nvme_auth_group_parse(name, &group) == 0)
+		return (uint8_t)(group + 1);
 	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
 		"\"%s\"",
 		name);

@@ -92,7 +92,7 @@ class Seen:
 
     def __init__(self, capture):
         for what, rule in (("malformed", '_ws.malformed || _ws.expert.message contains "alformed"'),
-                           ("beside any PDU", "tcp.len > 0 && !nvme-tcp && !tcp.reassembled_in")):
+                           ("beside any PDU", "tcp.len > 0 && !nvme-tcp && !tcp.reassembled_in && !tcp.analysis.retransmission")):
             lines = capture.tshark("-Y", rule)
             expect(not lines, f"{len(lines)} packets are {what}, the first: {lines[:3]}")
         types, opcodes, fabrics, self.statuses = capture.numbers("nvme-tcp.type", "nvme.cmd.opc", "nvme.fabrics.cmd.fctype",
@@ -287,6 +287,23 @@ def what_is_no_pdu_and_what_is_malformed_is_noticed():
     expect("malformed" in is_noticed(short), "a command that ends in the middle of its entry")
 
 
+def authentications(daemon):
+    """Both ways, in the smallest group and in the largest; and one that is refused."""
+    secret = daemon.oxbow("volume", "allow", "one", load.HOST, "--generate-secret")["secret"]
+    file = load.secret_file(daemon.directory, "secret", secret)
+    daemon.api.call("PUT", f"/v1/volumes/one/hosts/{load.HOST}", {"secret": secret, "controller_secret": secret})
+    who = ("--volume", "one", "--host-nqn", load.HOST, "--time", "0.1", "--connect", "1", "--depth", "1")
+    for group in ("ffdhe2048", "ffdhe8192"):
+        load.fine(load.bench(daemon, *who, "--secret-file", file, "--controller-secret-file", file, "--dh-group", group))
+    other = daemon.oxbow("volume", "allow", "one", "nqn.2026-11.test:other", "--generate-secret")["secret"]
+    expect(load.bench(daemon, *who, "--secret-file", load.secret_file(daemon.directory, "other", other))[0] == 3, "refused")
+
+
+def authentications_of_our_own_host_are_read_by_tshark():
+    with served() as daemon:
+        captured(daemon, authentications).expect(("C2HData",), (READ,), (CONNECT, AUTH_SEND, AUTH_RECEIVE))
+
+
 # ---- the kernel's host, in a guest ------------------------------------------------------------------------------------------------
 
 def in_a_guest(what, *options):
@@ -333,6 +350,7 @@ TESTS = (
     discovery_and_its_refusals_are_read_by_tshark,
     every_command_and_its_errors_are_read_by_tshark,
     terms_of_both_sides_are_read_by_tshark,
+    authentications_of_our_own_host_are_read_by_tshark,
     what_is_no_pdu_and_what_is_malformed_is_noticed,
     what_the_kernels_host_asks_and_is_answered_is_read_by_tshark,
     an_authentication_is_read_by_tshark,

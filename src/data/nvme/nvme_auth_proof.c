@@ -66,3 +66,16 @@ bool nvme_auth_are_equal(const uint8_t *a, const uint8_t *b, size_t len_bytes)
 		differ = differ | (a[i] ^ b[i]);
 	return differ == 0;
 }
+
+int nvme_auth_group_parse(const char *name, uint8_t *group)
+{
+	static const char *const names[NVME_AUTH_GROUPS] = {"null",	 "ffdhe2048", "ffdhe3072",
+							    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
+	for (uint8_t i = 0; i < NVME_AUTH_GROUPS; i++) {
+		if (strcmp(name, names[i]) == 0) {
+			*group = i;
+			return 0;
+		}
+	}
+	return OXE_INVAL;
+}

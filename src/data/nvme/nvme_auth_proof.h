@@ -21,6 +21,8 @@ struct nvme_auth_proof {
 };
 /* What proves the secret: auth_hash_bytes(hash) bytes. OXE_NOMEM. */
 OX_CHECKED int nvme_auth_respond(const struct nvme_auth_proof *p, uint8_t *out);
+/* "null", "ffdhe2048" ... "ffdhe8192", as people write it. OXE_INVAL. */
+OX_CHECKED int nvme_auth_group_parse(const char *name, uint8_t *group);
 /* In time that does not tell where they differ. */
 bool nvme_auth_are_equal(const uint8_t *a, const uint8_t *b, size_t len_bytes);
 
