@@ -66,6 +66,10 @@ def namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are():
     with_daemon("block_size", "4096", block_size_bytes=4096)
 
 
+def the_registers_of_a_controller_are_shown_and_what_it_has_not_got_is_no_error():
+    with_daemon("registers")
+
+
 # ---- inside -------------------------------------------------------------------------------------------------------------
 
 def read_sys(path):
@@ -134,10 +138,19 @@ def block_size(size):
     kernel.disconnect()
 
 
+def registers():
+    connect_to(kernel.NQN)
+    shown = kernel.nvme_json("show-regs", kernel.CONTROLLER)
+    expect((shown["cc"], shown["csts"], shown["vs"]) == (0x460001, 1, 0x20000), f"{shown}")
+    expect(shown["nssr"] == shown["cmbsz"] == -1, f"what there is not is shown as such: {shown}")
+    kernel.disconnect()
+
+
 TESTS = [
     a_snapshot_of_a_mounted_ext4_is_mounted_read_only_and_has_what_was_synced,
     a_snapshot_of_a_mounted_xfs_is_mounted_read_only_and_has_what_was_synced,
     namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are,
+    the_registers_of_a_controller_are_shown_and_what_it_has_not_got_is_no_error,
 ]
 
 
