@@ -373,7 +373,9 @@ def jobs_are_listed_throttled_cancelled_and_waited_for():
 
 def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
     mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--nvme", "tcp:0.0.0.0:4420"],
-                ["--nvme", "unix:/tmp/x"], ["--init-pool", "x"],
+                ["--nvme", "unix:/tmp/x"], ["--init-pool", "x"], ["--nvme-referral", "tcp:other:8009"],
+                ["--nvme-referral", "tcp:10.0.0.1"], ["--nvme-referral", "tcp:10.0.0.1:0"], ["--nvme-referral", "tcp:fd00::1:8009"],
+                ["--nvme-dh-group", "ffdhe1024"],
                 ["--init-pool", "x,1GB"], ["--log-format", "xml"], ["--log-level", "all"], ["--tls", "required"], ["--cache-size", "-1"])
     for arguments in mistakes:
         done = run(harness.OXBOWD, *arguments)

@@ -5,6 +5,7 @@
 
 Needs what tests/nvmf_kernel_test.py needs, and is skipped without.
 """
+import json
 import os
 import shutil
 import subprocess
@@ -68,6 +69,10 @@ def namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are():
 
 def the_registers_of_a_controller_are_shown_and_what_it_has_not_got_is_no_error():
     with_daemon("registers")
+
+
+def connect_all_asks_where_a_referral_points_too():
+    with_daemon("referral", options=(f"--nvme=tcp:{kernel.HOST}:8009", f"--nvme-referral=tcp:{kernel.HOST}:8009"))
 
 
 # ---- inside -------------------------------------------------------------------------------------------------------------
@@ -146,11 +151,23 @@ def registers():
     kernel.disconnect()
 
 
+def referral():
+    log = json.loads(kernel.ask("nvme", "discover", *kernel.where(), "-o", "json"))["records"]
+    found = [(record["subtype"], record["trsvcid"]) for record in log]
+    expect(("referral" in str(found)) and any("8009" in port and "referral" in kind for kind, port in found), f"{found}")
+    kernel.call("nvme", "connect-all", *kernel.where())
+    wait_until(lambda: subsystem_device(kernel.NQN), "connected volume")
+    paths = kernel.ask("nvme", "list-subsys")
+    expect("trsvcid=8009" in paths and f"trsvcid={kernel.PORT}" in paths, f"both ways to it:\n{paths}")
+    kernel.disconnect()
+
+
 TESTS = [
     a_snapshot_of_a_mounted_ext4_is_mounted_read_only_and_has_what_was_synced,
     a_snapshot_of_a_mounted_xfs_is_mounted_read_only_and_has_what_was_synced,
     namespaces_of_512_and_of_4096_are_what_the_kernel_says_they_are,
     the_registers_of_a_controller_are_shown_and_what_it_has_not_got_is_no_error,
+    connect_all_asks_where_a_referral_points_too,
 ]
 
 

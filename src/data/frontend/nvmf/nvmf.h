@@ -41,8 +41,9 @@
 #define NVMF_ENTRIES_MAX 128 /* of one queue */
 #define NVMF_QUEUES_MAX	 16  /* I/O queues of one controller */
 
-#define NVMF_NQN_SIZE  256
-#define NVMF_PEER_SIZE 128
+#define NVMF_NQN_SIZE	   256
+#define NVMF_REFERRALS_MAX 16
+#define NVMF_PEER_SIZE	   128
 
 struct nvmf_server;
 
@@ -55,7 +56,10 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	/* Of this run of the machine's kernel: a reservation that is not to persist through power loss ends with it. Nil: unknown,
 	 * and then none ends so. */
 	struct uuid boot_id;
-	uint8_t auth_group;	  /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	/* Other discovery services, tcp:HOST:PORT, that hosts who ask are told of. The texts stay the caller's, and as long as the server. */
+	const char *referrals[NVMF_REFERRALS_MAX];
+	size_t referral_count;
 	bool discovers_snapshots; /* hosts that ask are told of them, too: they may be many */
 	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
 };

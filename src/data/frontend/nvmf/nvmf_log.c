@@ -262,8 +262,37 @@ static void discovery_filter(struct discovery *d, const char *hostnqn)
 	d->count = kept;
 }
 
+static bool is_same(const struct nvmf_where *a, const struct nvmf_where *b)
+{
+	return a->host_bytes == b->host_bytes && memcmp(a->host, b->host, a->host_bytes) == 0 &&
+	       strcmp(a->port, b->port) == 0;
+}
+
+/* Another discovery service; not the one that is being asked, and no loopback address for somebody who came another way. */
+static void referral_add(struct discovery *d, const char *address)
+{
+	struct nvmf_where at = nvmf_where_of(address), reached = nvmf_where_of(d->reached);
+	struct nvme_discovery_entry w = {
+		.trtype = NVME_TRTYPE_TCP,
+		.subtype = NVME_SUBTYPE_REFERRAL,
+		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.cntlid = le16_of(NVME_CNTLID_ANY),
+		.asqsz = le16_of(NVMF_ENTRIES_MAX),
+	};
+	if (is_same(&at, &reached) || (nvmf_where_is_loopback(&at) && !nvmf_where_is_loopback(&reached)))
+		return;
+	d->records++;
+	put_address(&w, &at);
+	nvme_nqn_put(w.subnqn, NVME_NQN_DISCOVERY);
+	if (d->out)
+		nvmf_page_add(d->out, &w, sizeof(w));
+}
+
 static void discovery_add_all(struct discovery *d)
 {
+	const struct nvmf_options *o = &d->server->options;
+	for (size_t i = 0; i < o->referral_count; i++)
+		referral_add(d, o->referrals[i]);
 	const struct nvmf_listener *l;
 	for (size_t i = 0; i < d->count; i++)
 		list_for_each (l, &d->server->listeners, link)

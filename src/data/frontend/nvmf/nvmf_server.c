@@ -180,7 +180,7 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 {
 	static const struct nvmf_options none = {0};
 	const struct nvmf_options *o = given ? given : &none;
-	return (struct nvmf_options){
+	struct nvmf_options filled = {
 		.buffer_budget_bytes =
 			u64_max(or_default(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
 		.connection_bytes_max =
@@ -192,7 +192,11 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.discovers_snapshots = o->discovers_snapshots,
 		.authenticated_only = o->authenticated_only,
 		.boot_id = o->boot_id,
+		.referral_count = o->referral_count,
 	};
+	assert(o->referral_count <= NVMF_REFERRALS_MAX);
+	memcpy(filled.referrals, o->referrals, sizeof(filled.referrals));
+	return filled;
 }
 
 struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_options *options)

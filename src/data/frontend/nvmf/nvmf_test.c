@@ -1252,6 +1252,24 @@ static uint64_t discover(const char *address, struct nvme_discovery_entry *first
 	return le64_get(log.head.records);
 }
 
+WITH_OPTIONS(a_host_is_told_of_other_discovery_services_and_not_of_the_one_it_asks, 512,
+	     .referrals = {"tcp:10.0.0.9:8009", "tcp:127.0.0.1:4420", "tcp:[fd00::9]:8009",
+			   "tcp:127.0.0.1:8009"},
+	     .referral_count = 4)
+{
+	struct nvme_discovery_entry first;
+	CHECK_EQ(discover(ADDRESS, &first), 4); /* with the volume */
+	CHECK_EQ(first.subtype, NVME_SUBTYPE_REFERRAL);
+	CHECK_STR(first.subnqn, NVME_NQN_DISCOVERY);
+	CHECK_STR(first.traddr, "10.0.0.9");
+	CHECK_STR(first.trsvcid, "8009");
+	CHECK_EQ(first.adrfam, NVME_ADRFAM_IPV4);
+	CHECK_OK(nvmf_server_listen(t.server, "tcp:10.0.0.9:8009", NULL));
+	CHECK_EQ(discover("tcp:10.0.0.9:8009", &first), 2); /* no loopback from there */
+	CHECK_STR(first.traddr, "fd00::9");
+	CHECK_EQ(first.adrfam, NVME_ADRFAM_IPV6);
+}
+
 WITH_TARGET(a_long_discovery_log_is_read_in_small_parts_without_a_seam)
 {
 	enum { VOLUMES = 20, BYTES = 1024 * (VOLUMES + 2) };
