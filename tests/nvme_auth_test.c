@@ -83,11 +83,12 @@ static void allow(const char *secret, const char *controller_secret)
 {
 	static struct nvmf_access list;
 	uint8_t note[NVMF_ACCESS_NOTE_MAX];
+	struct nvmf_access_texts texts = {.secret = secret, .controller_secret = controller_secret};
 	struct nvmf_access_host h;
 	const char *because;
 	bool is_new;
 	nvmf_access_wipe(&list);
-	CHECK_OK(nvmf_access_host_make(HOST_NQN, secret, controller_secret, &h, &because));
+	CHECK_OK(nvmf_access_host_make(HOST_NQN, &texts, &h, &because));
 	CHECK_OK(nvmf_access_put(&list, &h, &is_new));
 	uint32_t len_bytes = nvmf_access_encode(&list, note);
 	CHECK_OK(pool_note_set(t.pool, &t.volume, POOL_NOTE_ACCESS, note, len_bytes));

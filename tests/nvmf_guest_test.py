@@ -12,11 +12,13 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
+import guest  # noqa: E402
 import harness  # noqa: E402
 import nvmf_kernel_test as kernel  # noqa: E402
+from guest import call  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-kernel.NETNS = "oxguest"
+NETNS = guest.netns("oxguest")
 SIZE = 512 * MIB
 SNAPSHOT_ID = "5a4f9d05-3a7c-4a39-9c5f-0f2b6a0b7f22"
 SNAPSHOT_NQN = f"nqn.2026-11.dev.oxbow:snapshot:{SNAPSHOT_ID}"
@@ -29,25 +31,15 @@ class Outside(kernel.Outside):
         self.daemon.api.snapshot_create("disk", "monday", SNAPSHOT_ID)
 
 
-def guest(directory, outside, *arguments):
-    shared = os.path.join(directory, "guest")
-    os.makedirs(shared, exist_ok=True)
-    command = [kernel.GUEST_RUN, "-N", kernel.NETNS, "-t", "120", "-o", shared, "--", os.path.abspath(__file__), "--in-guest",
-               *arguments]
-    with outside.listening():
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=150)
-    expect(outside.problem is None, f"outside: {outside.problem}")
-    expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-5000:]}{done.stderr[-2000:]}")
-
-
 def with_daemon(what, *arguments, block_size_bytes=512, options=()):
-    with harness.scratch_dir() as directory, kernel.network():
-        daemon = kernel.NetnsDaemon(directory, f"--init-pool={directory}/pool.img,{GIB}",
-                                    f"--nvme=tcp:{kernel.HOST}:{kernel.PORT}", "--nvme-insecure", *options)
+    with harness.scratch_dir() as directory, guest.network(NETNS):
+        daemon = guest.NetnsDaemon(NETNS, directory, f"--init-pool={directory}/pool.img,{GIB}",
+                                   f"--nvme=tcp:{guest.HOST}:{kernel.PORT}", "--nvme-insecure", *options)
         try:
             daemon.start()
             daemon.api.volume_create("disk", SIZE, kernel.VOLUME_ID, block_size_bytes)
-            guest(directory, Outside(os.path.join(directory, "guest"), daemon), what, *arguments)
+            outside = Outside(os.path.join(directory, "guest"), daemon)
+            kernel.run_guest(NETNS, 120, outside, what, *arguments, file=__file__)
             daemon.api.close_wait("volume", "disk")
             daemon.pool_check()
         finally:
@@ -72,7 +64,7 @@ def the_registers_of_a_controller_are_shown_and_what_it_has_not_got_is_no_error(
 
 
 def connect_all_asks_where_a_referral_points_too():
-    with_daemon("referral", options=(f"--nvme=tcp:{kernel.HOST}:8009", f"--nvme-referral=tcp:{kernel.HOST}:8009"))
+    with_daemon("referral", options=(f"--nvme=tcp:{guest.HOST}:8009", f"--nvme-referral=tcp:{guest.HOST}:8009"))
 
 
 # ---- inside -------------------------------------------------------------------------------------------------------------
@@ -93,7 +85,7 @@ def subsystem_device(nqn):
 
 
 def connect_to(nqn):
-    kernel.call("nvme", "connect", "-n", nqn, *kernel.where("--reconnect-delay=1", "--ctrl-loss-tmo=-1"))
+    call("nvme", "connect", "-n", nqn, *kernel.where("--reconnect-delay=1", "--ctrl-loss-tmo=-1"))
     return wait_until(lambda: subsystem_device(nqn), f"device of {nqn}")
 
 
@@ -102,15 +94,15 @@ def snapshot(kind):
     device = connect_to(kernel.NQN)
     os.makedirs(live)
     os.makedirs(frozen)
-    kernel.call(f"mkfs.{kind}", "-q", device)
-    kernel.call("mount", device, live)
-    kernel.call("cp", "-a", kernel.TREE, live)
-    kernel.call("sync", "-f", live)
-    kernel.call("fsfreeze", "-f", live)
+    call(f"mkfs.{kind}", "-q", device)
+    call("mount", device, live)
+    call("cp", "-a", guest.TREE, live)
+    call("sync", "-f", live)
+    call("fsfreeze", "-f", live)
     kernel.outside("snapshot")
-    kernel.call("fsfreeze", "-u", live)
-    shutil.rmtree(os.path.join(live, os.path.basename(kernel.TREE)))
-    kernel.call("sync", "-f", live)
+    call("fsfreeze", "-u", live)
+    shutil.rmtree(os.path.join(live, os.path.basename(guest.TREE)))
+    call("sync", "-f", live)
     log = kernel.ask("nvme", "discover", *kernel.where())
     expect((SNAPSHOT_NQN in log) == (kind == "ext4"), f"where it is asked for, discovery lists snapshots:\n{log}")
     copy = connect_to(SNAPSHOT_NQN)
@@ -119,12 +111,12 @@ def snapshot(kind):
     refused = subprocess.run(["dd", "if=/dev/zero", f"of={copy}", "bs=4096", "count=1", "oflag=direct"], check=False, capture_output=True)
     expect(refused.returncode != 0, "it was written to")
     more = ["-o", "ro,norecovery,nouuid"] if kind == "xfs" else ["-o", "ro,norecovery"]
-    kernel.call("mount", *more, copy, frozen)
-    kernel.call("diff", "-r", kernel.TREE, os.path.join(frozen, os.path.basename(kernel.TREE)))
-    kernel.call("umount", frozen)
-    kernel.call("umount", live)
-    kernel.call("nvme", "disconnect", "-n", SNAPSHOT_NQN)
-    kernel.call("nvme", "disconnect", "-n", kernel.NQN)
+    call("mount", *more, copy, frozen)
+    call("diff", "-r", guest.TREE, os.path.join(frozen, os.path.basename(guest.TREE)))
+    call("umount", frozen)
+    call("umount", live)
+    call("nvme", "disconnect", "-n", SNAPSHOT_NQN)
+    call("nvme", "disconnect", "-n", kernel.NQN)
 
 
 def block_size(size):
@@ -132,14 +124,14 @@ def block_size(size):
     queue = f"/sys/block/{os.path.basename(device)}/queue"
     expect(read_sys(f"{queue}/logical_block_size") == size, f"blocks of {size}")
     expect(read_sys(f"{queue}/minimum_io_size") == "4096", "written best in pages of 4096")
-    kernel.call("dd", "if=/dev/urandom", "of=/tmp/page", "bs=4096", "count=2")
+    call("dd", "if=/dev/urandom", "of=/tmp/page", "bs=4096", "count=2")
     # The last block alone, and what lies over the edge of two pages.
     for at in (SIZE // int(size) - 1, 4096 // int(size) - (1 if size == "512" else 0)):
-        kernel.call("dd", "if=/tmp/page", f"of={device}", f"bs={size}", "count=1", f"seek={at}", "oflag=direct")
-        kernel.call("dd", f"if={device}", "of=/tmp/back", f"bs={size}", "count=1", f"skip={at}", "iflag=direct")
-        kernel.call("cmp", "-n", size, "/tmp/page", "/tmp/back")
-    kernel.call("mkfs.ext4", "-q", device)
-    kernel.call("fsck.ext4", "-f", "-n", device)
+        call("dd", "if=/tmp/page", f"of={device}", f"bs={size}", "count=1", f"seek={at}", "oflag=direct")
+        call("dd", f"if={device}", "of=/tmp/back", f"bs={size}", "count=1", f"skip={at}", "iflag=direct")
+        call("cmp", "-n", size, "/tmp/page", "/tmp/back")
+    call("mkfs.ext4", "-q", device)
+    call("fsck.ext4", "-f", "-n", device)
     kernel.disconnect()
 
 
@@ -155,7 +147,7 @@ def referral():
     log = json.loads(kernel.ask("nvme", "discover", *kernel.where(), "-o", "json"))["records"]
     found = [(record["subtype"], record["trsvcid"]) for record in log]
     expect(("referral" in str(found)) and any("8009" in port and "referral" in kind for kind, port in found), f"{found}")
-    kernel.call("nvme", "connect-all", *kernel.where())
+    call("nvme", "connect-all", *kernel.where())
     wait_until(lambda: subsystem_device(kernel.NQN), "connected volume")
     paths = kernel.ask("nvme", "list-subsys")
     expect("trsvcid=8009" in paths and f"trsvcid={kernel.PORT}" in paths, f"both ways to it:\n{paths}")
@@ -171,15 +163,9 @@ TESTS = [
 ]
 
 
+def in_guest(what, *arguments):
+    globals()[what](*arguments)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        globals()[sys.argv[2]](*sys.argv[3:])
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest with a network needs root")
-    if not kernel.GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(kernel.GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "nvme", "mkfs.ext4", "mkfs.xfs", "fsfreeze") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
+    guest.main(TESTS, ("nvme", "mkfs.ext4", "mkfs.xfs", "fsfreeze"), in_guest)

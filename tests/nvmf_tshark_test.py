@@ -17,13 +17,14 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
+import guest  # noqa: E402
 import harness  # noqa: E402
 import nvme_load_test as load  # noqa: E402
 import nvme_wire as wire  # noqa: E402
 import nvmf_kernel_test as kernel  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-kernel.NETNS = "oxshark"
+NETNS = guest.netns("oxshark")
 PDUS = {wire.ICREQ: "ICReq", wire.ICRESP: "ICResp", wire.H2C_TERM: "H2CTermReq", wire.C2H_TERM: "C2HTermReq",
         wire.COMMAND: "CapsuleCmd", wire.RESPONSE: "CapsuleResp", wire.H2C_DATA: "H2CData", wire.C2H_DATA: "C2HData",
         wire.R2T: "R2T"}
@@ -308,14 +309,14 @@ def authentications_of_our_own_host_are_read_by_tshark():
 
 def in_a_guest(what, *options):
     """`what` of nvmf_kernel_test.py."""
-    with harness.scratch_dir() as directory, kernel.network():
-        daemon = kernel.NetnsDaemon(directory, f"--init-pool={directory}/pool.img,{2 * GIB}",
-                                    f"--nvme=tcp:{kernel.HOST}:{kernel.PORT}", *options)
+    with harness.scratch_dir() as directory, guest.network(NETNS):
+        daemon = guest.NetnsDaemon(NETNS, directory, f"--init-pool={directory}/pool.img,{2 * GIB}",
+                                   f"--nvme=tcp:{guest.HOST}:{kernel.PORT}", *options)
         try:
             daemon.start()
             daemon.api.volume_create("disk", kernel.SIZE, kernel.VOLUME_ID)
-            capture = Capture(directory, kernel.PORT, "tap0", ("ip", "netns", "exec", kernel.NETNS))
-            kernel.guest(directory, kernel.Outside(os.path.join(directory, "guest"), daemon), what)
+            capture = Capture(directory, kernel.PORT, "tap0", ("ip", "netns", "exec", NETNS))
+            kernel.run_guest(NETNS, 280, kernel.Outside(os.path.join(directory, "guest"), daemon), what, file=kernel.__file__)
             capture.end(None)
             return Seen(capture)
         finally:
@@ -323,7 +324,7 @@ def in_a_guest(what, *options):
 
 
 def why_no_guest():
-    if not kernel.GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(kernel.GUEST_RUN), "linux.uml")):
+    if not guest.GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(guest.GUEST_RUN), "linux.uml")):
         return "no guest kernel (GUEST_RUN)"
     return None if shutil.which("nvme") else "nvme-cli is not installed"
 

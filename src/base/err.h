@@ -42,7 +42,8 @@
 	X(CHILDREN, EBUSY, "clones or newer layers depend on it")                                            \
 	X(SYS, EIO, "the operating system refused")                                                          \
 	X(INDOUBT, EIO, "whether the request was carried out is not known")                                  \
-	X(DIFFERS, EILSEQ, "what is there is not what it was compared with")
+	X(DIFFERS, EILSEQ, "what is there is not what it was compared with")                                 \
+	X(COMPACTED, ESTALE, "the history asked for is no longer kept")
 
 enum ox_err {
 	OX_OK = 0,

@@ -173,6 +173,12 @@ const struct uuid *engine_volume_id(const struct engine *e)
 	return &e->volume_id;
 }
 
+bool engine_is_of_pool(const struct engine *e, const char *pool_name)
+{
+	size_t length = strlen(pool_name);
+	return strncmp(e->name, pool_name, length) == 0 && e->name[length] == '/';
+}
+
 /* ---- what passes ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t op_begin(struct engine *e)

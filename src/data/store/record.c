@@ -87,7 +87,7 @@ static int apply_define(struct pool *pool, uint64_t seq, const void *record)
 		if (err)
 			return err;
 		e->cluster = r->cluster;
-		l->cluster_count++;
+		layer_count_clusters(l, 1);
 		catalog_layer_touch(l);
 	}
 	if (e->cluster != r->cluster)
@@ -106,7 +106,7 @@ static int entry_shed(struct pool *pool, struct layer *l, struct map_entry *e, u
 		return 0;
 	uint32_t cluster = e->cluster;
 	e->cluster = 0;
-	l->cluster_count--;
+	layer_count_clusters(l, -1);
 	catalog_layer_touch(l);
 	return space_mark_free(pool->space, cluster, seq);
 }
@@ -217,7 +217,7 @@ static int merge_half(struct pool *pool, uint64_t seq, const struct record_merge
 	if (err || !e)
 		return err;
 	uint32_t now = is_child ? r->cluster : 0;
-	own->cluster_count += (now != 0) - (uint64_t)(old != 0);
+	layer_count_clusters(own, (now != 0) - (old != 0));
 	*e = (struct map_entry){0};
 	if (is_child)
 		*e = (struct map_entry){.cluster = now, .defined = r->defined, .zero = r->zero};
@@ -239,8 +239,8 @@ static int apply_merge(struct pool *pool, uint64_t seq, const void *record)
 	int err = 0;
 	if (r->cluster && r->cluster != old[0] && r->cluster != old[1])
 		return OXE_CORRUPT;
-	l->cluster_count -= old[0] != 0;
-	child->cluster_count += (r->cluster != 0) - (old[1] != 0);
+	layer_count_clusters(l, -(old[0] != 0));
+	layer_count_clusters(child, (r->cluster != 0) - (old[1] != 0));
 	*from = (struct map_entry){0};
 	*to = (struct map_entry){.cluster = r->cluster, .defined = r->defined, .zero = r->zero};
 	for (unsigned i = 0; !err && i < 2; i++) {
@@ -324,8 +324,7 @@ static int apply_volume_set(struct pool *pool, uint64_t seq, const void *record)
 static void layer_orphan(struct pool *pool, struct layer *l)
 {
 	l->sealed = true;
-	catalog_layer_set_named(pool->catalog, l, false);
-	memset(l->name, 0, sizeof(l->name));
+	catalog_layer_set_name(pool->catalog, l, NULL);
 	catalog_layer_set_volume(l, NULL);
 	space_window_release(pool->space, &l->window);
 }
@@ -388,12 +387,13 @@ static uint64_t sealed_size(const struct layer *l, const struct record_snapshot 
 static void layer_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
 {
 	struct uuid id;
+	char name[POOL_NAME_MAX + 1];
 	if (l->map.lost)
 		return;
 	memcpy(id.b, r->id, sizeof(id.b));
+	name_copy(name, r->name);
 	l->sealed = true;
-	catalog_layer_set_named(pool->catalog, l, true);
-	name_copy(l->name, r->name);
+	catalog_layer_set_name(pool->catalog, l, name);
 	l->size_bytes = sealed_size(l, r);
 	l->created_wall_ns = number_get(r->created_wall_ns);
 	catalog_layer_set_id(pool->catalog, l, &id);
@@ -425,12 +425,14 @@ static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
 	(void)seq;
 	const struct record_layer_set *r = record;
 	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
+	bool named = r->flags & LAYER_NAMED;
+	char name[POOL_NAME_MAX + 1];
 	if (l && l->map.lost)
 		return was_lost(pool);
-	if (!l || !l->sealed)
+	if (!l || !l->sealed || (named && !l->volume))
 		return OXE_CORRUPT;
-	name_copy(l->name, r->name);
-	catalog_layer_set_named(pool->catalog, l, r->flags & LAYER_NAMED);
+	name_copy(name, r->name);
+	catalog_layer_set_name(pool->catalog, l, named ? name : NULL);
 	catalog_layer_touch(l);
 	return 0;
 }
@@ -663,18 +665,19 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 int record_do(struct pool *pool, const struct record_head *record, bool durable)
 {
 	struct pins pins;
-	uint32_t cost = journal_record_cost(record);
+	struct journal_room room = journal_room_of(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, cost);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	err = record_prepare(pool, record, &pins);
 	if (err) {
-		journal_unreserve(pool->journal, cost);
+		journal_unreserve(pool->journal, room);
 		return err;
 	}
 	uint64_t seq = record_commit(pool, record);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	pins_release(&pins);
 	err = journal_wait(pool->journal, seq);
 	return err || !durable ? err : flush_wait(pool->flush);

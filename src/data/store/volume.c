@@ -286,12 +286,14 @@ static int snapshot_with_slot(struct pool *pool, struct volume *v, const struct 
 	memcpy(r.id, id->b, sizeof(r.id));
 	memcpy(r.new_head_id, head_id.b, sizeof(r.new_head_id));
 	name_put(r.name, name);
+	struct journal_room room = journal_room_of(&r.head);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	uint64_t seq = seal(pool, v, &r, pause_ns);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	err = journal_wait(pool->journal, seq);
 	return err ? err : flush_wait(pool->flush);
 }
@@ -306,7 +308,7 @@ static int snapshot_locked(struct pool *pool, const struct uuid *volume_id, cons
 		return OXE_NOENT;
 	if (l)
 		return l->volume == v && l->named && strcmp(l->name, name) == 0 ? 0 : OXE_EXISTS;
-	if (id_is_taken(pool, id) || volume_snapshot_by_name(v, name))
+	if (id_is_taken(pool, id) || catalog_snapshot_by_name(pool->catalog, v, name))
 		return OXE_EXISTS;
 	int err = space_admit_metadata(pool->space);
 	if (!err)
@@ -364,7 +366,7 @@ int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const cha
 	if (err)
 		return err;
 	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
-	struct layer *other = l && l->named ? volume_snapshot_by_name(l->volume, name) : NULL;
+	struct layer *other = l && l->named ? catalog_snapshot_by_name(pool->catalog, l->volume, name) : NULL;
 	if (!l || !l->named)
 		err = OXE_NOENT;
 	else if (other && other != l)
@@ -497,25 +499,21 @@ int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_not
 
 static void volume_describe(const struct volume *v, struct volume_info *out)
 {
-	struct layer *l;
+	const struct layer *origin = volume_origin(v);
 	*out = (struct volume_info){.id = v->id,
 				    .head_id = v->head->id,
 				    .size_bytes = v->size_bytes,
 				    .created_wall_ns = v->created_wall_ns,
 				    .lba_bytes = v->lba_bytes,
 				    .open_count = v->open_count,
+				    .snapshot_count = v->snapshot_count,
+				    .own_bytes = v->cluster_count * POOL_CLUSTER_BYTES,
 				    .head_bytes = v->head->cluster_count * POOL_CLUSTER_BYTES,
 				    .is_flattening = v->flags & VOLUME_FLATTEN};
 	memcpy(out->name, v->name, sizeof(out->name));
-	list_for_each (l, &v->layers, in_volume) {
-		out->own_bytes += l->cluster_count * POOL_CLUSTER_BYTES;
-		out->snapshot_count += l->named;
-	}
-	for (l = v->head; l && l->volume == v;)
-		l = l->parent;
-	out->is_clone = l && !l->map.lost;
+	out->is_clone = origin && !origin->map.lost;
 	if (out->is_clone)
-		out->origin_id = l->id;
+		out->origin_id = origin->id;
 	out->is_damaged = catalog_is_damaged(v->head->map.pool->catalog) && !volume_is_whole(v);
 }
 
@@ -555,7 +553,7 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 		  struct snapshot_info *out)
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
-	struct layer *l = v ? volume_snapshot_by_name(v, name) : NULL;
+	struct layer *l = v ? catalog_snapshot_by_name(pool->catalog, v, name) : NULL;
 	if (!l)
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);

@@ -16,6 +16,7 @@
  * goes on until no timer is left.
  */
 #include "base/crc32c.h"
+#include "base/fuzz.h"
 #include "data/engine/engine_testrt.h"
 #include "data/engine/pool_double.h"
 #include "data/frontend/nvmf/nvmf.h"
@@ -32,10 +33,6 @@
 #define HOST_NQN    "nqn.fuzz"
 #define SECRET	    "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
 #define HEARD_BYTES 128 /* a challenge without a group */
-
-struct input {
-	const uint8_t *at, *end;
-};
 
 /* One connection; what the target says is only looked through for tags and ids to use. */
 struct end {
@@ -62,21 +59,10 @@ static struct {
 
 static uint8_t scratch[80 * KiB];
 
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-	while (n-- > 0 && in->at < in->end)
-		v = v << 8 | *in->at++;
-	return v;
-}
-
 static size_t take_bytes(struct input *in, size_t n)
 {
 	n = u64_min(n, sizeof(scratch));
-	size_t have = u64_min(n, (size_t)(in->end - in->at));
-	memcpy(scratch, in->at, have);
-	memset(scratch + have, 0, n - have);
-	in->at += have;
+	take_into(in, scratch, n);
 	return n;
 }
 
@@ -514,7 +500,9 @@ static void allow(void)
 	const char *because;
 	bool is_new;
 	nvmf_access_wipe(&list);
-	if (nvmf_access_host_make(HOST_NQN, SECRET, SECRET, &h, &because) ||
+	if (nvmf_access_host_make(HOST_NQN,
+				  &(struct nvmf_access_texts){.secret = SECRET, .controller_secret = SECRET},
+				  &h, &because) ||
 	    nvmf_access_put(&list, &h, &is_new) ||
 	    pool_note_set(f.pool, &f.volume, POOL_NOTE_ACCESS, note, nvmf_access_encode(&list, note)))
 		abort();

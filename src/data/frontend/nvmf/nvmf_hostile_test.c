@@ -2,86 +2,22 @@
  * nvmf_hostile_test.c: hosts that vanish, come back too soon, abort what just ends, and come in crowds; beside each a host that
  * behaves and must not notice. In virtual time. What breaks the protocol itself is in nvmf_test.c.
  */
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_command.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 
-#define ADDRESS	   "tcp:127.0.0.1:4420"
-#define SIZE	   (16 * MiB)
 #define BLOCKS	   8 /* of 512 bytes: a page */
 #define PAGE_BYTES 4096
-#define DNR	   NVME_STATUS_DNR
 #define KATO_MS	   2000
-
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct nvmf_options options;
-	struct uuid volume;
-	char nqn[NVMF_NQN_SIZE];
-	void (*body)(void);
-} t;
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	t.server = nvmf_server_new(t.engines, &t.options);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	nvmf_volume_nqn(&t.volume, t.nqn);
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_TARGET(test_name)                                                                               \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		for (uint64_t seed = 1; seed <= 3; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
-
-struct pair {
-	struct host admin, io;
-};
 
 static struct pair attach(uint8_t hostid, uint32_t kato_ms)
 {
 	struct pair p = {.admin = host_open(ADDRESS, 0, 0)};
 	p.admin.hostid = hostid;
 	p.admin.kato_ms = kato_ms;
-	CHECK_EQ(host_connect(&p.admin, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32), 0);
+	CHECK_EQ(host_connect(&p.admin, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32), 0);
 	CHECK_EQ(host_property_set(&p.admin, NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES), 0);
-	p.io = host_queue(ADDRESS, &p.admin, t.nqn, 1, 0);
+	p.io = host_queue(ADDRESS, &p.admin, target.nqn, 1, 0);
 	return p;
-}
-
-static void detach(struct pair *p)
-{
-	host_close(&p->io);
-	host_close(&p->admin);
 }
 
 static void write_and_read(struct host *io, uint8_t with)
@@ -98,7 +34,7 @@ static struct nvmf_stats stats(void)
 {
 	struct nvmf_stats s;
 	fiber_sleep(NS_PER_MS); /* its fibers see an end a moment later */
-	nvmf_server_stats(t.server, &s);
+	nvmf_server_stats(target.server, &s);
 	return s;
 }
 
@@ -133,7 +69,7 @@ static void race(struct pair *p, uint64_t after_ns, uint8_t with)
 WITH_TARGET(an_abort_at_any_moment_of_a_write_leaves_it_carried_out_and_answered_once)
 {
 	struct pair p = attach(1, 0);
-	pool_double_delay(t.pool, 100 * NS_PER_US);
+	pool_double_delay(frame.pool, 100 * NS_PER_US);
 	for (unsigned i = 0; i <= 60; i++)
 		race(&p, i * 5 * NS_PER_US, (uint8_t)(i + 1));
 	detach(&p);
@@ -160,7 +96,7 @@ WITH_TARGET(a_host_that_reconnects_at_once_with_the_same_queue_ids_gets_an_assoc
 	enum { ROUNDS = 24 };
 	static struct pair left[ROUNDS];
 	struct pair other = attach(9, 0), p = attach(1, KATO_MS);
-	pool_double_delay(t.pool, NS_PER_MS);
+	pool_double_delay(frame.pool, NS_PER_MS);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		uint16_t cntlid = p.admin.cntlid;
 		for (int n = 0; n < 8; n++)
@@ -193,7 +129,7 @@ WITH_TARGET(a_queue_id_that_is_in_use_is_refused_and_its_owner_does_not_notice)
 	for (int i = 0; i < 20; i++) {
 		struct host twice = host_open(ADDRESS, 0, 0);
 		twice.hostid = 1;
-		CHECK_EQ(host_connect(&twice, 1, p.admin.cntlid, t.nqn, 32),
+		CHECK_EQ(host_connect(&twice, 1, p.admin.cntlid, target.nqn, 32),
 			 NVME_STATUS_SEQUENCE_ERROR | DNR);
 		host_close(&twice);
 		write_and_read(&p.io, (uint8_t)i);
@@ -236,7 +172,7 @@ WITH_TARGET(a_half_open_queue_beside_a_living_admin_queue_is_given_up_and_its_id
 	CHECK_EQ(stats().connections_dropped, before + 1);
 	host_close(&p.io);
 	fiber_sleep(NS_PER_MS);
-	p.io = host_queue(ADDRESS, &p.admin, t.nqn, 1, 0);
+	p.io = host_queue(ADDRESS, &p.admin, target.nqn, 1, 0);
 	write_and_read(&p.io, 7);
 	detach(&p);
 	detach(&other);

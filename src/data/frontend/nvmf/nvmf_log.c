@@ -141,6 +141,7 @@ static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 /* A volume or a snapshot. */
 struct subject {
 	struct uuid id, volume_id;
+	bool by_tls; /* only */
 };
 
 struct discovery {
@@ -155,10 +156,10 @@ struct discovery {
 
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
  * address to somebody who came another way. False: nothing. */
-static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct nvmf_where *out)
+static bool address_for(const struct discovery *d, const struct listener *l, struct nvmf_where *out)
 {
 	struct nvmf_where reached = nvmf_where_of(d->reached);
-	*out = nvmf_where_of(rt_listener_address(l->listener));
+	*out = nvmf_where_of(l->address);
 	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
 		out->host = reached.host;
 		out->host_bytes = reached.host_bytes;
@@ -182,18 +183,28 @@ static void put_name(struct nvme_discovery_entry *w, const struct subject *s)
 		nvme_nqn_of_snapshot(&s->id, w->subnqn);
 }
 
-static void discovery_add(struct discovery *d, const struct subject *s, const struct nvmf_listener *l)
+static uint8_t treq_of(const struct discovery *d, bool is_tls)
+{
+	if (is_tls)
+		return NVME_TREQ_SECURE_REQUIRED;
+	return d->server->options.tls == NVMF_TLS_OFF ? NVME_TREQ_NOT_SPECIFIED
+						      : NVME_TREQ_SECURE_NOT_REQUIRED;
+}
+
+/* Where TLS is required, a host without a key has nothing to look for. */
+static void discovery_add(struct discovery *d, const struct subject *s, const struct listener *l)
 {
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
 		.subtype = NVME_SUBTYPE_NVM,
-		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
-		.portid = le16_of(l->port_id),
+		.treq = treq_of(d, s->by_tls) | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.portid = le16_of(l->id),
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
+		.tsas = {s->by_tls ? NVME_TCP_SECTYPE_TLS : NVME_TCP_SECTYPE_NONE},
 	};
 	struct nvmf_where at;
-	if (!address_for(d, l, &at))
+	if (!address_for(d, l, &at) || (nvmf_tls_is_required(d->server, l) && !s->by_tls))
 		return;
 	d->records++;
 	if (!d->out)
@@ -213,17 +224,17 @@ static void remember(struct discovery *d, const struct engine_export *e)
 		d->capacity = d->capacity ? 2 * d->capacity : 64;
 		d->subjects = mem_realloc(d->subjects, d->capacity * sizeof(*d->subjects));
 	}
-	d->subjects[d->count++] = (struct subject){e->id, e->volume_id};
+	d->subjects[d->count++] = (struct subject){.id = e->id, .volume_id = e->volume_id};
 }
 
 static bool discovery_subject(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	if (e->is_snapshot && !d->server->options.discovers_snapshots)
 		return true;
-	list_for_each (l, &d->server->listeners, link)
-		d->hash = hash_u64(d->hash ^ hash_bytes(&e->id, sizeof(e->id)) ^ l->port_id);
+	list_for_each (l, &d->server->listeners.all, link)
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->id, sizeof(e->id)) ^ l->id);
 	if (d->wants_subjects)
 		remember(d, e);
 	return true;
@@ -251,13 +262,15 @@ static void discovery_filter(struct discovery *d, const char *hostnqn)
 	struct uuid volume_id = {0};
 	bool is_shown = false;
 	size_t kept = 0;
+	bool by_tls = false;
 	for (size_t i = 0; i < d->count; i++) {
-		const struct subject *s = &d->subjects[i];
-		if (!uuid_equal(&s->volume_id, &volume_id))
-			is_shown = nvmf_gate_shows(d->server, &s->volume_id, hostnqn);
-		volume_id = s->volume_id;
+		struct subject s = d->subjects[i];
+		if (!uuid_equal(&s.volume_id, &volume_id))
+			is_shown = nvmf_gate_shows(d->server, &s.volume_id, hostnqn, &by_tls);
+		volume_id = s.volume_id;
+		s.by_tls = by_tls;
 		if (is_shown)
-			d->subjects[kept++] = *s;
+			d->subjects[kept++] = s;
 	}
 	d->count = kept;
 }
@@ -293,9 +306,9 @@ static void discovery_add_all(struct discovery *d)
 	const struct nvmf_options *o = &d->server->options;
 	for (size_t i = 0; i < o->referral_count; i++)
 		referral_add(d, o->referrals[i]);
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	for (size_t i = 0; i < d->count; i++)
-		list_for_each (l, &d->server->listeners, link)
+		list_for_each (l, &d->server->listeners.all, link)
 			discovery_add(d, &d->subjects[i], l);
 }
 

@@ -1,31 +1,15 @@
 /*
  * nvmf_snapshot_test.c: snapshots over NVMe: hosts of our own, a volume and its snapshots, in virtual time.
  */
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
-#include "data/frontend/nvmf/nvmf_access.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 #include "data/nvme/nvme_nqn.h"
 
-#define ADDRESS	   "tcp:127.0.0.1:4420"
-#define SIZE	   (8 * MiB)
 #define PAGE_BYTES 4096
 #define BLOCKS	   8 /* of 512 bytes: a page */
-#define DNR	   NVME_STATUS_DNR
 #define OTHER	   "nqn.2026-11.test:another-host"
 
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct nvmf_options options;
-	struct uuid volume, snapshot;
-	char volume_nqn[NVMF_NQN_SIZE], nqn[NVMF_NQN_SIZE]; /* of the snapshot */
-	void (*body)(void);
-} t;
+static struct uuid snapshot;
+static char nqn[NVMF_NQN_SIZE]; /* its */
 
 static bool pick_snapshot(void *ctx, const struct snapshot_info *s)
 {
@@ -34,59 +18,20 @@ static bool pick_snapshot(void *ctx, const struct snapshot_info *s)
 }
 
 /* The volume's first page is written with 1, the snapshot is taken, and then it is written with 2. */
-static void volume_make(void)
+static void snapshot_make(void)
 {
 	static uint8_t page[PAGE_BYTES];
 	struct engine *e;
-	CHECK_OK(engine_open_volume(t.engines, &t.volume, &e));
+	CHECK_OK(engine_open_volume(frame.engines, &frame.volume, &e));
 	memset(page, 1, sizeof(page));
 	CHECK_OK(engine_write(e, page, 0, sizeof(page), 0));
-	pool_double_snapshot(t.pool, &t.volume, "monday");
+	pool_double_snapshot(frame.pool, &frame.volume, "monday");
 	memset(page, 2, sizeof(page));
 	CHECK_OK(engine_write(e, page, 0, sizeof(page), 0));
 	engine_close(e);
-	snapshot_walk(t.pool, &t.volume, pick_snapshot, &t.snapshot);
-	nvmf_volume_nqn(&t.volume, t.volume_nqn);
-	nvmf_snapshot_nqn(&t.snapshot, t.nqn);
+	snapshot_walk(frame.pool, &frame.volume, pick_snapshot, &snapshot);
+	nvmf_snapshot_nqn(&snapshot, nqn);
 }
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	volume_make();
-	t.server = nvmf_server_new(t.engines, &t.options);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_OPTIONS(test_name, ...)                                                                         \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		t.options = (struct nvmf_options){__VA_ARGS__};                                              \
-		for (uint64_t seed = 1; seed <= 3; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
-#define WITH_TARGET(test_name) WITH_OPTIONS(test_name, 0)
 
 static uint8_t first_byte(struct host *io)
 {
@@ -104,18 +49,9 @@ static uint16_t try_connect(const char *hostnqn, const char *subnqn)
 	return status;
 }
 
-static void allow_only(const char *nqn)
+static void allow_only(const char *hostnqn)
 {
-	static struct nvmf_access list;
-	uint8_t note[NVMF_ACCESS_NOTE_MAX];
-	struct nvmf_access_host h;
-	const char *because;
-	bool is_new;
-	nvmf_access_wipe(&list);
-	CHECK_OK(nvmf_access_host_make(nqn, NULL, NULL, &h, &because));
-	CHECK_OK(nvmf_access_put(&list, &h, &is_new));
-	CHECK_OK(pool_note_set(t.pool, &t.volume, POOL_NOTE_ACCESS, note, nvmf_access_encode(&list, note)));
-	nvmf_server_access_changed(t.server, &t.volume);
+	target_allow(hostnqn, &(struct nvmf_access_texts){0}, true);
 }
 
 static uint64_t discovered(struct nvme_discovery_entry *entries, size_t count)
@@ -132,9 +68,10 @@ static uint64_t discovered(struct nvme_discovery_entry *entries, size_t count)
 
 WITH_TARGET(a_snapshot_is_a_subsystem_of_its_own_and_reads_as_the_volume_was)
 {
-	struct host volume = host_begin(ADDRESS, t.volume_nqn, 0), h = host_begin(ADDRESS, t.nqn, 0);
-	struct host volume_io = host_queue(ADDRESS, &volume, t.volume_nqn, 1, 0),
-		    io = host_queue(ADDRESS, &h, t.nqn, 1, 0);
+	snapshot_make();
+	struct host volume = host_begin(ADDRESS, target.nqn, 0), h = host_begin(ADDRESS, nqn, 0);
+	struct host volume_io = host_queue(ADDRESS, &volume, target.nqn, 1, 0),
+		    io = host_queue(ADDRESS, &h, nqn, 1, 0);
 	CHECK_EQ(first_byte(&volume_io), 2);
 	CHECK_EQ(first_byte(&io), 1);
 	host_close(&io);
@@ -145,7 +82,8 @@ WITH_TARGET(a_snapshot_is_a_subsystem_of_its_own_and_reads_as_the_volume_was)
 
 WITH_TARGET(a_snapshot_has_its_own_id_and_says_that_it_is_write_protected)
 {
-	struct host h = host_begin(ADDRESS, t.nqn, 0);
+	snapshot_make();
+	struct host h = host_begin(ADDRESS, nqn, 0);
 	struct nvme_id_ns ns;
 	struct nvme_id_ns_independent independent;
 	struct nvme_id_ctrl ctrl;
@@ -155,7 +93,7 @@ WITH_TARGET(a_snapshot_has_its_own_id_and_says_that_it_is_write_protected)
 		 0);
 	CHECK_EQ(host_admin(&h, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_CONTROLLER, 0, &ctrl, sizeof(ctrl), NULL),
 		 0);
-	CHECK(memcmp(ns.nguid, t.snapshot.b, sizeof(ns.nguid)) == 0);
+	CHECK(memcmp(ns.nguid, snapshot.b, sizeof(ns.nguid)) == 0);
 	CHECK_EQ(le64_get(ns.nsze), SIZE / 512);
 	CHECK(ns.nsattr & NVME_NSATTR_READ_ONLY);
 	CHECK(independent.nsattr & NVME_NSATTR_READ_ONLY);
@@ -163,13 +101,14 @@ WITH_TARGET(a_snapshot_has_its_own_id_and_says_that_it_is_write_protected)
 	CHECK_EQ(independent.rescap, 0);
 	CHECK(!(le16_get(ctrl.oncs) & (NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_RESERVATIONS)));
 	CHECK(!(ctrl.vwc & NVME_VWC_PRESENT));
-	CHECK_STR(ctrl.subnqn, t.nqn);
+	CHECK_STR(ctrl.subnqn, nqn);
 	host_close(&h);
 }
 
 WITH_TARGET(whatever_would_change_a_snapshot_is_refused_as_write_protected)
 {
-	struct host h = host_begin(ADDRESS, t.nqn, 0), io = host_queue(ADDRESS, &h, t.nqn, 1, 0);
+	snapshot_make();
+	struct host h = host_begin(ADDRESS, nqn, 0), io = host_queue(ADDRESS, &h, nqn, 1, 0);
 	uint8_t page[PAGE_BYTES] = {9};
 	struct nvme_dsm_range range = {.blocks = le32_of(BLOCKS)};
 	struct nvme_reservation_keys keys = {le64_of(0), le64_of(10)};
@@ -193,10 +132,11 @@ WITH_TARGET(whatever_would_change_a_snapshot_is_refused_as_write_protected)
 
 WITH_TARGET(a_snapshots_name_opens_no_volume_and_a_volumes_no_snapshot)
 {
+	snapshot_make();
 	char wrong[NVMF_NQN_SIZE];
-	nvmf_snapshot_nqn(&t.volume, wrong);
+	nvmf_snapshot_nqn(&frame.volume, wrong);
 	CHECK_EQ(try_connect(NULL, wrong), NVME_STATUS_CONNECT_INVALID);
-	nvmf_volume_nqn(&t.snapshot, wrong);
+	nvmf_volume_nqn(&snapshot, wrong);
 	CHECK_EQ(try_connect(NULL, wrong), NVME_STATUS_CONNECT_INVALID);
 	nvmf_snapshot_nqn(&(struct uuid){.b = {9}}, wrong);
 	CHECK_EQ(try_connect(NULL, wrong), NVME_STATUS_CONNECT_INVALID);
@@ -207,25 +147,28 @@ WITH_TARGET(a_snapshots_name_opens_no_volume_and_a_volumes_no_snapshot)
 
 WITH_TARGET(a_snapshot_is_for_whoever_is_on_its_volumes_list)
 {
-	struct host h = host_begin(ADDRESS, t.nqn, 0);
+	snapshot_make();
+	struct host h = host_begin(ADDRESS, nqn, 0);
 	uint16_t fes;
 	allow_only(OTHER);
 	CHECK(host_is_cut(&h, &fes));
 	host_close(&h);
-	CHECK_EQ(try_connect(NULL, t.nqn), NVME_STATUS_CONNECT_HOST | DNR);
-	CHECK_EQ(try_connect(OTHER, t.nqn), 0);
+	CHECK_EQ(try_connect(NULL, nqn), NVME_STATUS_CONNECT_HOST | DNR);
+	CHECK_EQ(try_connect(OTHER, nqn), 0);
 }
 
 WITH_OPTIONS(where_all_must_prove_themselves_a_snapshot_of_a_volume_without_a_list_is_for_nobody,
 	     .authenticated_only = true)
 {
-	CHECK_EQ(try_connect(NULL, t.nqn), NVME_STATUS_CONNECT_HOST | DNR);
+	snapshot_make();
+	CHECK_EQ(try_connect(NULL, nqn), NVME_STATUS_CONNECT_HOST | DNR);
 }
 
 WITH_TARGET(a_reservation_of_the_volume_does_not_keep_anybody_from_reading_its_snapshot)
 {
-	struct host a = host_begin(ADDRESS, t.volume_nqn, 0),
-		    a_io = host_queue(ADDRESS, &a, t.volume_nqn, 1, 0), b, b_io;
+	snapshot_make();
+	struct host a = host_begin(ADDRESS, target.nqn, 0), a_io = host_queue(ADDRESS, &a, target.nqn, 1, 0),
+		    b, b_io;
 	struct nvme_reservation_keys keys = {le64_of(0), le64_of(10)}, held = {le64_of(10), le64_of(0)};
 	struct nvme_sqe reg = {.opcode = NVME_IO_RESERVATION_REGISTER, .nsid = le32_of(1)},
 			acquire = {.opcode = NVME_IO_RESERVATION_ACQUIRE,
@@ -238,9 +181,9 @@ WITH_TARGET(a_reservation_of_the_volume_does_not_keep_anybody_from_reading_its_s
 		 0);
 	b = host_open(ADDRESS, 0, 0);
 	b.hostid = 2;
-	CHECK_EQ(host_connect(&b, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32), 0);
+	CHECK_EQ(host_connect(&b, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, nqn, 32), 0);
 	CHECK_EQ(host_property_set(&b, NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES), 0);
-	b_io = host_queue(ADDRESS, &b, t.nqn, 1, 0);
+	b_io = host_queue(ADDRESS, &b, nqn, 1, 0);
 	CHECK_EQ(first_byte(&b_io), 1);
 	host_close(&b_io);
 	host_close(&b);
@@ -252,17 +195,19 @@ WITH_TARGET(a_reservation_of_the_volume_does_not_keep_anybody_from_reading_its_s
 
 WITH_TARGET(discovery_does_not_list_snapshots_unless_it_is_asked_to)
 {
+	snapshot_make();
 	struct nvme_discovery_entry found;
 	CHECK_EQ(discovered(&found, 1), 1);
-	CHECK_STR(found.subnqn, t.volume_nqn);
+	CHECK_STR(found.subnqn, target.nqn);
 }
 
 WITH_OPTIONS(discovery_lists_snapshots_where_that_was_asked_for, .discovers_snapshots = true)
 {
+	snapshot_make();
 	struct nvme_discovery_entry found[2];
 	CHECK_EQ(discovered(found, 2), 2);
-	CHECK_STR(found[0].subnqn, t.volume_nqn);
-	CHECK_STR(found[1].subnqn, t.nqn);
+	CHECK_STR(found[0].subnqn, target.nqn);
+	CHECK_STR(found[1].subnqn, nqn);
 	allow_only(OTHER);
 	CHECK_EQ(discovered(found, 2), 0);
 }

@@ -8,6 +8,9 @@
 void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
 {
 	*out = server->stats;
+	out->connections = server->listeners.connections;
+	out->connections_accepted = server->listeners.accepted;
+	out->connections_refused = server->listeners.refused;
 }
 
 static uint32_t io_queues_of(const struct nvmf_controller *ctrl)

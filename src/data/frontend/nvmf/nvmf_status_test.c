@@ -2,63 +2,11 @@
  * nvmf_status_test.c: what people are told of hosts and reservations, and what an operator may take away: hosts of our own and one
  * volume, in virtual time.
  */
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 #include "data/nvme/nvme_nqn.h"
 
-#define ADDRESS "tcp:127.0.0.1:4420"
-#define SIZE	(8 * MiB)
-#define SEEN	4
-#define WE	NVME_RESERVATION_WRITE_EXCLUSIVE
-
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct uuid volume;
-	char nqn[NVMF_NQN_SIZE];
-	void (*body)(void);
-} t;
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	t.server = nvmf_server_new(t.engines, NULL);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	nvmf_volume_nqn(&t.volume, t.nqn);
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_TARGET(test_name)                                                                               \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		for (uint64_t seed = 1; seed <= 3; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
+#define SEEN 4
+#define WE   NVME_RESERVATION_WRITE_EXCLUSIVE
 
 /* ---- looking ------------------------------------------------------------------------------------------------------------------ */
 
@@ -78,7 +26,7 @@ static bool see(void *ctx, const struct nvmf_association *a)
 static struct seen look(void)
 {
 	struct seen s = {0};
-	nvmf_server_walk(t.server, see, &s);
+	nvmf_server_walk(target.server, see, &s);
 	return s;
 }
 
@@ -98,13 +46,13 @@ static struct host attach(uint8_t hostid, struct host *io)
 	struct host h = host_open(ADDRESS, NVMETCP_DIGEST_HEADER, 0);
 	h.hostid = hostid;
 	h.kato_ms = 5000;
-	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32), 0);
+	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32), 0);
 	CHECK_EQ(host_property_set(&h, NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES), 0);
-	*io = host_queue(ADDRESS, &h, t.nqn, 1, 0);
+	*io = host_queue(ADDRESS, &h, target.nqn, 1, 0);
 	return h;
 }
 
-static void detach(struct host *h, struct host *io)
+static void leave(struct host *h, struct host *io)
 {
 	host_close(io);
 	host_close(h);
@@ -127,7 +75,7 @@ static void reserve(struct host *io)
 
 static void put_note(const void *note, uint32_t len_bytes)
 {
-	CHECK_OK(pool_note_set(t.pool, &t.volume, POOL_NOTE_RESERVATION, note, len_bytes));
+	CHECK_OK(pool_note_set(frame.pool, &frame.volume, POOL_NOTE_RESERVATION, note, len_bytes));
 }
 
 /* ---- who is here ---------------------------------------------------------------------------------------------------------------- */
@@ -141,9 +89,9 @@ WITH_TARGET(an_association_is_told_as_it_is_and_not_any_more_once_its_host_left)
 	struct seen s = look();
 	CHECK_EQ(s.count, 1);
 	CHECK_STR(s.a[0].hostnqn, HOST_NQN);
-	CHECK_STR(s.a[0].subnqn, t.nqn);
+	CHECK_STR(s.a[0].subnqn, target.nqn);
 	CHECK_STR(s.a[0].name, "tank/disk");
-	CHECK(uuid_equal(&s.a[0].id, &t.volume));
+	CHECK(uuid_equal(&s.a[0].id, &frame.volume));
 	CHECK_EQ(s.a[0].host_id.b[15], 7);
 	CHECK_EQ(s.a[0].controller, h.cntlid);
 	CHECK_EQ(s.a[0].io_queues, 1);
@@ -153,7 +101,7 @@ WITH_TARGET(an_association_is_told_as_it_is_and_not_any_more_once_its_host_left)
 	CHECK(s.a[0].header_digest && !s.a[0].data_digest && !s.a[0].is_authenticated);
 	CHECK(!s.a[0].is_registrant && !s.a[0].is_holder);
 	CHECK(strncmp(s.a[0].peer, "127.0.0.1", 9) == 0);
-	detach(&h, &io);
+	leave(&h, &io);
 	look_until(0);
 }
 
@@ -172,15 +120,15 @@ WITH_TARGET(commands_and_errors_are_counted_over_all_hosts)
 {
 	struct host io, h = attach(7, &io);
 	struct nvmf_stats before, after;
-	nvmf_server_stats(t.server, &before);
+	nvmf_server_stats(target.server, &before);
 	CHECK_EQ(host_io(&io, NVME_IO_FLUSH, 0, 1, 0, NULL, NULL, 0), 0);
 	CHECK(host_io(&io, NVME_IO_VERIFY, SIZE, 8, 0, NULL, NULL, 0) != 0);
-	nvmf_server_stats(t.server, &after);
+	nvmf_server_stats(target.server, &after);
 	CHECK_EQ(after.commands - before.commands, 2);
 	CHECK_EQ(after.errors - before.errors, 1);
 	CHECK_EQ(after.controllers, 1);
 	CHECK_EQ(after.connections, 2);
-	detach(&h, &io);
+	leave(&h, &io);
 }
 
 /* ---- reservations ----------------------------------------------------------------------------------------------------------------- */
@@ -189,18 +137,18 @@ WITH_TARGET(a_reservation_is_told_with_its_hosts_here_and_without_them)
 {
 	struct host io, h = attach(7, &io);
 	struct nvmf_reservation r;
-	CHECK_OK(nvmf_server_reservation(t.server, &t.volume, &r));
+	CHECK_OK(nvmf_server_reservation(target.server, &frame.volume, &r));
 	CHECK_EQ(r.count, 0);
 	reserve(&io);
 	CHECK(look().a[0].is_registrant && look().a[0].is_holder);
 	for (int round = 0; round < 2; round++) {
-		CHECK_OK(nvmf_server_reservation(t.server, &t.volume, &r));
+		CHECK_OK(nvmf_server_reservation(target.server, &frame.volume, &r));
 		CHECK_EQ(r.type, WE);
 		CHECK_EQ(r.count, 1);
 		CHECK_EQ(r.holder[0], 7);
 		CHECK_EQ(r.registrants[0].key, 10);
 		if (round == 0)
-			detach(&h, &io);
+			leave(&h, &io);
 		look_until(0);
 	}
 }
@@ -214,19 +162,19 @@ WITH_TARGET(a_reservation_that_is_cleared_fences_nobody_and_those_registered_are
 	bool was_there;
 	reserve(&io);
 	CHECK(host_io(&other_io, NVME_IO_WRITE, 0, 8, 0, NULL, page, sizeof(page)) != 0);
-	CHECK_OK(nvmf_server_reservation_clear(t.server, &t.volume, &was_there));
+	CHECK_OK(nvmf_server_reservation_clear(target.server, &frame.volume, &was_there));
 	CHECK(was_there);
 	CHECK_EQ(host_io(&other_io, NVME_IO_WRITE, 0, 8, 0, NULL, page, sizeof(page)), 0);
 	CHECK_EQ(host_log(&h, NVME_LOG_RESERVATION, &notice, sizeof(notice), 0), 0);
 	CHECK_EQ(notice.type, NVME_REGISTRATION_PREEMPTED);
 	CHECK_EQ(host_log(&other, NVME_LOG_RESERVATION, &notice, sizeof(notice), 0), 0);
 	CHECK_EQ(notice.type, 0);
-	CHECK_OK(nvmf_server_reservation_clear(t.server, &t.volume, &was_there));
+	CHECK_OK(nvmf_server_reservation_clear(target.server, &frame.volume, &was_there));
 	CHECK(!was_there);
-	detach(&h, &io);
-	detach(&other, &other_io);
+	leave(&h, &io);
+	leave(&other, &other_io);
 	look_until(0);
-	CHECK_OK(nvmf_server_reservation(t.server, &t.volume, &r)); /* as the pool has it */
+	CHECK_OK(nvmf_server_reservation(target.server, &frame.volume, &r)); /* as the pool has it */
 	CHECK_EQ(r.count, 0);
 	CHECK_EQ(r.type, 0);
 }
@@ -237,13 +185,13 @@ WITH_TARGET(a_reservation_nobody_is_here_for_is_cleared_for_good)
 	uint8_t page[4096] = {1};
 	bool was_there;
 	reserve(&io);
-	detach(&h, &io);
+	leave(&h, &io);
 	look_until(0);
-	CHECK_OK(nvmf_server_reservation_clear(t.server, &t.volume, &was_there));
+	CHECK_OK(nvmf_server_reservation_clear(target.server, &frame.volume, &was_there));
 	CHECK(was_there);
 	other = attach(8, &other_io);
 	CHECK_EQ(host_io(&other_io, NVME_IO_WRITE, 0, 8, 0, NULL, page, sizeof(page)), 0);
-	detach(&other, &other_io);
+	leave(&other, &other_io);
 }
 
 WITH_TARGET(a_reservation_that_cannot_be_read_is_told_as_such_and_cleared_and_hosts_come_in_again)
@@ -252,14 +200,14 @@ WITH_TARGET(a_reservation_that_cannot_be_read_is_told_as_such_and_cleared_and_ho
 	struct nvmf_reservation r;
 	bool was_there;
 	put_note("rubbish", 7);
-	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32), NVME_STATUS_INTERNAL);
+	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32), NVME_STATUS_INTERNAL);
 	host_close(&h);
-	CHECK_ERR(nvmf_server_reservation(t.server, &t.volume, &r), OXE_CORRUPT);
-	CHECK_OK(nvmf_server_reservation_clear(t.server, &t.volume, &was_there));
+	CHECK_ERR(nvmf_server_reservation(target.server, &frame.volume, &r), OXE_CORRUPT);
+	CHECK_OK(nvmf_server_reservation_clear(target.server, &frame.volume, &was_there));
 	CHECK(was_there);
-	CHECK_OK(nvmf_server_reservation(t.server, &t.volume, &r));
+	CHECK_OK(nvmf_server_reservation(target.server, &frame.volume, &r));
 	h = attach(7, &io);
-	detach(&h, &io);
+	leave(&h, &io);
 }
 
 WITH_TARGET(a_clear_that_the_pool_refuses_changes_nothing)
@@ -268,11 +216,12 @@ WITH_TARGET(a_clear_that_the_pool_refuses_changes_nothing)
 	struct nvmf_reservation r;
 	bool was_there;
 	reserve(&io);
-	pool_double_fail(t.pool, OXE_IO);
-	CHECK_ERR(nvmf_server_reservation_clear(t.server, &t.volume, &was_there), OXE_IO);
-	pool_double_fail(t.pool, 0);
-	CHECK_OK(nvmf_server_reservation(t.server, &t.volume, &r));
+	pool_double_fail(frame.pool, OXE_IO);
+	CHECK_ERR(nvmf_server_reservation_clear(target.server, &frame.volume, &was_there), OXE_IO);
+	pool_double_fail(frame.pool, 0);
+	CHECK_OK(nvmf_server_reservation(target.server, &frame.volume, &r));
 	CHECK_EQ(r.count, 1);
-	detach(&h, &io);
-	CHECK_ERR(nvmf_server_reservation_clear(t.server, &(struct uuid){.b = {9}}, &was_there), OXE_NOENT);
+	leave(&h, &io);
+	CHECK_ERR(nvmf_server_reservation_clear(target.server, &(struct uuid){.b = {9}}, &was_there),
+		  OXE_NOENT);
 }
