@@ -359,7 +359,8 @@ static struct js *connected_as_text(const struct js *associations)
 	for (size_t i = 0; i < js_length(associations); i++) {
 		const struct js *a = js_at(associations, i);
 		struct text line = {0};
-		text_printf(&line, "%s, from %s%s", js_path_text(a, "host"), js_path_text(a, "peer"),
+		text_printf(&line, "%s, from %s%s%s", js_path_text(a, "host"), js_path_text(a, "peer"),
+			    js_true(js_get(a, "is_tls")) ? ", through TLS" : "",
 			    js_true(js_get(a, "is_authenticated")) ? ", authenticated" : "");
 		js_push_text(lines, text_get(&line));
 		text_free(&line);
@@ -910,15 +911,12 @@ static int ublk_list(struct cli *cli)
 
 static int nvme_list(struct cli *cli)
 {
-	static const struct column columns[] = {{"HOST", "host", COLUMN_TEXT},
-						{"FROM", "peer", COLUMN_TEXT},
-						{"VOLUME", "volume", COLUMN_TEXT},
-						{"QUEUES", "io_queues", COLUMN_COUNT},
-						{"COMMANDS", "commands", COLUMN_COUNT},
-						{"ERRORS", "errors", COLUMN_COUNT},
-						{"PROVED", "is_authenticated", COLUMN_YES},
-						{"HOLDS", "is_holder", COLUMN_YES},
-						{"SINCE", "since", COLUMN_TIME}};
+	static const struct column columns[] = {
+		{"HOST", "host", COLUMN_TEXT},		{"FROM", "peer", COLUMN_TEXT},
+		{"VOLUME", "volume", COLUMN_TEXT},	{"QUEUES", "io_queues", COLUMN_COUNT},
+		{"COMMANDS", "commands", COLUMN_COUNT}, {"ERRORS", "errors", COLUMN_COUNT},
+		{"TLS", "is_tls", COLUMN_YES},		{"PROVED", "is_authenticated", COLUMN_YES},
+		{"HOLDS", "is_holder", COLUMN_YES},	{"SINCE", "since", COLUMN_TIME}};
 	struct answer a = cli->arg_count ? get(cli, "/v1/nvme?volume=", cli->args[0], "")
 					 : get(cli, "/v1/nvme", "", "");
 	show_list(cli, &a, "associations", columns, ARRAY_COUNT(columns));

@@ -287,7 +287,8 @@ def walk_nvme(check, daemon):
         harness.wait_until(lambda: len(check.call("GET", "/v1/nvme")["associations"]) == 2, "host and seeker")
         (host,) = check.call("GET", "/v1/nvme?volume=v")["associations"]
     expect((host["host"], host["host_id"], host["volume"]) == (wire.host_nqn(wire.HOST_ID), str(wire.HOST_ID), "default/v"), host)
-    expect(host["is_holder"] and host["is_registrant"] and host["io_queues"] == 1 and not host["is_authenticated"], host)
+    expect(host["is_holder"] and host["is_registrant"] and host["io_queues"] == 1, host)
+    expect(not host["is_authenticated"] and not host["is_tls"], host)
     held = check.call("GET", "/v1/volumes/v/reservation")
     expect(held["type"] == "write exclusive" and held["persists"], f"{held}")
     expect(held["registrants"] == [{"host_id": str(wire.HOST_ID), "key": "0xa1", "is_holder": True}], f"{held}")

@@ -182,6 +182,7 @@ struct js *show_association(const struct nvmf_association *a)
 	js_set_u64(o, "keep_alive_ms", a->keep_alive_ms);
 	js_set_u64(o, "commands", a->commands);
 	js_set_u64(o, "errors", a->errors);
+	js_set_bool(o, "is_tls", a->is_tls);
 	js_set_bool(o, "is_authenticated", a->is_authenticated);
 	js_set_bool(o, "header_digest", a->header_digest);
 	js_set_bool(o, "data_digest", a->data_digest);

@@ -312,3 +312,14 @@ int engines_note_get(struct engines *set, const struct uuid *volume_id, enum poo
 	fmutex_unlock(&set->opening);
 	return err;
 }
+
+int engines_volume_of(struct engines *set, const struct uuid *id, struct uuid *volume_id)
+{
+	struct engine_target target;
+	fmutex_lock(&set->opening);
+	int err = engine_resolve_id(set, id, &target);
+	fmutex_unlock(&set->opening);
+	if (err == 0)
+		*volume_id = target.volume_id;
+	return err;
+}

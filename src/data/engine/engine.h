@@ -72,6 +72,9 @@ OX_CHECKED int engine_note_get(struct engine *e, enum pool_note_kind kind, void 
 OX_CHECKED int engines_note_get(struct engines *set, const struct uuid *volume_id, enum pool_note_kind kind,
 				void *data, uint32_t *len_bytes);
 
+/* The volume that a snapshot is of; a volume is its own. OXE_NOENT. */
+OX_CHECKED int engines_volume_of(struct engines *set, const struct uuid *id, struct uuid *volume_id);
+
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
 const char *engine_op_name(enum engine_op op); /* "read" ... */
 

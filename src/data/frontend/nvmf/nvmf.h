@@ -113,8 +113,8 @@ struct nvmf_association {
 	uint16_t controller;
 	uint32_t io_queues, keep_alive_ms; /* 0: none */
 	uint64_t since_wall_ns, commands, errors;
-	bool is_authenticated, header_digest, data_digest; /* as the admin queue has it */
-	bool is_registrant, is_holder;			   /* of the volume's reservation */
+	bool is_tls, is_authenticated, header_digest, data_digest; /* as the admin queue has it */
+	bool is_registrant, is_holder;				   /* of the volume's reservation */
 };
 /* Of associations that are not about to end. Does not suspend, nor may `fn`; it returns false to stop. */
 void nvmf_server_walk(const struct nvmf_server *server,

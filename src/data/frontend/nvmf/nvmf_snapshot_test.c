@@ -3,9 +3,11 @@
  */
 #include "data/frontend/nvmf/nvmf_frame_double.h"
 #include "data/nvme/nvme_nqn.h"
+#include "data/nvme/nvme_psk.h"
 
 #define PAGE_BYTES 4096
 #define BLOCKS	   8 /* of 512 bytes: a page */
+#define KEY	   "NVMeTLSkey-1:01:tc254mmiOSdpohCoyDb3KHAV2c49F/F1Z/dVI9KvFED7tTag:"
 #define OTHER	   "nqn.2026-11.test:another-host"
 
 static struct uuid snapshot;
@@ -162,6 +164,22 @@ WITH_OPTIONS(where_all_must_prove_themselves_a_snapshot_of_a_volume_without_a_li
 {
 	snapshot_make();
 	CHECK_EQ(try_connect(NULL, nqn), NVME_STATUS_CONNECT_HOST | DNR);
+}
+
+WITH_OPTIONS(a_snapshot_is_had_through_tls_by_the_key_of_its_volumes_list, .tls = NVMF_TLS_ALLOWED)
+{
+	struct nvme_secret configured;
+	struct tls_psk psk = {0};
+	snapshot_make();
+	target_allow(HOST_NQN, &(struct nvmf_access_texts){.tls_key = KEY}, true);
+	CHECK_EQ(try_connect(NULL, nqn), NVME_STATUS_CONNECT_HOST | DNR); /* in the clear */
+	CHECK_OK(nvme_tls_key_parse(KEY, &configured));
+	CHECK_OK(nvme_psk_make(&configured, 1, HOST_NQN, nqn, &psk));
+	struct host h = host_open_raw(ADDRESS);
+	CHECK_OK(host_secure(&h, &psk));
+	host_initialize(&h, 0, 0);
+	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, nqn, 32), 0);
+	host_close(&h);
 }
 
 WITH_TARGET(a_reservation_of_the_volume_does_not_keep_anybody_from_reading_its_snapshot)

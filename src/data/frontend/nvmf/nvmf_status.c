@@ -41,6 +41,7 @@ static void describe(const struct nvmf_controller *ctrl, const struct nvmf_conn 
 		.since_wall_ns = ctrl->since_wall_ns,
 		.commands = ctrl->command_count,
 		.errors = ctrl->error_count,
+		.is_tls = ctrl->is_tls,
 		.is_authenticated = nvmf_auth_has_proved(admin),
 		.header_digest = admin->terms.header_digest,
 		.data_digest = admin->terms.data_digest,
