@@ -131,6 +131,33 @@ WITH_TARGET(commands_and_errors_are_counted_over_all_hosts)
 	leave(&h, &io);
 }
 
+WITH_TARGET(there_is_one_way_group_to_a_volume_and_it_is_optimized)
+{
+	struct host io, h = attach(7, &io);
+	struct nvme_id_ctrl ctrl;
+	struct nvme_id_ns ns;
+	struct {
+		struct nvme_log_ana head;
+		struct nvme_log_ana_group group;
+		le32 nsid, beyond;
+	} log;
+	CHECK_EQ(host_log(&h, NVME_LOG_ANA, &log, sizeof(log), 0), 0);
+	CHECK_EQ(le16_get(log.head.groups), 1);
+	CHECK_EQ(le32_get(log.group.group_id), 1);
+	CHECK_EQ(log.group.state, NVME_ANA_OPTIMIZED);
+	CHECK_EQ(le32_get(log.group.nsid_count), 1);
+	CHECK_EQ(le32_get(log.nsid), 1);
+	CHECK_EQ(le32_get(log.beyond), 0);
+	CHECK_EQ(host_admin(&h, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_CONTROLLER, 0, &ctrl, sizeof(ctrl), NULL),
+		 0);
+	CHECK_EQ(host_admin(&h, NVME_ADMIN_IDENTIFY, 1, NVME_CNS_NAMESPACE, 0, &ns, sizeof(ns), NULL), 0);
+	CHECK(ctrl.cmic & NVME_CMIC_ANA);
+	CHECK(le32_get(ctrl.oaes) & NVME_OAES_ANA);
+	CHECK_EQ(le32_get(ctrl.nanagrpid), 1);
+	CHECK_EQ(le32_get(ns.anagrpid), 1);
+	leave(&h, &io);
+}
+
 /* ---- reservations ----------------------------------------------------------------------------------------------------------------- */
 
 WITH_TARGET(a_reservation_is_told_with_its_hosts_here_and_without_them)
