@@ -131,6 +131,20 @@ WITH_TARGET(commands_and_errors_are_counted_over_all_hosts)
 	leave(&h, &io);
 }
 
+WITH_TARGET(a_host_that_a_list_keeps_out_is_counted_and_is_no_association)
+{
+	struct nvmf_stats stats;
+	target_allow("nqn.2026-11.test:another-host", &(struct nvmf_access_texts){0}, true);
+	struct host h = host_open(ADDRESS, 0, 0);
+	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32),
+		 NVME_STATUS_CONNECT_HOST | DNR);
+	nvmf_server_stats(target.server, &stats);
+	CHECK_EQ(stats.hosts_refused, 1);
+	CHECK_EQ(stats.controllers, 0);
+	CHECK_EQ(look().count, 0);
+	host_close(&h);
+}
+
 WITH_TARGET(there_is_one_way_group_to_a_volume_and_it_is_optimized)
 {
 	struct host io, h = attach(7, &io);
