@@ -15,6 +15,7 @@ struct nvmf_page {
 	uint8_t *data;			  /* the window: what of the page is kept, */
 	uint64_t offset_bytes, len_bytes; /* and which part of it that is */
 	uint64_t at_bytes;		  /* written so far, kept or not */
+	bool groups_only;		  /* of the ANA log: without the namespaces in them */
 };
 
 static bool is_kept(const struct nvmf_page *p, uint64_t len_bytes)
@@ -127,13 +128,15 @@ static void put_effects(struct nvmf_controller *ctrl, struct nvmf_page *out)
 static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_log_ana w = {.groups = le16_of(1)};
-	struct nvme_log_ana_group group = {
-		.group_id = le32_of(1), .nsid_count = le32_of(1), .state = NVME_ANA_OPTIMIZED};
+	struct nvme_log_ana_group group = {.group_id = le32_of(1),
+					   .nsid_count = le32_of(!out->groups_only),
+					   .state = NVME_ANA_OPTIMIZED};
 	le32 nsid = le32_of(1);
 	(void)ctrl;
 	nvmf_page_add(out, &w, sizeof(w));
 	nvmf_page_add(out, &group, sizeof(group));
-	nvmf_page_add(out, &nsid, sizeof(nsid));
+	if (!out->groups_only)
+		nvmf_page_add(out, &nsid, sizeof(nsid));
 }
 
 /* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
@@ -377,7 +380,8 @@ uint16_t nvmf_log_run(struct nvmf_request *r)
 	struct nvmf_page page = {.data = r->payload,
 				 .offset_bytes =
 					 (uint64_t)le32_get(r->sqe.cdw13) << 32 | le32_get(r->sqe.cdw12),
-				 .len_bytes = r->command.data_bytes};
+				 .len_bytes = r->command.data_bytes,
+				 .groups_only = le32_get(r->sqe.cdw10) & NVME_LOG_ANA_GROUPS};
 	uint64_t end;
 	if (!rule)
 		return REFUSED(NVME_STATUS_INVALID_LOG_PAGE);

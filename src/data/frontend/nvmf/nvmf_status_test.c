@@ -162,6 +162,15 @@ WITH_TARGET(there_is_one_way_group_to_a_volume_and_it_is_optimized)
 	CHECK_EQ(le32_get(log.group.nsid_count), 1);
 	CHECK_EQ(le32_get(log.nsid), 1);
 	CHECK_EQ(le32_get(log.beyond), 0);
+	struct nvme_sqe groups = {
+		.opcode = NVME_ADMIN_GET_LOG_PAGE,
+		.nsid = le32_of(NVME_NSID_ALL),
+		.cdw10 = le32_of(NVME_LOG_ANA | NVME_LOG_ANA_GROUPS | (sizeof(log) / 4 - 1) << 16)};
+	uint16_t cid = host_command(&h, &groups, NULL, sizeof(log), false);
+	CHECK_EQ(host_finish(&h, cid, &log, NULL, NULL), 0);
+	CHECK_EQ(log.group.state, NVME_ANA_OPTIMIZED);
+	CHECK_EQ(le32_get(log.group.nsid_count), 0);
+	CHECK_EQ(le32_get(log.nsid), 0);
 	CHECK_EQ(host_admin(&h, NVME_ADMIN_IDENTIFY, 0, NVME_CNS_CONTROLLER, 0, &ctrl, sizeof(ctrl), NULL),
 		 0);
 	CHECK_EQ(host_admin(&h, NVME_ADMIN_IDENTIFY, 1, NVME_CNS_NAMESPACE, 0, &ns, sizeof(ns), NULL), 0);
