@@ -458,6 +458,30 @@ static void what_is_compacted_is_refused_and_what_is_current_stays(struct meta *
 	meta_watch_close(late);
 }
 
+static void quiet_main(void *arg)
+{
+	struct canceller *c = arg;
+	struct meta_list changes = {0};
+	c->err = meta_watch_next(c->w, in_ns(SOON_NS), &changes);
+	CHECK(c->err || entry_is(&changes.entries[0], "quiet/1", "x"));
+	meta_list_free(&changes);
+	group_done(&c->group);
+}
+
+static void a_watch_that_waits_is_not_cut_by_what_others_change(struct meta *a, struct meta *b)
+{
+	struct canceller c = {.w = watch(b, "quiet/", 1)};
+	group_init(&c.group);
+	group_add(&c.group, 1);
+	fiber_spawn(rt_current(), "quiet", quiet_main, &c);
+	for (unsigned i = 0; i < 2 * META_CONTRACT_KEEP; i++)
+		put(a, "busy", "often");
+	put(a, "quiet/1", "x");
+	group_wait(&c.group);
+	CHECK_OK(c.err);
+	meta_watch_close(c.w);
+}
+
 /* ---- leases -------------------------------------------------------------------------------------------------------------------- */
 
 static void keys_vanish_with_their_lease_at_once_and_not_too_soon(struct meta *a, struct meta *b)
@@ -559,6 +583,7 @@ const struct meta_contract meta_contracts[] = {
 	CONTRACT(a_list_and_a_watch_from_there_miss_nothing),
 	CONTRACT(a_watch_can_be_cancelled),
 	CONTRACT(what_is_compacted_is_refused_and_what_is_current_stays),
+	CONTRACT(a_watch_that_waits_is_not_cut_by_what_others_change),
 	CONTRACT(keys_vanish_with_their_lease_at_once_and_not_too_soon),
 	CONTRACT(a_lease_that_is_kept_alive_lasts),
 	CONTRACT(a_lease_can_be_asked_for_twice_and_ended_twice),

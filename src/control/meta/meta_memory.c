@@ -19,7 +19,8 @@
 #include "base/prng.h"
 #include "control/meta/meta_state.h"
 
-/* A request of a watch is asked again after this: it may have been lost. */
+/* A request of a watch is answered after this, also if there is nothing to tell; and asked again after that: it may have been lost. */
+#define WATCH_QUIET_NS (5 * NS_PER_S)
 #define WATCH_LIMIT_NS (10 * NS_PER_S)
 
 struct meta_memory {
@@ -196,15 +197,16 @@ static bool request_is_over(const struct request *r)
 	return r->abandoned || r->client->dropped;
 }
 
-/* Suspends until there are changes to tell of. False: nobody will hear them. */
+/* Suspends until there are changes to tell of, or until it is time to say how far there were none. False: nobody will hear it. */
 static bool events_wait(struct meta_memory *store, struct request *r)
 {
+	bool in_time = true;
 	while (!request_is_over(r)) {
 		request_perform(store, r);
-		if (r->err || r->list.count)
+		if (r->err || r->list.count || !in_time)
 			return true;
-		if (!waitq_wait_until(&store->changed, r->give_up_ns))
-			return false;
+		r->query.revision = r->list.revision + 1;
+		in_time = waitq_wait_until(&store->changed, r->give_up_ns);
 	}
 	return false;
 }
@@ -409,7 +411,7 @@ static void watch_ask(struct watch *w)
 	struct client *c = client_of(w->watch.meta);
 	struct request *r = request_new(c, EVENTS);
 	w->pending_until_ns = rt_now_exact_ns(c->meta.rt) + WATCH_LIMIT_NS;
-	r->give_up_ns = w->pending_until_ns;
+	r->give_up_ns = w->pending_until_ns - WATCH_LIMIT_NS + WATCH_QUIET_NS;
 	r->query = (struct meta_query){.prefix = mem_strdup(w->prefix), .revision = watch_resume_revision(w)};
 	w->pending = r;
 	request_send(r);
@@ -432,6 +434,7 @@ static bool watch_wait(struct watch *w, uint64_t deadline_ns)
 	return w->pending && r->state == ANSWERED;
 }
 
+/* What was answered, perhaps nothing but how far there was nothing. */
 static int watch_take(struct watch *w, struct meta_list *out)
 {
 	struct request *r = w->pending;
@@ -449,16 +452,16 @@ static int watch_take(struct watch *w, struct meta_list *out)
 static int memory_watch_next(struct meta_watch *base, uint64_t deadline_ns, struct meta_list *out)
 {
 	struct watch *w = watch_of(base);
-	struct rt *rt = base->meta->rt;
-	while (!w->cancelled) {
+	int err = 0;
+	while (!w->cancelled && !err && !out->count) {
 		if (!w->pending)
 			watch_ask(w);
 		if (watch_wait(w, deadline_ns) && !w->cancelled)
-			return watch_take(w, out);
-		if (rt_now_exact_ns(rt) >= deadline_ns && !w->cancelled)
-			return OXE_TIMEOUT;
+			err = watch_take(w, out);
+		else if (rt_now_exact_ns(base->meta->rt) >= deadline_ns)
+			err = OXE_TIMEOUT;
 	}
-	return OXE_CANCELLED;
+	return out->count ? 0 : w->cancelled ? OXE_CANCELLED : err;
 }
 
 static void memory_watch_cancel(struct meta_watch *base)

@@ -223,6 +223,8 @@ static int grant(struct call *c)
 {
 	struct meta_sqlite *store = c->store;
 	struct lease *lease = lease_find(store, c->number);
+	if (meta_db_has_failed(store->db))
+		return OXE_FAILED;
 	if (lease && lease->ttl_s != c->ttl_s)
 		return OXE_EXISTS;
 	if (!lease) {
@@ -251,8 +253,8 @@ static void keep_take_turn(void *arg)
 	struct call *c = arg;
 	fmutex_lock(&c->store->turn);
 	struct lease *lease = lease_find(c->store, c->number);
-	c->err = lease ? 0 : OXE_NOENT;
-	if (lease) {
+	c->err = meta_db_has_failed(c->store->db) ? OXE_FAILED : lease ? 0 : OXE_NOENT;
+	if (!c->err) {
 		lease->deadline_ns = now_ns(c->store) + lease->ttl_s * NS_PER_S;
 		c->ttl_s = lease->ttl_s;
 	}
@@ -265,7 +267,7 @@ static void revoke_take_turn(void *arg)
 	struct call *c = arg;
 	fmutex_lock(&c->store->turn);
 	struct lease *lease = lease_find(c->store, c->number);
-	c->err = lease ? lease_end(c->store, lease) : 0;
+	c->err = meta_db_has_failed(c->store->db) ? OXE_FAILED : lease ? lease_end(c->store, lease) : 0;
 	expiry_arm(c->store);
 	fmutex_unlock(&c->store->turn);
 }
@@ -342,12 +344,12 @@ static void next_take_turns(void *arg)
 				 .list = n->list};
 		call_take_turn(&c);
 		n->err = c.err;
+		if (!n->err) /* also past what others changed: it is no reason to look there again */
+			w->next_revision = n->list->revision + 1;
 		if (!n->err && !n->list->count && !w->cancelled)
 			in_time = waitq_wait_until(&w->store->changed, n->deadline_ns);
 	}
-	if (n->list->count)
-		w->next_revision = n->list->revision + 1;
-	else if (!n->err)
+	if (!n->err && !n->list->count)
 		n->err = w->cancelled ? OXE_CANCELLED : OXE_TIMEOUT;
 }
 

@@ -198,6 +198,7 @@ static bool run_until_failure(struct power_run *r, bool is_full)
 		r->sent--;
 	if (is_full) {
 		CHECK_ERR(err, OXE_NOSPC);
+		cut_power(r);
 		CHECK_OK(run_txn(r));
 		cut_power(r);
 	} else {

@@ -97,6 +97,7 @@ static const char sanity_sql[] =
 	"UNION ALL SELECT 'there is a key or value that this store would not take' FROM version "
 	"  WHERE length(CAST(key AS BLOB)) NOT BETWEEN 1 AND 512 OR key GLOB '*[^!-~]*' OR length(value) > "
 	"65536 "
+	"UNION ALL SELECT 'a deletion names a lease' FROM version WHERE lease <> 0 AND value IS NULL "
 	"UNION ALL SELECT 'a key names a lease that is none' FROM version AS v WHERE lease <> 0 "
 	"  AND revision = (SELECT max(revision) FROM version WHERE key = v.key) "
 	"  AND lease NOT IN (SELECT id FROM lease) "
@@ -172,14 +173,20 @@ static int sql_run(struct meta_db *db, enum statement which)
 	return db_note(db, rc);
 }
 
+/* What was not bound would be NULL, and a comparison with it would answer another question. Only memory can be missing. */
+static void bound(int rc)
+{
+	assert(rc == SQLITE_OK);
+}
+
 static void bind_text(sqlite3_stmt *s, int index, const char *text)
 {
-	sqlite3_bind_text(s, index, text, -1, SQLITE_TRANSIENT);
+	bound(sqlite3_bind_text(s, index, text, -1, SQLITE_TRANSIENT));
 }
 
 static void bind_number(sqlite3_stmt *s, int index, uint64_t number)
 {
-	sqlite3_bind_int64(s, index, (sqlite3_int64)u64_min(number, INT64_MAX));
+	bound(sqlite3_bind_int64(s, index, (sqlite3_int64)u64_min(number, INT64_MAX)));
 }
 
 static void bind_joined(sqlite3_stmt *s, int index, const char *text, const char *end)
@@ -216,9 +223,7 @@ static int row_entry(sqlite3_stmt *s, struct meta_entry *entry)
 		.lease = (uint64_t)sqlite3_column_int64(s, 3),
 		.deleted = sqlite3_column_type(s, 2) == SQLITE_NULL,
 	};
-	if (!entry->key)
-		return OXE_NOMEM;
-	return sqlite3_column_int64(s, 4) == entry_crc(entry) ? 0 : OXE_CORRUPT;
+	return entry->key && sqlite3_column_int64(s, 4) == entry_crc(entry) ? 0 : OXE_CORRUPT;
 }
 
 static uint32_t store_crc(const struct uuid *id, uint64_t revision, uint64_t compacted)
@@ -230,6 +235,19 @@ static int row_note(struct meta_db *db, int err)
 {
 	db->failed |= err == OXE_CORRUPT;
 	return err;
+}
+
+/* The key of SQL_NEXT_KEY or SQL_LEASE_KEY, after a step that said `rc`. OXE_NOENT: there is no row. */
+static int row_key(struct meta_db *db, sqlite3_stmt *s, int rc, char key[META_KEY_MAX_BYTES + 2])
+{
+	int err = db_note(db, rc);
+	if (err || rc != SQLITE_ROW)
+		return err ? err : OXE_NOENT;
+	const char *text = (const char *)sqlite3_column_text(s, 0);
+	if (!text || strlen(text) > META_KEY_MAX_BYTES)
+		return row_note(db, OXE_CORRUPT);
+	snprintf(key, META_KEY_MAX_BYTES + 2, "%s", text);
+	return 0;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */
@@ -263,11 +281,9 @@ static int next_key(struct meta_db *db, const char *prefix, char from[META_KEY_M
 	sqlite3_stmt *s = sql_take(db, SQL_NEXT_KEY);
 	bind_text(s, 1, from);
 	bind_joined(s, 2, prefix, KEYS_END);
-	int rc = sqlite3_step(s), err = db_note(db, rc);
-	if (!err && rc == SQLITE_ROW)
-		snprintf(from, META_KEY_MAX_BYTES + 2, "%s", (const char *)sqlite3_column_text(s, 0));
+	int err = row_key(db, s, sqlite3_step(s), from);
 	sql_end(db, SQL_NEXT_KEY);
-	return err ? err : rc == SQLITE_ROW ? 0 : OXE_NOENT;
+	return err;
 }
 
 /* Whether the key is there as of out->revision; if it still fits, in `out`. */
@@ -354,6 +370,8 @@ int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revisio
 	err = err ? err : db_note(db, rc);
 	if (err)
 		meta_list_free(out);
+	else if (!out->count)
+		out->revision = db->revision;
 	return err;
 }
 
@@ -409,7 +427,7 @@ static int write_apply(struct meta_db *db, const struct meta_write *write, bool 
 	bind_text(s, 1, entry.key);
 	bind_number(s, 2, entry.mod_revision);
 	if (!entry.deleted)
-		sqlite3_bind_blob(s, 3, entry.value, (int)entry.value_len_bytes, SQLITE_TRANSIENT);
+		bound(sqlite3_bind_blob(s, 3, entry.value, (int)entry.value_len_bytes, SQLITE_TRANSIENT));
 	bind_number(s, 4, entry.lease);
 	bind_number(s, 5, entry_crc(&entry));
 	*changed = true;
@@ -537,20 +555,18 @@ int meta_db_lease_add(struct meta_db *db, uint64_t lease, uint32_t ttl_s)
 }
 
 /* One of its keys; OXE_NOENT if it has none any more. */
-static int lease_key(struct meta_db *db, uint64_t lease, char key[META_KEY_MAX_BYTES + 1])
+static int lease_key(struct meta_db *db, uint64_t lease, char key[META_KEY_MAX_BYTES + 2])
 {
 	sqlite3_stmt *s = sql_take(db, SQL_LEASE_KEY);
 	bind_number(s, 1, lease);
-	int rc = sqlite3_step(s), err = db_note(db, rc);
-	if (!err && rc == SQLITE_ROW)
-		snprintf(key, META_KEY_MAX_BYTES + 1, "%s", (const char *)sqlite3_column_text(s, 0));
+	int err = row_key(db, s, sqlite3_step(s), key);
 	sql_end(db, SQL_LEASE_KEY);
-	return err ? err : rc == SQLITE_ROW ? 0 : OXE_NOENT;
+	return err;
 }
 
 int meta_db_lease_end(struct meta_db *db, uint64_t lease)
 {
-	char key[META_KEY_MAX_BYTES + 1];
+	char key[META_KEY_MAX_BYTES + 2];
 	bool changed = false;
 	int err = db_begin(db);
 	if (err)
@@ -618,7 +634,7 @@ static int on_commit(void *ctx, sqlite3 *sql, const char *name, int pages)
 }
 
 /* Nothing here writes: first it must be known whose file it is. */
-static int connect(const char *path, int flags, sqlite3 **out, char why[META_WHY_BYTES])
+static int file_open(const char *path, int flags, sqlite3 **out, char why[META_WHY_BYTES])
 {
 	int rc = sqlite3_open_v2(path, out, flags | SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc == SQLITE_CANTOPEN && sqlite3_system_errno(*out) == ENOENT)
@@ -784,7 +800,7 @@ int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out
 	struct meta_db *db = mem_zalloc(sizeof(*db));
 	sqlite3_int64 schema = 0;
 	db->keep_revisions = keep_revisions;
-	int err = connect(path, 0, &db->sql, why);
+	int err = file_open(path, 0, &db->sql, why);
 	if (!err)
 		err = whose_file(db->sql, &schema, why);
 	if (!err)
@@ -813,6 +829,11 @@ int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out
 const struct uuid *meta_db_id(const struct meta_db *db)
 {
 	return &db->id;
+}
+
+bool meta_db_has_failed(const struct meta_db *db)
+{
+	return db->failed;
 }
 
 /* ---- creating ----------------------------------------------------------------------------------------------------------------- */
@@ -845,7 +866,7 @@ int meta_db_create(const char *path, const struct uuid *id, char why[META_WHY_BY
 	sqlite3 *sql = NULL;
 	sqlite3_int64 schema;
 	bool is_there = false;
-	int err = connect(path, SQLITE_OPEN_CREATE, &sql, why);
+	int err = file_open(path, SQLITE_OPEN_CREATE, &sql, why);
 	if (!err) {
 		err = whose_file(sql, &schema, why);
 		is_there = !err;

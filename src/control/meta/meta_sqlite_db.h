@@ -22,9 +22,12 @@ OX_CHECKED int meta_db_open(const char *path, uint64_t keep_revisions, struct me
 			    char why[META_WHY_BYTES]);
 void meta_db_close(struct meta_db *db);
 const struct uuid *meta_db_id(const struct meta_db *db);
+/* All is OXE_FAILED from now on. */
+bool meta_db_has_failed(const struct meta_db *db);
 
 OX_CHECKED int meta_db_read(struct meta_db *db, const struct meta_query *query, struct meta_list *out);
 OX_CHECKED int meta_db_commit(struct meta_db *db, const struct meta_txn *txn, uint64_t *revision);
+/* As meta_state_events(). */
 OX_CHECKED int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revision,
 			      struct meta_list *out);
 

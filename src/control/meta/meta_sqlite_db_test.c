@@ -215,6 +215,7 @@ TEST(what_cannot_be_is_noticed_and_named)
 	damage("UPDATE version SET value = x'00' WHERE revision = 3", "the value of a key: k");
 	damage("UPDATE version SET lease = 7 WHERE revision = 3", "the value of a key: k");
 	damage("UPDATE version SET lease = 8 WHERE revision = 5", "a lease that is none");
+	damage("UPDATE version SET lease = 7, value = NULL WHERE revision = 5", "a deletion names a lease");
 	damage("UPDATE version SET key = 'a b' WHERE revision = 3", "would not take");
 	damage("UPDATE version SET value = zeroblob(65537) WHERE revision = 3", "would not take");
 	damage("UPDATE lease SET ttl_s = 31", "a lease");

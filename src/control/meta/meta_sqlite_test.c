@@ -6,6 +6,7 @@
 #include "control/meta/meta_contract.h"
 #include "control/meta/meta_sqlite_contract.h"
 #include "control/meta/meta_sqlite_db.h"
+#include "control/meta/sqlite_disk_double.h"
 #include "host/host.h"
 
 #include <pthread.h>
@@ -54,6 +55,58 @@ TEST(the_sqlite_form_keeps_the_contract)
 TEST(a_lease_outlives_a_restart_with_its_whole_time)
 {
 	sqlite_run_lease_restart();
+}
+
+/* ---- a disk that fails ------------------------------------------------------------------------------------------------------- */
+
+static void stopped_check(struct meta *m, uint64_t revision)
+{
+	struct meta_list list;
+	struct meta_watch *w;
+	uint64_t until_ns;
+	CHECK_ERR(meta_put(m, "k", "2", 1, META_ANY, 0, &revision), OXE_INDOUBT);
+	CHECK_ERR(meta_put(m, "k", "3", 1, META_ANY, 0, &revision), OXE_FAILED);
+	CHECK_ERR(meta_get(m, "k", &list), OXE_FAILED);
+	CHECK_ERR(meta_lease_keep(m, 4, &until_ns), OXE_FAILED);
+	CHECK_ERR(meta_lease_grant(m, 4, 60, &until_ns), OXE_FAILED);
+	CHECK_ERR(meta_lease_grant(m, 5, 60, &until_ns), OXE_FAILED);
+	CHECK_ERR(meta_lease_revoke(m, 4), OXE_FAILED);
+	CHECK_OK(meta_watch_open(m, "", 1, &w));
+	CHECK_ERR(meta_watch_next(w, UINT64_MAX, &list), OXE_FAILED);
+	meta_watch_close(w);
+}
+
+static void stopped_main(void *arg)
+{
+	struct sqlite_place *place = arg;
+	uint64_t revision, until_ns;
+	struct meta_list found;
+	struct meta_sqlite *store = store_open(place->path, 0);
+	struct meta *m = meta_sqlite_client(store, rt_current());
+	CHECK_OK(meta_lease_grant(m, 4, 60, &until_ns));
+	CHECK_OK(meta_put(m, "k", "1", 1, 0, 4, &revision));
+	sqlite_disk_fail(DISK_SYNC, 1, false);
+	stopped_check(m, revision);
+	meta_close(m);
+	meta_sqlite_close(store);
+	store = store_open(place->path, 0);
+	m = meta_sqlite_client(store, rt_current());
+	CHECK_OK(meta_lease_keep(m, 4, &until_ns));
+	CHECK_OK(meta_get(m, "k", &found));
+	CHECK(found.count == 1 && found.revision <= revision + 1); /* in doubt: the old or the new */
+	meta_list_free(&found);
+	meta_close(m);
+	meta_sqlite_close(store);
+}
+
+TEST(a_store_that_stopped_says_so_to_every_call_and_opens_again)
+{
+	struct sqlite_place place;
+	sqlite_place_new(&place);
+	sqlite_disk_install(place.folder);
+	sqlite_run_on_host(stopped_main, &place);
+	sqlite_disk_install("");
+	sqlite_place_remove(&place);
 }
 
 /* ---- two reactors ------------------------------------------------------------------------------------------------------------- */

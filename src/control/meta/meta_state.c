@@ -82,12 +82,12 @@ static void item_drop(struct meta_state *s, struct meta_item *item)
 /* What the key is as of a revision: NULL if it is absent. */
 static const struct version *item_at(const struct meta_item *item, uint64_t revision)
 {
-	const struct version *v, *found = NULL;
-	list_for_each (v, &item->versions, link) {
+	for (const struct list *at = item->versions.prev; at != &item->versions; at = at->prev) {
+		const struct version *v = list_entry(at, struct version, link);
 		if (v->entry.mod_revision <= revision)
-			found = v;
+			return v->entry.deleted ? NULL : v;
 	}
-	return found && !found->entry.deleted ? found : NULL;
+	return NULL;
 }
 
 static const struct version *key_now(const struct meta_state *s, const char *key)
@@ -232,6 +232,8 @@ int meta_state_events(struct meta_state *s, const char *prefix, uint64_t from_re
 		len_bytes += meta_entry_size_bytes(&v->entry);
 		out->revision = v->entry.mod_revision;
 	}
+	if (!out->count)
+		out->revision = s->revision;
 	return 0;
 }
 

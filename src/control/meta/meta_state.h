@@ -24,7 +24,7 @@ void meta_state_free(struct meta_state *s);
 
 OX_CHECKED int meta_state_read(struct meta_state *s, const struct meta_query *query, struct meta_list *out);
 OX_CHECKED int meta_state_commit(struct meta_state *s, const struct meta_txn *txn, uint64_t *revision);
-/* The changes from a revision on, whole revisions only; none is 0 and an empty list. */
+/* The changes from a revision on, whole revisions only; none is 0 and an empty list. Up to out->revision these are all. */
 OX_CHECKED int meta_state_events(struct meta_state *s, const char *prefix, uint64_t from_revision,
 				 struct meta_list *out);
 
