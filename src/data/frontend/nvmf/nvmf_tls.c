@@ -92,6 +92,16 @@ static bool find_in_named(struct nvmf_conn *c, const struct uuid *volume_id, con
 	return err == 0;
 }
 
+/* Whose list has the key: the volume's that is named, or of the snapshot that is. Suspends. */
+static int volume_of(struct nvmf_server *server, const char *subnqn, struct uuid *volume_id)
+{
+	struct uuid id;
+	if (nvme_nqn_to_volume(subnqn, volume_id) == 0)
+		return 0;
+	int err = nvme_nqn_to_snapshot(subnqn, &id);
+	return err ? err : engines_volume_of(server->engines, &id, volume_id);
+}
+
 static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 {
 	struct nvmf_conn *c = ctx;
@@ -102,7 +112,7 @@ static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 		return false;
 	if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
 		is_found = find_in_any(c->server, identity, &name, out);
-	else if (nvme_nqn_to_volume(name.subnqn, &volume_id) == 0)
+	else if (volume_of(c->server, name.subnqn, &volume_id) == 0)
 		is_found = find_in_named(c, &volume_id, identity, &name, out);
 	if (is_found) {
 		c->tls_peer = mem_alloc(sizeof(*c->tls_peer));
