@@ -267,7 +267,6 @@ static int volume_open(struct load *l, uint32_t index)
 		.header_digest = o->digests,
 		.data_digest = o->digests,
 		.no_in_capsule = o->no_in_capsule,
-		.host_nqn = o->host_nqn,
 		.secret = o->secret,
 		.controller_secret = o->controller_secret,
 		.least_group = o->least_group,
@@ -277,7 +276,7 @@ static int volume_open(struct load *l, uint32_t index)
 	*v = (struct volume){.load = l, .index = index};
 	int err = nvme_host_new(l->rt, &host, &v->host);
 	if (err)
-		return refuse(l, err, "the address, an NQN a key or a secret is malformed");
+		return refuse(l, err, "the address, an NQN, a key or a secret is malformed");
 	err = nvme_host_wait(v->host, rt_now_ns(l->rt) + o->connect_ns);
 	nvme_host_status(v->host, &status);
 	return err ? refuse(l, status.last_error ? status.last_error : err, status.why) : volume_size(v);

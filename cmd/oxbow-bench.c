@@ -56,7 +56,6 @@ static const char usage_text[] =
 	"  --tls-key-file FILE      come through TLS with the key in it, NVMeTLSkey-1:...:\n"
 	"  --digests                CRC-32C of headers and data, if the target agrees\n"
 	"  --no-in-capsule          send data only when asked for it\n"
-	"  --host-nqn NQN           what this host calls itself [by a new uuid each time]\n"
 	"  --secret-file FILE       prove that we have the secret in it, if asked to (oxbow volume allow)\n"
 	"  --controller-secret-file FILE  and have the target prove that it has this one, or leave it alone\n"
 	"  --dh-group GROUP         the least to agree to: null, ffdhe2048, ffdhe3072, ffdhe4096, "
@@ -102,7 +101,6 @@ enum {
 	OPT_TLS_KEY_FILE,
 	OPT_DIGESTS,
 	OPT_NO_IN_CAPSULE,
-	OPT_HOST_NQN,
 	OPT_SECRET_FILE,
 	OPT_CONTROLLER_SECRET_FILE,
 	OPT_DH_GROUP,
@@ -128,7 +126,6 @@ static const struct option long_options[] = {
 	{"tls-key-file", required_argument, NULL, OPT_TLS_KEY_FILE},
 	{"digests", no_argument, NULL, OPT_DIGESTS},
 	{"no-in-capsule", no_argument, NULL, OPT_NO_IN_CAPSULE},
-	{"host-nqn", required_argument, NULL, OPT_HOST_NQN},
 	{"secret-file", required_argument, NULL, OPT_SECRET_FILE},
 	{"controller-secret-file", required_argument, NULL, OPT_CONTROLLER_SECRET_FILE},
 	{"dh-group", required_argument, NULL, OPT_DH_GROUP},
@@ -288,9 +285,6 @@ static void option_take(int opt, const char *text)
 		break;
 	case OPT_NO_IN_CAPSULE:
 		o->no_in_capsule = true;
-		break;
-	case OPT_HOST_NQN:
-		o->host_nqn = text;
 		break;
 	case OPT_SECRET_FILE:
 		o->secret = secret_of(text);
