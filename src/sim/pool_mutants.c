@@ -62,5 +62,9 @@ const struct pool_mutant pool_mutants[] = {
 	{64, "an error of one of several reads is not reported"},
 	{67, "a start after one that died between its two checkpoints writes a flush mark at once",
 	 .rare = true},
+	{68, "a zero in a fresh volume is not said where nothing lies below"},
+	{69, "a merge in a fresh volume forgets what is zero where nothing lies below"},
+	{70, "a graft is acknowledged before it is durable"},
+	{71, "a note set through a handle is acknowledged before it is durable"},
 	{0},
 };

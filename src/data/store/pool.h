@@ -226,13 +226,17 @@ OX_CHECKED int layer_rename(struct pool *pool, const struct uuid *layer_id, cons
 
 /* As volume_create; the name may be a system's. */
 OX_CHECKED int volume_create_any(struct pool *pool, const struct volume_spec *spec);
+/* Smaller only; a larger size changes nothing, 0. What lay beyond the new end is zeroed, and is zeroes should the volume grow again. The
+ * caller keeps everybody from writing there meanwhile. */
+OX_CHECKED int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes);
 /* A fresh volume: empty, of a system's name, and to be grafted upon a layer of another. What is zeroed in it is noted although it
  * reads as zeroes already: so it hides what will lie below. A write of less than a block, too, takes zeroes for the rest of it. */
 OX_CHECKED int volume_create_fresh(struct pool *pool, const struct volume_spec *spec);
 /* The whole chain of a fresh volume goes upon the newest sealed layer of another, in place of that one's head, by one record: its
  * layers become the other's, its head the other's head, its size the other's size, and it is gone. head_id is that of its head: a call
  * whose head_id is already the other's head is done, 0. OXE_BUSY while either is open (snapshots of them may be). OXE_INVAL if the head
- * that goes says anything about any block, if the layer below it is another volume's or has no name, or if logical blocks differ.
+ * that goes says anything about any block, if the layer below it is another volume's, has no name or is larger than the fresh volume or a layer of
+ * that, or if logical blocks differ.
  * OXE_EXISTS if both have a layer of the same name. */
 OX_CHECKED int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
 			    const struct uuid *head_id);

@@ -241,6 +241,32 @@ int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_b
 	return control_leave(pool, err);
 }
 
+int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes)
+{
+	struct vol *vol;
+	uint64_t old_bytes;
+	int err = size_bytes < VOLUME_SIZE_MIN || size_bytes % POOL_BLOCK_BYTES ? OXE_INVAL : 0;
+	if (!err)
+		err = vol_open(pool, volume_id, &vol);
+	if (err)
+		return err;
+	old_bytes = vol_info(vol)->size_bytes;
+	if (!vol->volume)
+		err = OXE_NOENT;
+	else if (size_bytes < old_bytes)
+		err = vol_zero(vol, size_bytes, old_bytes - size_bytes, 0);
+	if (!err)
+		err = control_enter(pool);
+	if (!err) {
+		struct volume *v = vol->volume;
+		if (size_bytes < v->size_bytes)
+			err = volume_set(pool, v, v->name, size_bytes, v->flags);
+		control_leave(pool, 0);
+	}
+	vol_close(vol);
+	return err;
+}
+
 int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name)
 {
 	int err = pool_name_check(name);
@@ -460,6 +486,17 @@ static bool names_clash(const struct volume *v, const struct volume *fresh)
 	return false;
 }
 
+/* No layer is smaller than what it stands on: what lies beyond its end would show when a volume upon it grows. */
+static bool sizes_fit(const struct layer *base, const struct volume *fresh)
+{
+	const struct layer *l;
+	list_for_each (l, &fresh->layers, in_volume) {
+		if (l->named && l->size_bytes < base->size_bytes)
+			return false;
+	}
+	return fresh->size_bytes >= base->size_bytes;
+}
+
 /* Does it define no block at all? */
 static int layer_is_empty(struct layer *l)
 {
@@ -474,7 +511,7 @@ static int graft_check(struct volume *v, struct volume *fresh, const struct uuid
 	if (v == fresh || !(fresh->flags & VOLUME_FRESH) || !uuid_equal(&fresh->head->id, head_id) ||
 	    fresh->lba_bytes != v->lba_bytes)
 		return OXE_INVAL;
-	if (!base || base->volume != v || !base->named)
+	if (!base || base->volume != v || !base->named || !sizes_fit(base, fresh))
 		return OXE_INVAL;
 	if (names_clash(v, fresh))
 		return OXE_EXISTS;
