@@ -1269,3 +1269,38 @@ STORE_TEST(a_note_set_through_a_handle_is_the_volumes_and_is_replaced_also_on_a_
 	check_clean(pool);
 	CHECK_OK(pool_close(pool));
 }
+
+STORE_TEST(a_fresh_volume_has_nothing_to_flatten_and_a_graft_holds_though_it_was_asked_to)
+{
+	struct pool *pool = pool_fresh();
+	struct volume_info info;
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB);
+	seal_as(pool, id, 4, "~j");
+	write_fresh(pool, fresh);
+	CHECK_OK(volume_flatten(pool, &fresh, true));
+	CHECK_OK(volume_get_any(pool, &fresh, &info));
+	CHECK(!info.is_flattening);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &info.head_id));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect_joined(pool, id);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_volume_that_was_shrunk_and_grows_again_shows_nothing_of_what_it_had)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, 2 * MiB);
+	seal_as(pool, id, 4, "~a");
+	CHECK_OK(volume_shrink(pool, &id, 3 * MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_ERR(volume_shrink(pool, &id, 1000), OXE_INVAL);
+	pool = pool_reopen(pool);
+	struct vol *v = open_id(pool, id);
+	CHECK_EQ(vol_info(v)->size_bytes, MiB);
+	CHECK_OK(volume_grow(pool, &id, 2 * MiB));
+	expect(v, 0, MiB, 1);
+	expect(v, MiB, MiB, 0);
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}

@@ -217,7 +217,9 @@ int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	if (!v)
 		return control_leave(pool, catalog_absent(pool->catalog));
-	uint32_t flags = start ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
+	bool has_below = !(v->flags & VOLUME_FRESH); /* else a graft might meet the end of the job */
+	uint32_t flags =
+		start && has_below ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
 	if (flags != v->flags)
 		err = volume_set(pool, v, v->name, v->size_bytes, flags);
 	jobs_kick(pool->jobs);
