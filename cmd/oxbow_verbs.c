@@ -112,7 +112,7 @@ static const char *size_of(const struct answer *answer, const char *path)
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
 
 /* The daemon has another working directory. Symbolic links stay: /dev/disk/by-id is a better hint than /dev/sdb. */
-static char *path_absolute(const char *path)
+char *path_absolute(const char *path)
 {
 	char *cwd = NULL, *result;
 	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
@@ -339,7 +339,8 @@ static struct js *hosts_as_text(const struct js *hosts)
 	for (size_t i = 0; i < js_length(hosts); i++) {
 		const struct js *h = js_at(hosts, i);
 		struct text line = {0};
-		text_printf(&line, "%s%s%s", js_path_text(h, "nqn"),
+		text_printf(&line, "%s%s%s%s", js_path_text(h, "nqn"),
+			    js_true(js_get(h, "has_tls_key")) ? ", through TLS" : "",
 			    js_true(js_get(h, "has_secret")) ? ", with a secret" : "",
 			    js_true(js_get(h, "has_controller_secret")) ? " on both sides" : "");
 		js_push_text(lines, text_get(&line));
@@ -379,13 +380,13 @@ static char *file_line(const char *path)
 	return line;
 }
 
-static char *secret_new(void)
+static char *secret_new(char *(*format)(const struct nvme_secret *s, char *text))
 {
 	struct nvme_secret s = {.hash = 1, .len_bytes = 32};
 	char *text = mem_alloc(NVME_SECRET_TEXT_SIZE);
 	if (getrandom(s.key, s.len_bytes, 0) != s.len_bytes)
 		fail(EXIT_FAILED, "", "the kernel gives no random numbers");
-	return nvme_secret_format(&s, text);
+	return format(&s, text);
 }
 
 static char *host_target(const struct cli *cli, const char *volume_id, const char *after)
@@ -397,24 +398,52 @@ static char *host_target(const struct cli *cli, const char *volume_id, const cha
 	return t.data;
 }
 
-static void show_allowed(const struct cli *cli, const struct answer *a, const char *made)
+/* What was made for the host, to be shown this once; NULL: nothing. */
+struct made {
+	const char *secret, *tls_key;
+};
+
+static void show_made_as_json(const struct answer *a, const struct made *made)
 {
-	if (!made) {
+	struct js *whole = js_load(text_get(&a->raw), a->raw.len_bytes);
+	if (made->secret)
+		js_set_text(whole, "secret", made->secret);
+	if (made->tls_key)
+		js_set_text(whole, "tls_key", made->tls_key);
+	char *text = js_print(whole, false);
+	printf("%s\n", text);
+	free(text);
+	js_free(whole);
+}
+
+static void show_allowed(const struct cli *cli, const struct answer *a, const struct made *made)
+{
+	const char *end = made->secret && made->tls_key ? "\n" : "";
+	if (!made->secret && !made->tls_key)
 		show_done(cli, a, "%s may connect to volume %s", cli->args[1], cli->args[0]);
-	} else if (cli->json) {
-		struct js *whole = js_load(text_get(&a->raw), a->raw.len_bytes);
-		js_set_text(whole, "secret", made);
-		char *text = js_print(whole, false);
-		printf("%s\n", text);
-		free(text);
-		js_free(whole);
-	} else if (cli->quiet) {
-		printf("%s\n", made);
-	} else {
-		show_done(cli, a,
-			  "%s may connect to volume %s with this secret, which is not shown again:\n%s",
-			  cli->args[1], cli->args[0], made);
-	}
+	else if (cli->json)
+		show_made_as_json(a, made);
+	else if (cli->quiet)
+		printf("%s%s%s\n", made->secret ? made->secret : "", end, made->tls_key ? made->tls_key : "");
+	else
+		show_done(cli, a, "%s may connect to volume %s with this %s, not shown again:\n%s%s%s",
+			  cli->args[1], cli->args[0],
+			  !made->tls_key  ? "secret"
+			  : !made->secret ? "key for TLS"
+					  : "secret and this key for TLS",
+			  made->secret ? made->secret : "", end, made->tls_key ? made->tls_key : "");
+}
+
+/* From a file, or made, or none; to be free()d. */
+static char *secret_option(const struct cli *cli, enum verb_option file, enum verb_option generate,
+			   char *(*format)(const struct nvme_secret *s, char *text))
+{
+	if (cli->values[file] && cli->values[generate])
+		fail(EXIT_USAGE, "", "--%s and --%s: one of them", option_texts[file].name,
+		     option_texts[generate].name);
+	if (cli->values[file])
+		return file_line(cli->values[file]);
+	return cli->values[generate] ? secret_new(format) : NULL;
 }
 
 static int volume_allow(struct cli *cli)
@@ -422,23 +451,25 @@ static int volume_allow(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct js *body = js_object();
-	const char *file = cli->values[OPT_SECRET_FILE],
-		   *controller_file = cli->values[OPT_CONTROLLER_SECRET_FILE];
-	bool makes = cli->values[OPT_GENERATE_SECRET];
-	if (file && makes)
-		fail(EXIT_USAGE, "", "--secret-file and --generate-secret: one of them");
-	char *secret = file ? file_line(file) : makes ? secret_new() : NULL;
+	const char *controller_file = cli->values[OPT_CONTROLLER_SECRET_FILE];
+	char *secret = secret_option(cli, OPT_SECRET_FILE, OPT_GENERATE_SECRET, nvme_secret_format);
+	char *tls_key = secret_option(cli, OPT_TLS_KEY_FILE, OPT_GENERATE_TLS_KEY, nvme_tls_key_format);
 	char *controller_secret = controller_file ? file_line(controller_file) : NULL;
+	struct made made = {.secret = cli->values[OPT_GENERATE_SECRET] ? secret : NULL,
+			    .tls_key = cli->values[OPT_GENERATE_TLS_KEY] ? tls_key : NULL};
 	if (secret)
 		js_set_text(body, "secret", secret);
 	if (controller_secret)
 		js_set_text(body, "controller_secret", controller_secret);
+	if (tls_key)
+		js_set_text(body, "tls_key", tls_key);
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	struct answer a = ask(cli, "PUT", host_target(cli, id, ""), body);
-	show_allowed(cli, &a, makes ? secret : NULL);
+	show_allowed(cli, &a, &made);
 	free(secret);
 	free(controller_secret);
+	free(tls_key);
 	return done(&a);
 }
 
@@ -1044,6 +1075,22 @@ const struct option_text option_texts[OPT_COUNT] = {
 				 "make a secret for the host, and print it this once"},
 	[OPT_CONTROLLER_SECRET_FILE] = {"controller-secret-file", "FILE",
 					"and the volume proves to the host that it has this one"},
+	[OPT_TLS_KEY_FILE] =
+		{"tls-key-file", "FILE",
+		 "the host has to come through TLS with this key, NVMeTLSkey-1:...: ('-': standard input)"},
+	[OPT_GENERATE_TLS_KEY] = {"generate-tls-key", NULL, "make a key for TLS, and print it this once"},
+	[OPT_BY] = {"by", "WAY", "nvme, ublk or nbd; else the first of these that can be done"},
+	[OPT_AS] = {"as", "NAME",
+		    "the link's name in /dev/oxbow; else VOLUME, or POOL/VOLUME if that is taken"},
+	[OPT_OWNER] = {"owner", "NAME", "for whom: it stays until its last owner detaches it [admin]"},
+	[OPT_AT] = {"at", "HOST:PORT", "where NVMe over TCP is served, also by a daemon of another host"},
+	[OPT_HOST_SECRET_FILE] =
+		{"secret-file", "FILE",
+		 "the secret this host proves itself with, DHHC-1:...:, in a file that stays"},
+	[OPT_VOLUME_SECRET_FILE] = {"controller-secret-file", "FILE",
+				    "the secret the volume has to prove itself with"},
+	[OPT_STATE_DIR] = {"state-dir", "DIR", "where attachments are on record [/var/lib/oxbow/attach]"},
+	[OPT_LINKS] = {"links", "DIR", "where links to devices are made [/dev/oxbow]"},
 };
 
 /* clang-format off */
@@ -1074,8 +1121,9 @@ const struct verb verbs[] = {
 	{"volume", "revert", "VOLUME@SNAPSHOT", "throw away what was written since a snapshot",
 	 "Newer snapshots stay.", OPT(YES) | OPT(ID), 0, 1, 1, volume_revert},
 	{"volume", "allow", "VOLUME HOSTNQN", "let a host connect over NVMe, and none that is not allowed",
-	 "Without a secret it is a matter of names, which anybody can say. Again, it replaces the host's secrets.",
-	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE), 0, 2, 2, volume_allow},
+	 "Without a secret or a key for TLS it is a matter of names, which anybody can say. Again, it replaces the host's secrets and key.",
+	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE) | OPT(TLS_KEY_FILE) | OPT(GENERATE_TLS_KEY), 0, 2, 2,
+	 volume_allow},
 	{"volume", "disallow", "VOLUME HOSTNQN", "take a host off that list, and disconnect it",
 	 "Without a list anybody who reaches the listener may connect; so the last host is only taken off when told twice.",
 	 OPT(YES), 0, 2, 2, volume_disallow},
@@ -1095,6 +1143,22 @@ const struct verb verbs[] = {
 	{"ublk", "detach", "VOLUME", "take the block device of a volume away; also by /dev/ublkbN", NULL,
 	 OPT(TAKE_AWAY), 0, 1, 1, ublk_detach},
 	{"ublk", "list", "", "list what is attached", NULL, 0, 0, 0, 0, ublk_list},
+
+	{"attach", NULL, "VOLUME", "make a volume a block device of this host, and print its path",
+	 "This host is the one the command runs on, as root. Also of VOLUME@SNAPSHOT. Done again it is the same device; it stays\n"
+	 "until 'oxbow detach'. With --at the volume may be served by another host, and is then named by its uuid.",
+	 OPT(BY) | OPT(AS) | OPT(OWNER) | OPT(AT) | OPT(HOST_SECRET_FILE) | OPT(VOLUME_SECRET_FILE) | OPT(STATE_DIR) | OPT(LINKS),
+	 0, 1, 1, attach_run},
+	{"detach", NULL, "VOLUME", "take the block device of a volume away; also by its link, device or uuid",
+	 "Refused while somebody has it open, and then it says who. What is not attached is detached already.",
+	 OPT(TAKE_AWAY) | OPT(OWNER) | OPT(STATE_DIR) | OPT(LINKS), 0, 1, 1, detach_run},
+	{"attachment", "list", "", "list what is attached to this host", NULL, OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_list},
+	{"attachment", "reap", "", "undo what is half done, make again what a reboot took",
+	 "And disconnect what nobody owns, unless somebody has it open. Run at boot by oxbow-attach.service.", OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_reap},
+	{"attachment", "link", "UUID", "print the name of an attached volume's link, for udev's rule", NULL, OPT(STATE_DIR), 0, 1, 1,
+	 attachment_link},
 
 	{"job", "list", "", "list the background work", NULL, 0, 0, 0, 0, job_list},
 	{"job", "watch", "[ID]", "follow one job, or all, to the end", NULL, 0, 0, 0, 1, job_watch},

@@ -19,14 +19,20 @@ static const char help[] =
 	"repeatable\n"
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
 	"  --ublk-links DIR        where attached block devices are linked by name [/dev/oxbow]\n"
+	"  --no-discard            keep space that becomes free, instead of giving it back to the disk\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
 	"[nowhere]\n"
-	"  --nvme-authenticated    serve a volume to hosts it has a secret for, and to no others; then "
-	"--nvme\n"
-	"                          may be an address beyond this host (the data is in the clear all the "
-	"same)\n"
+	"  --nvme-tls off|allowed|required\n"
+	"                          TLS 1.3 for NVMe, by the keys of volumes' lists (oxbow volume allow); "
+	"when\n"
+	"                          required, --nvme may be an address beyond this host [off]\n"
+	"  --nvme-authenticated    serve a volume to hosts it has a secret or a key for, and to no others; "
+	"then\n"
+	"                          --nvme may be an address beyond this host (what comes without TLS is in "
+	"the\n"
+	"                          clear all the same)\n"
 	"  --nvme-dh-group GROUP   the least that authentication uses: null, ffdhe2048, ffdhe3072, "
 	"ffdhe4096,\n"
 	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
@@ -50,12 +56,14 @@ enum option_id {
 	OPT_INIT_POOL,
 	OPT_SCAN,
 	OPT_CACHE_SIZE,
+	OPT_NO_DISCARD,
 	OPT_NBD,
 	OPT_NBD_INSECURE,
 	OPT_NVME,
 	OPT_NVME_AUTHENTICATED,
 	OPT_NVME_DH_GROUP,
 	OPT_NVME_INSECURE,
+	OPT_NVME_TLS,
 	OPT_TLS,
 	OPT_TLS_CERT,
 	OPT_TLS_KEY,
@@ -75,12 +83,14 @@ static const struct option long_options[] = {
 	{"init-pool", required_argument, NULL, OPT_INIT_POOL},
 	{"scan", required_argument, NULL, OPT_SCAN},
 	{"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
+	{"no-discard", no_argument, NULL, OPT_NO_DISCARD},
 	{"nbd", required_argument, NULL, OPT_NBD},
 	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
 	{"nvme", required_argument, NULL, OPT_NVME},
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
 	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
+	{"nvme-tls", required_argument, NULL, OPT_NVME_TLS},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
 	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
@@ -178,6 +188,7 @@ static uint8_t dh_group(const char *name)
 static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
 {
 	static const char *const tls_modes[] = {"off", "optional", "required"};
+	static const char *const nvme_tls_modes[] = {"off", "allowed", "required"};
 	static const char *const formats[] = {"text", "json"};
 	static const char *const levels[] = {"debug", "info", "warn", "error"};
 	switch (id) {
@@ -189,6 +200,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_CACHE_SIZE:
 		o->cache_bytes = size_option("cache-size", value);
+		break;
+	case OPT_NO_DISCARD:
+		o->no_discard = true;
 		break;
 	case OPT_NBD:
 		list_add(o->nbd, &o->nbd_count, value, "nbd");
@@ -207,6 +221,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;
+		break;
+	case OPT_NVME_TLS:
+		o->nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, nvme_tls_modes, 3);
 		break;
 	case OPT_TLS:
 		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
@@ -264,10 +281,10 @@ static void nvme_address_check(const struct daemon_options *o, const char *addre
 {
 	if (strncmp(address, "tcp:", 4) != 0)
 		mistake("--nvme takes tcp:HOST:PORT, not \"%s\"", address);
-	if (!is_loopback(address + 4) && !o->nvme_authenticated && !o->nvme_insecure)
+	if (!is_loopback(address + 4) && o->nvme_tls != NVMF_TLS_REQUIRED && !o->nvme_authenticated &&
+	    !o->nvme_insecure)
 		mistake("%s is reachable from other hosts, and volumes may have no list of who may connect: "
-			"say "
-			"--nvme-authenticated or --nvme-insecure",
+			"say --nvme-tls required, --nvme-authenticated or --nvme-insecure",
 			address);
 }
 

@@ -221,6 +221,7 @@ def walk_volumes(check):
 
 
 SECRET = "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
+TLS_KEY = "NVMeTLSkey-1:01:tc254mmiOSdpohCoyDb3KHAV2c49F/F1Z/dVI9KvFED7tTag:"
 HOST = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
 
 
@@ -228,12 +229,14 @@ def walk_hosts(check):
     hosts = "/v1/volumes/v/hosts"
     expect(check.call("GET", hosts)["hosts"] == [], "anybody may connect at first")
     host = check.call("PUT", f"{hosts}/{HOST}", status=201)
-    expect(host == {"nqn": HOST, "has_secret": False, "has_controller_secret": False}, f"{host}")
+    expect(host == {"nqn": HOST, "has_secret": False, "has_controller_secret": False, "has_tls_key": False}, f"{host}")
     host = check.call("PUT", f"{hosts}/{HOST}", {"secret": SECRET, "controller_secret": SECRET})
     expect(host["has_secret"] and host["has_controller_secret"], f"{host}")
     listed = check.call("GET", hosts)
     expect(listed["hosts"] == [host] and SECRET not in json.dumps(listed), f"{listed}")
-    for bad, body in ((HOST, {"secret": SECRET[:-2] + ":"}), (HOST, {"controller_secret": SECRET}), ("iqn.x", {})):
+    host = check.call("PUT", f"{hosts}/{HOST}", {"tls_key": TLS_KEY})
+    expect(host == {"nqn": HOST, "has_secret": False, "has_controller_secret": False, "has_tls_key": True}, f"{host}")
+    for bad, body in ((HOST, {"secret": SECRET[:-2] + ":"}), (HOST, {"tls_key": SECRET}), (HOST, {"controller_secret": SECRET}), ("iqn.x", {})):
         check.call("PUT", f"{hosts}/{bad}", body, status=400)
     check.call("PUT", f"/v1/volumes/w/hosts/{HOST}", status=404)
     check.call("GET", "/v1/volumes/w/hosts", status=404)

@@ -57,6 +57,14 @@ def hosts_are_allowed_and_disallowed(daemon, directory):
     for line in ("nqn.x:a, with a secret\n", "nqn.x:b, with a secret on both sides\n", "nqn.x:c\n"):
         expect(line in shown, f"{line} in {shown}")
     expect(made not in shown, "a secret is shown")
+    both = oxbow(daemon, "volume", "allow", "data", "nqn.x:c", "--generate-secret", "--generate-tls-key").stdout.splitlines()
+    expect(both[-2].startswith("DHHC-1:01:") and both[-1].startswith("NVMeTLSkey-1:01:"), f"{both}")
+    shown = oxbow(daemon, "volume", "show", "data").stdout
+    expect("nqn.x:c, through TLS, with a secret\n" in shown and both[-1] not in shown, shown)
+    with open(file, "w", encoding="utf-8") as out:
+        out.write(both[-1] + "\n")
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:c", "--tls-key-file", file)
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:c", "--secret-file", file, status=1)
     oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", directory + "/none", status=2)
     oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", file, "--generate-secret", status=2)
     oxbow(daemon, "volume", "disallow", "data", "nqn.x:a")
@@ -346,7 +354,8 @@ def jobs_are_listed_throttled_cancelled_and_waited_for():
 
 def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
     mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--nvme", "tcp:0.0.0.0:4420"],
-                ["--nvme", "unix:/tmp/x"], ["--init-pool", "x"],
+                ["--nvme", "unix:/tmp/x"], ["--nvme-tls", "optional"], ["--nvme", "tcp:0.0.0.0:4420", "--nvme-tls", "allowed"],
+                ["--init-pool", "x"],
                 ["--init-pool", "x,1GB"], ["--log-format", "xml"], ["--log-level", "all"], ["--tls", "required"], ["--cache-size", "-1"])
     for arguments in mistakes:
         done = run(harness.OXBOWD, *arguments)
@@ -450,7 +459,8 @@ def bash_completes_nouns_verbs_options_and_names():
         daemon.api.volume_create("database", MIB)
         for words, wanted in ((["oxbow", "vol"], "volume"), (["oxbow", "volume", "cre"], "create"),
                               (["oxbow", "volume", "create", "x", "--si"], "--size"), (["oxbow", "volume", "show", "dat"], "database"),
-                              (["oxbow", "events", "--fo"], "--follow")):
+                              (["oxbow", "events", "--fo"], "--follow"), (["oxbow", "attach", "dat"], "database"),
+                              (["oxbow", "attach", "database", "--ow"], "--owner")):
             script = (f'. "{DIST}/oxbow.bash"; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _oxbow; '
                       'echo "${COMPREPLY[@]}"')
             env = dict(os.environ, OXBOW_SOCKET=daemon.socket, PATH=f"{os.path.dirname(harness.OXBOW)}:{os.environ['PATH']}")

@@ -245,8 +245,12 @@ class Daemon:
         self.api = Api(self.socket)
         os.makedirs(self.data_dir, exist_ok=True)
 
+    def wrapper(self):
+        """What the daemon is started by, as words before its own."""
+        return []
+
     def spawn(self, *more):
-        command = [self.program, "--data-dir", self.data_dir, *self.arguments, *more]
+        command = [*self.wrapper(), self.program, "--data-dir", self.data_dir, *self.arguments, *more]
         with open(self.log, "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -366,10 +366,10 @@ bool content_block_is_shared(const struct content *a, const struct content *b, u
 	return content_block_is_data(b, block) && content_block_may_be_shared(a, b, block);
 }
 
-void content_restamp(struct content *c, uint64_t begin, uint64_t stamp)
+void content_restamp(struct content *c, const struct content *from, uint64_t begin, uint64_t stamp)
 {
 	for (uint64_t block = 0; block < content_block_count(c); block++) {
-		if (c->stamps[block] >= begin)
+		if (!content_block_is_untouched(from, block, begin))
 			c->stamps[block] = stamp;
 	}
 }
@@ -439,7 +439,7 @@ struct content *content_snapshot(const struct content *from, uint64_t begin, uin
 			a->done = u64_min(a->done, now);
 		}
 	}
-	content_restamp(c, begin, now);
+	content_restamp(c, from, begin, now);
 	return c;
 }
 

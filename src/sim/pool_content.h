@@ -92,8 +92,9 @@ bool content_block_may_be_data(const struct content *c, uint64_t block);
 /* For a block of `a` that is data: can the reader of `b` find the same there / is it the same write they both find? */
 bool content_block_may_be_shared(const struct content *a, const struct content *b, uint64_t block);
 bool content_block_is_shared(const struct content *a, const struct content *b, uint64_t block);
-/* What was stamped at `begin` or later is stamped `stamp` now: it is not known which write this copy has. */
-void content_restamp(struct content *c, uint64_t begin, uint64_t stamp);
+/* Of the copy `c` of `from`: what was stamped at `begin` or later, and what is being written, is stamped `stamp` now: it is not known
+ * which write the copy has. */
+void content_restamp(struct content *c, const struct content *from, uint64_t begin, uint64_t stamp);
 
 /* What a snapshot taken between `begin` and `now` may hold. */
 struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now);

@@ -276,7 +276,7 @@ static bool cluster_matters(const struct checking *c, const struct content *cont
 static void learn_stamps(const struct checking *c, const struct expected *e, struct content *learned)
 {
 	memcpy(learned->stamps, e->content->stamps, content_block_count(learned) * sizeof(*learned->stamps));
-	content_restamp(learned, e->stamps_since, c->model->clock + 1);
+	content_restamp(learned, e->content, e->stamps_since, c->model->clock + 1);
 }
 
 static bool check_content(struct checking *c, const struct expected *e, const struct uuid *id,

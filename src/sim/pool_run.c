@@ -839,6 +839,8 @@ static void draw_work(struct run *run, struct prng *rng)
 	run->format.journal_bytes = ONE_OF(rng, 0, 256 * KiB, 256 * KiB, 1 * MiB);
 	run->options.cache_bytes = ONE_OF(rng, 1 * MiB, 4 * MiB, 0);
 	run->options.background_bytes_per_s = ONE_OF(rng, 0, 0, 4 * MiB);
+	run->options.no_discard = prng_one_in(rng, 8);
+	run->options.discard_after_ms = (uint32_t)ONE_OF(rng, 1, 1, 1, 5, 20);
 	draw_theme(run, rng);
 }
 

@@ -62,6 +62,8 @@ static const struct pool_metric {
 	POOL_METRIC(checkpoints, "oxbow_pool_checkpoints_total", "counter", "Checkpoints written.", 0),
 	POOL_METRIC(device_flushes, "oxbow_pool_device_flushes_total", "counter",
 		    "Flushes sent to the device.", 0),
+	POOL_METRIC(discarded_bytes, "oxbow_pool_discarded_bytes_total", "counter",
+		    "Free space given back to the device.", 0),
 	POOL_METRIC(cache_used_bytes, "oxbow_pool_cache_used_bytes", "gauge", "Metadata in memory.", 0),
 	POOL_METRIC(cache_misses, "oxbow_pool_cache_misses_total", "counter",
 		    "Metadata pages read from the disk.", 0),

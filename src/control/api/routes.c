@@ -330,8 +330,11 @@ static int volume_host_put(struct call *c)
 {
 	struct node_host host;
 	bool created;
-	int err = node_volume_allow(c->api->node, param(c, 0), param(c, 1), arg_text(c, "secret"),
-				    arg_text(c, "controller_secret"), &created, &host, &c->why);
+	const struct node_host_secrets secrets = {.secret = arg_text(c, "secret"),
+						  .controller_secret = arg_text(c, "controller_secret"),
+						  .tls_key = arg_text(c, "tls_key")};
+	int err =
+		node_volume_allow(c->api->node, param(c, 0), param(c, 1), &secrets, &created, &host, &c->why);
 	if (!err)
 		result_created(c, created, show_host(&host));
 	return err;
@@ -652,7 +655,7 @@ const struct route api_routes[] = {
 	 .statuses = "200 404"},
 	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},
 	{"PUT",    "/v1/volumes/{volume}/hosts/{host}", volume_host_put,
-	 .body = {{"secret", FIELD_REF, false}, {"controller_secret", FIELD_REF, false}},
+	 .body = {{"secret", FIELD_REF, false}, {"controller_secret", FIELD_REF, false}, {"tls_key", FIELD_REF, false}},
 	 .statuses = "200 201 404 507"},
 	{"DELETE", "/v1/volumes/{volume}/hosts/{host}", volume_host_delete,
 	 .query = {{"to_anyone", FIELD_BOOL, false}}, .statuses = "204 404 409"},

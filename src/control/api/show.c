@@ -139,6 +139,7 @@ struct js *show_host(const struct node_host *host)
 	js_set_text(o, "nqn", host->nqn);
 	js_set_bool(o, "has_secret", host->has_secret);
 	js_set_bool(o, "has_controller_secret", host->has_controller_secret);
+	js_set_bool(o, "has_tls_key", host->has_tls_key);
 	return o;
 }
 

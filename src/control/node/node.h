@@ -62,6 +62,7 @@ struct node_options {
 	struct engines *engines;
 	struct node_platform platform;
 	uint64_t cache_bytes; /* for each pool's metadata; 0: the store's default */
+	bool no_discard;      /* as in struct pool_options */
 };
 
 struct node *node_new(const struct node_options *options);
@@ -192,14 +193,20 @@ OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, 
 /* One on a volume's list; with an empty list anybody who reaches the listener may. Secrets go in and never come out. */
 struct node_host {
 	char nqn[NODE_NQN_SIZE];
-	bool has_secret, has_controller_secret;
+	bool has_secret, has_controller_secret, has_tls_key;
 };
 
-/* Put a host on the list, or give one that is there these secrets and no others: text as `nvme gen-dhchap-key` makes it, ""
- * for none. OXE_RANGE: the list is full. */
-OX_CHECKED int node_volume_allow(struct node *n, const char *ref, const char *nqn, const char *secret,
-				 const char *controller_secret, bool *created, struct node_host *out,
-				 struct node_why *why);
+/* "": none. */
+struct node_host_secrets {
+	const char *secret, *controller_secret; /* text as `nvme gen-dhchap-key` makes it */
+	const char *tls_key;			/* the same of `nvme gen-tls-key` */
+};
+
+/* Put a host on the list, or give one that is there these secrets and no others. OXE_RANGE: the list is
+ * full. */
+OX_CHECKED int node_volume_allow(struct node *n, const char *ref, const char *nqn,
+				 const struct node_host_secrets *secrets, bool *created,
+				 struct node_host *out, struct node_why *why);
 /* Take a host off it, and its connections away. The last one only `to_anyone`: an empty list keeps nobody out (else
  * OXE_BUSY). OXE_NOENT. */
 OX_CHECKED int node_volume_disallow(struct node *n, const char *ref, const char *nqn, bool to_anyone,

@@ -69,7 +69,8 @@ static int access_enter(struct node *n, const char *ref, struct access **out, st
 static struct node_host host_out(const struct nvmf_access_host *h)
 {
 	struct node_host out = {.has_secret = nvme_secret_is_set(&h->secret),
-				.has_controller_secret = nvme_secret_is_set(&h->controller_secret)};
+				.has_controller_secret = nvme_secret_is_set(&h->controller_secret),
+				.has_tls_key = nvme_secret_is_set(&h->tls_key)};
 	static_assert(sizeof(out.nqn) == sizeof(h->nqn), "a name's field");
 	memcpy(out.nqn, h->nqn, sizeof(out.nqn));
 	return out;
@@ -106,13 +107,16 @@ static int allow(struct node *n, const char *ref, const struct nvmf_access_host 
 	return err;
 }
 
-int node_volume_allow(struct node *n, const char *ref, const char *nqn, const char *secret,
-		      const char *controller_secret, bool *created, struct node_host *out,
+int node_volume_allow(struct node *n, const char *ref, const char *nqn,
+		      const struct node_host_secrets *secrets, bool *created, struct node_host *out,
 		      struct node_why *why)
 {
+	const struct nvmf_access_texts texts = {.secret = secrets->secret,
+						.controller_secret = secrets->controller_secret,
+						.tls_key = secrets->tls_key};
 	struct nvmf_access_host host;
 	const char *because;
-	int err = nvmf_access_host_make(nqn, secret, controller_secret, &host, &because);
+	int err = nvmf_access_host_make(nqn, &texts, &host, &because);
 	if (err)
 		return why_set(why, err, "%s", because);
 	*out = host_out(&host);

@@ -168,6 +168,12 @@ const char *engine_name(const struct engine *e)
 	return e->name;
 }
 
+bool engine_is_of_pool(const struct engine *e, const char *pool_name)
+{
+	size_t length = strlen(pool_name);
+	return strncmp(e->name, pool_name, length) == 0 && e->name[length] == '/';
+}
+
 /* ---- what passes ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t op_begin(struct engine *e)

@@ -46,6 +46,7 @@ void engine_close(struct engine *e);
 /* Do not suspend; valid until engine_close. */
 const struct vol_info *engine_info(const struct engine *e);
 const char *engine_name(const struct engine *e); /* "POOL/VOLUME[@SNAPSHOT]" */
+bool engine_is_of_pool(const struct engine *e, const char *pool_name);
 /* The names of the volume's snapshots in order of age, of a snapshot those of its volume. Not all need be ancestors:
  * engine_extents says. Does not suspend, nor may `fn`; it returns false to stop. */
 void engine_snapshot_walk(const struct engine *e, bool (*fn)(void *ctx, const char *snapshot), void *ctx);

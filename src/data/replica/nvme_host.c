@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "data/nvme/nvme_nqn.h"
+#include "data/nvme/nvme_psk.h"
 #include "data/nvme/nvme_status.h"
 
 #include <stdarg.h>
@@ -675,6 +676,24 @@ static char *host_nqn_of(const struct nvme_host_options *o)
 	return mem_strdup(nqn);
 }
 
+static int key_take(struct nvme_host *h, const char *text)
+{
+	struct nvme_secret configured;
+	int err = nvme_tls_key_parse(text, &configured);
+	if (err)
+		return err;
+	h->options.tls_key = NULL; /* the text is the caller's */
+	h->psk = mem_zalloc(sizeof(*h->psk));
+	err = nvme_psk_make(&configured, h->options.tls_old_name ? 0 : 1, h->host_nqn,
+			    h->options.subsystem_nqn, h->psk);
+	explicit_bzero(&configured, sizeof(configured));
+	if (err) {
+		free(h->psk);
+		h->psk = NULL;
+	}
+	return err == OXE_RANGE ? OXE_INVAL : err;
+}
+
 static void host_init(struct nvme_host *h, struct rt *rt)
 {
 	h->rt = rt;
@@ -703,12 +722,18 @@ int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct
 		return err;
 	struct nvme_host *h = mem_zalloc(sizeof(*h));
 	h->options = o;
+	h->host_nqn = host_nqn_of(&o);
+	err = o.tls_key ? key_take(h, o.tls_key) : 0;
+	if (err) {
+		free(h->host_nqn);
+		free(h);
+		return err;
+	}
 	h->address = mem_strdup(o.address);
 	h->subsystem_nqn = mem_strdup(o.subsystem_nqn);
-	h->host_nqn = host_nqn_of(&o);
 	host_init(h, rt);
 	h->status.since_ns = rt_now_ns(rt);
-	fiber_spawn(rt, "nvme-life", life_run, h);
+	nvme_host_spawn(h, "nvme-life", life_run, h);
 	*out = h;
 	return 0;
 }
@@ -736,6 +761,9 @@ void nvme_host_close(struct nvme_host *h)
 	for (uint32_t i = 0; i < h->options.queues; i++)
 		nvme_queue_free(&h->queues[i]);
 	free(h->queues);
+	if (h->psk)
+		explicit_bzero(h->psk, sizeof(*h->psk));
+	free(h->psk);
 	free(h->address);
 	free(h->subsystem_nqn);
 	free(h->host_nqn);

@@ -16,6 +16,7 @@
 
 #include "data/nvme/nvmetcp_pdu.h"
 #include "data/replica/nvme_host.h"
+#include "data/tls/tls.h"
 
 #define NVME_HOST_ADMIN_DEPTH 31u
 #define NVME_HOST_ADMIN_CAPSULE                                                                              \
@@ -75,6 +76,7 @@ struct nvme_queue {
 	struct nvme_host *host;
 	uint16_t qid;
 	struct rt_conn *conn; /* NULL: closed */
+	struct tls *tls;      /* NULL: in the clear */
 	bool is_buried;	      /* the target ended it */
 	bool is_ended;	      /* its receiver has left: nothing more can start */
 	bool has_sender;
@@ -99,6 +101,7 @@ struct nvme_host {
 	struct rt *rt;
 	struct nvme_host_options options; /* defaults filled in; texts owned */
 	char *address, *subsystem_nqn, *host_nqn;
+	struct tls_psk *psk; /* NULL: in the clear */
 	enum nvme_host_state state;
 	struct nvme_host_status status;
 	struct nvme_host_info info;
@@ -128,6 +131,15 @@ struct nvme_host {
 	uint64_t keep_alive_at_ns;
 };
 
+/* A fiber of the host's: TLS likes a big stack. */
+static inline void nvme_host_spawn(struct nvme_host *h, const char *name, void (*fn)(void *arg), void *arg)
+{
+	if (h->psk)
+		fiber_spawn_big(h->rt, name, fn, arg);
+	else
+		fiber_spawn(h->rt, name, fn, arg);
+}
+
 /* ---- nvme_host.c ---- */
 
 /* The association ends, for the reason given. The first reason counts. Does not suspend; harmless when it ends already. */
@@ -156,6 +168,8 @@ void nvme_queue_init(struct nvme_queue *q, struct nvme_host *h, uint16_t qid, ui
 void nvme_queue_free(struct nvme_queue *q);
 /* A connection, agreed upon (ICReq), with a receiver. Suspends. */
 OX_CHECKED int nvme_queue_open(struct nvme_queue *q, uint32_t depth, uint64_t deadline_ns);
+/* At least a byte from its connection, or OXE_CLOSED. Suspends. */
+OX_CHECKED int nvme_queue_get(struct nvme_queue *q, void *data, size_t len_bytes, size_t *got_bytes);
 /* After both its fibers have left. */
 void nvme_queue_close(struct nvme_queue *q);
 static inline bool nvme_queue_has_room(const struct nvme_queue *q)

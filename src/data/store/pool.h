@@ -13,7 +13,7 @@
  *   what is durable   a control call (create, delete, snapshot ...) that returned 0 survives power loss. Data: see vol_write
  *   idempotence       the caller chooses the id of what it makes. The same call again with the same id and the same facts is
  *                     0; the same id with other facts, or the same name with another id, is OXE_EXISTS
- *   when it is hurt   S9: metadata that cannot be believed costs what hangs under it. A volume with a lost layer serves what it
+ *   when it is hurt   S9: metadata that cannot be believed, or read, costs what hangs under it. A volume with a lost layer serves what it
  *                     still can; the rest of it is OXE_CORRUPT. With part of the list of volumes and layers lost (pool_stats:
  *                     catalog_damaged) nobody knows which ids and names are taken: what is not found is OXE_CORRUPT rather than
  *                     OXE_NOENT, whatever would make or name something is OXE_CORRUPT, and no space is given back. Volumes that
@@ -74,6 +74,9 @@ struct pool_options {
 	uint64_t cache_bytes;		 /* metadata kept in memory; 0: 64 MiB */
 	uint64_t background_bytes_per_s; /* limit on merge and flatten copying; 0: no limit */
 	bool read_only;			 /* inspect without writing a byte; volumes open read-only */
+	bool no_discard;		 /* keep what becomes free, instead of giving it back to the device */
+	uint32_t
+		discard_after_ms; /* freed space rests so long, up to ten times while there is much to do; 0: 2 s */
 };
 
 /* Recover and open: newest valid superblock, replay, verify, one flush (S5). `options` may be NULL. The pool takes the disk
@@ -93,7 +96,7 @@ void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s);
 struct pool_stats { /* bytes unless named otherwise; total = data + metadata + journal + free */
 	uint64_t total_bytes, data_bytes, metadata_bytes, journal_bytes, free_bytes, reserve_bytes;
 	uint64_t journal_used_bytes, journal_blocks_written, journal_records_written;
-	uint64_t checkpoints, device_flushes, cache_used_bytes, cache_misses;
+	uint64_t checkpoints, device_flushes, discarded_bytes, cache_used_bytes, cache_misses;
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t volume_count, snapshot_count, layer_count;
 	/* S9. Pages that could not be believed so far, without those of volumes' maps, which cost only the reads that need them; and
@@ -311,10 +314,9 @@ OX_CHECKED int vol_trim(struct vol *vol, uint64_t offset_bytes, uint64_t len_byt
 OX_CHECKED int vol_flush(struct vol *vol);
 
 enum {
-	VOL_EXTENT_HOLE = 1, /* nothing stored: reads as zeroes */
-	VOL_EXTENT_ZERO = 2, /* reads as zeroes (a hole, or marked zero) */
-	VOL_EXTENT_CHANGED =
-		4, /* differs, or may differ, from the snapshot `since`: defined in a layer above it */
+	VOL_EXTENT_HOLE = 1,	/* nothing stored: reads as zeroes */
+	VOL_EXTENT_ZERO = 2,	/* reads as zeroes (a hole, or marked zero) */
+	VOL_EXTENT_CHANGED = 4, /* differs, or may differ, from the snapshot `since` */
 };
 
 struct vol_extent {
@@ -323,7 +325,11 @@ struct vol_extent {
 };
 
 /* Describe [offset, offset + len) as consecutive extents, at most max_extents of them (the last may end early; neighbours
- * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT. */
+ * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT.
+ *
+ * What is not called changed reads as it does in `since`. What is called changed are whole 4 KiB blocks of which something was
+ * written, zeroed or trimmed since, with whatever content; by calls that were under way when the snapshot was taken, or that failed,
+ * too; and, if `since` is of the volume that this one was cloned from, those that volume_flatten copied. */
 OX_CHECKED int vol_extents(struct vol *vol, const struct uuid *since, uint64_t offset_bytes,
 			   uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			   size_t *extent_count);

@@ -371,7 +371,7 @@ static int changed_once(struct vol *vol, const struct layer *since, uint32_t ind
 {
 	uint64_t generation = resolve_generation(vol->pool);
 	*changed = 0;
-	for (struct layer *l = vol_top(vol); l && l != since; l = l->parent) {
+	for (struct layer *l = vol_top(vol); l && l != (MUTANT(71) ? since->parent : since); l = l->parent) {
 		struct page *leaf;
 		int err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
 		if (!err) {

@@ -1,12 +1,11 @@
 /*
- * nbd_tls_test.c: TLS with a client of the same library on the other side, in virtual time, every record cut into pieces.
+ * nbd_tls_test.c: TLS with a client of another library (GnuTLS) on the other side, in virtual time, every record cut into pieces.
  *
  * The certificates are made here: an authority, a server it signed, a client it signed, and one a stranger signed.
  */
 #include "base/prng.h"
 #include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
+#include "data/frontend/frame_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_client_double.h"
 
@@ -18,7 +17,7 @@
 
 #define TCP  "tcp:test"
 #define UNIX "unix:test"
-#define SIZE (8 * MiB)
+#define SIZE FRAME_SIZE
 
 /* ---- certificates -------------------------------------------------------------------------------------------------------- */
 
@@ -194,9 +193,6 @@ static struct client secured(const struct identity *id)
 /* ---- the server ----------------------------------------------------------------------------------------------------------- */
 
 static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
 	struct nbd_server *server;
 	enum nbd_tls_mode mode;
 	bool with_ca;
@@ -212,7 +208,7 @@ static void body_fiber(void *arg)
 		.handshake_timeout_ns = 5 * NS_PER_S,
 	};
 	(void)arg;
-	CHECK_OK(nbd_server_new(t.engines, &options, &t.server));
+	CHECK_OK(nbd_server_new(frame.engines, &options, &t.server));
 	CHECK_OK(nbd_server_listen(t.server, TCP, NULL));
 	CHECK_OK(nbd_server_listen(t.server, UNIX, NULL));
 	t.body();
@@ -221,22 +217,11 @@ static void body_fiber(void *arg)
 
 static void with_server(enum nbd_tls_mode mode, bool with_ca, void (*body)(void))
 {
+	t.mode = mode;
+	t.with_ca = with_ca;
+	t.body = body;
 	make_identities();
-	for (uint64_t seed = 1; seed <= 2; seed++) {
-		t.rt = testrt_new(seed, seed > 1);
-		t.pool = pool_double_new("tank");
-		pool_double_volume(t.pool, "disk", SIZE, 512);
-		t.engines = engines_new(t.rt);
-		t.mode = mode;
-		t.with_ca = with_ca;
-		t.body = body;
-		engines_add_pool(t.engines, t.pool);
-		fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-		testrt_run(t.rt);
-		engines_free(t.engines);
-		pool_double_free(t.pool);
-		testrt_free(t.rt);
-	}
+	frame_run(2, 512, body_fiber);
 	remove_identities();
 }
 
@@ -285,7 +270,7 @@ WITH_SERVER(many_requests_and_replies_pass_each_other, NBD_TLS_REQUIRED, true)
 	uint8_t *data = mem_zalloc(8 * KiB);
 	bool seen[100] = {0};
 	client_go(&c, "disk");
-	pool_double_delay(t.pool, NS_PER_MS);
+	pool_double_delay(frame.pool, NS_PER_MS);
 	for (uint64_t i = 0; i < 100; i++) {
 		bool write = i % 2;
 		client_request(&c, 0, write ? NBD_CMD_WRITE : NBD_CMD_READ, i, i * 8 * KiB,

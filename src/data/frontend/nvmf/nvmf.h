@@ -26,6 +26,7 @@
  *     a PDU in halves         stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for answers
  *                             nobody reads, four times as patient
  *     silence                 between one and two keep alive time-outs, then the association ends: hosts rely on that
+ *     a TLS handshake         part of the time to connect; tls.h says what it holds
  *     authentication          handshake_timeout_ns, then dropped; failures cost time (nvmf_auth_run.c)
  *     connections             connections_max; then closed as soon as accepted
  *     asynchronous events     four requests; more are refused. One notice of a kind is outstanding until its log is read
@@ -41,6 +42,12 @@
 
 struct nvmf_server;
 
+enum nvmf_tls_mode { /* nvmf_tls.c says what each means */
+		     NVMF_TLS_OFF,
+		     NVMF_TLS_ALLOWED,
+		     NVMF_TLS_REQUIRED, /* but on loopback addresses */
+};
+
 struct nvmf_options {		       /* 0 means the default in brackets */
 	uint64_t buffer_budget_bytes;  /* [256 MiB] at least 16 MiB */
 	uint64_t connection_bytes_max; /* [32 MiB] at least 4 MiB */
@@ -51,7 +58,8 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	 * and then none ends so. */
 	struct uuid boot_id;
 	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
-	bool authenticated_only; /* a volume is only for hosts that its list has a secret for; an empty list: for nobody */
+	bool authenticated_only; /* a volume is only for hosts that its list has a secret or, through TLS, a key for */
+	enum nvmf_tls_mode tls; /* [off] */
 };
 
 /* `options` may be NULL. */

@@ -24,7 +24,8 @@
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 
-#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/link.h"
+#include "data/frontend/listener.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
@@ -45,13 +46,6 @@
 #define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
 #define NVMF_MODEL	  "Oxbow volume"
 
-struct nvmf_listener {
-	struct list link;
-	struct nvmf_server *server;
-	struct rt_listener *listener;
-	uint16_t port_id;
-};
-
 /* By an address, as a host, at a volume: authentications that failed since the last that did not. */
 #define NVMF_AUTH_FAILURES_KEPT 64
 struct nvmf_auth_failures {
@@ -70,14 +64,14 @@ struct nvmf_server {
 	uint64_t lent_bytes;	 /* of it */
 	struct waitq memory;	 /* commands, until some of it is returned */
 	struct waitq departures; /* hosts that connect anew, until what they left has ended */
-	struct list connections, listeners, subsystems, controllers;
-	uint16_t last_cntlid, last_port_id;
+	struct list connections, subsystems, controllers;
+	struct listeners listeners;
+	uint16_t last_cntlid;
 	uint64_t discovery_generation, discovery_hash;
 	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
 	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
-	struct nvmf_stats stats;
-	bool closing, was_full;
+	struct nvmf_stats stats; /* but what the listeners count */
 };
 
 /* Reservations of a volume. */
@@ -123,6 +117,7 @@ struct nvmf_controller {
 	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
 	struct engine *engine;		  /* NULL: the same */
 	uint16_t cntlid;
+	bool is_tls;	 /* its connections came through TLS, by the host's key */
 	bool must_prove; /* itself, on every queue: the list has a secret for it */
 	bool is_near;	 /* the host is this node: what takes our memory away takes the host, too (V11) */
 	uint8_t hostid[16];
@@ -186,12 +181,18 @@ struct nvmf_request {
 	uint8_t answer_head[sizeof(struct nvmetcp_response) + NVMETCP_DIGEST_BYTES];
 };
 
+struct nvmf_tls_peer {
+	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
+};
+
 struct nvmf_conn {
 	struct nvmf_server *server;
 	struct list link_in_server;
-	struct nbd_link link;
+	struct link link;
 	struct nvmetcp_terms terms;
 	const char *dropped_because; /* static text; NULL: the host left in order */
+	bool tls_required;
+	struct nvmf_tls_peer *tls_peer; /* whose key it came with; NULL: in the clear */
 
 	/* What Connect agreed upon. */
 	struct nvmf_controller *controller; /* NULL: not connected */
@@ -308,8 +309,19 @@ OX_CHECKED int nvmf_gate_read(struct nvmf_server *server, const struct uuid *vol
 void nvmf_gate_free(struct nvmf_access *access);
 /* May this host have the volume? 0, or a status; a refusal is logged. Suspends. */
 OX_CHECKED uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer);
-/* Is the volume there for this host? Suspends. */
-bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn);
+/* Is the volume there for this host; and only through TLS? Suspends. */
+bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn,
+		     bool *by_tls);
+
+/* ---- nvmf_tls.c ------------------------------------------------------------------------------------------------------------- */
+
+/* May nobody come in the clear there? */
+bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l);
+/* The first byte is waited for, and the TLS handshake done if that is what it begins. *is_refused: it does not, and it must.
+ * Suspends. */
+OX_CHECKED int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused);
+/* Does Connect say what was said by the name of the key, if there was one? A refusal is logged. */
+bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *data);
 
 /* ---- nvmf_auth_run.c ------------------------------------------------------------------------------------------------------- */
 

@@ -143,6 +143,7 @@ static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct
 	ctrl->server = server;
 	ctrl->engine = engine;
 	ctrl->cntlid = cntlid_next(server);
+	ctrl->is_tls = c->tls_peer != NULL;
 	ctrl->is_near = nvmf_is_near(rt_conn_local(c->link.conn), rt_conn_peer(c->link.conn));
 	memcpy(ctrl->hostid, data->hostid, sizeof(ctrl->hostid));
 	memcpy(ctrl->hostnqn, data->hostnqn, sizeof(ctrl->hostnqn));
@@ -239,7 +240,7 @@ uint16_t nvmf_controller_join(struct nvmf_conn *c, const struct nvme_connect *sq
 	struct nvmf_controller *ctrl = controller_find(c->server, cntlid);
 	if (!ctrl || ctrl->is_ending || strcmp(ctrl->subnqn, data->subnqn) != 0)
 		return ANSWER(NVME_CONNECT_IN_DATA(cntlid), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
-	if (!is_of_host(ctrl, data))
+	if (!is_of_host(ctrl, data) || ctrl->is_tls != (c->tls_peer != NULL))
 		return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 	if (!(ctrl->csts & NVME_CSTS_RDY))
 		return NVME_STATUS_SEQUENCE_ERROR | NVME_STATUS_DNR;

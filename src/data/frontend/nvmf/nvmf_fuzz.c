@@ -14,6 +14,7 @@
  * goes on until no timer is left.
  */
 #include "base/crc32c.h"
+#include "base/fuzz.h"
 #include "data/engine/engine_testrt.h"
 #include "data/engine/pool_double.h"
 #include "data/frontend/nvmf/nvmf.h"
@@ -25,10 +26,6 @@
 #define VERBS_MAX   200
 #define VOLUME_SIZE (1 * MiB)
 #define CONNS	    3
-
-struct input {
-	const uint8_t *at, *end;
-};
 
 /* One connection; what the target says is only looked through for tags and ids to use. */
 struct end {
@@ -54,21 +51,10 @@ static struct {
 
 static uint8_t scratch[80 * KiB];
 
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-	while (n-- > 0 && in->at < in->end)
-		v = v << 8 | *in->at++;
-	return v;
-}
-
 static size_t take_bytes(struct input *in, size_t n)
 {
 	n = u64_min(n, sizeof(scratch));
-	size_t have = u64_min(n, (size_t)(in->end - in->at));
-	memcpy(scratch, in->at, have);
-	memset(scratch + have, 0, n - have);
-	in->at += have;
+	take_into(in, scratch, n);
 	return n;
 }
 

@@ -138,22 +138,27 @@ static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 
 /* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
 
+struct discovered {
+	struct uuid id;
+	bool by_tls; /* only */
+};
+
 struct discovery {
 	struct nvmf_server *server;
 	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT */
 	struct nvmf_page *out; /* NULL: only counted */
 	uint64_t records, hash;
 	bool wants_volumes;
-	struct uuid *volumes; /* that there are, if they are wanted; then those the host may have */
+	struct discovered *volumes; /* that there are, if they are wanted; then those the host may have */
 	size_t count, capacity;
 };
 
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
  * address to somebody who came another way. False: nothing. */
-static bool address_for(const struct discovery *d, const struct nvmf_listener *l, struct nvmf_where *out)
+static bool address_for(const struct discovery *d, const struct listener *l, struct nvmf_where *out)
 {
 	struct nvmf_where reached = nvmf_where_of(d->reached);
-	*out = nvmf_where_of(rt_listener_address(l->listener));
+	*out = nvmf_where_of(l->address);
 	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
 		out->host = reached.host;
 		out->host_bytes = reached.host_bytes;
@@ -169,18 +174,28 @@ static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where 
 	memcpy(w->trsvcid, at->port, u64_min(strlen(at->port), sizeof(w->trsvcid) - 1));
 }
 
-static void discovery_add(struct discovery *d, const struct uuid *volume_id, const struct nvmf_listener *l)
+static uint8_t treq_of(const struct discovery *d, bool is_tls)
+{
+	if (is_tls)
+		return NVME_TREQ_SECURE_REQUIRED;
+	return d->server->options.tls == NVMF_TLS_OFF ? NVME_TREQ_NOT_SPECIFIED
+						      : NVME_TREQ_SECURE_NOT_REQUIRED;
+}
+
+/* Where TLS is required, a host without a key has nothing to look for. */
+static void discovery_add(struct discovery *d, const struct discovered *volume, const struct listener *l)
 {
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
 		.subtype = NVME_SUBTYPE_NVM,
-		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
-		.portid = le16_of(l->port_id),
+		.treq = treq_of(d, volume->by_tls) | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.portid = le16_of(l->id),
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
+		.tsas = {volume->by_tls ? NVME_TCP_SECTYPE_TLS : NVME_TCP_SECTYPE_NONE},
 	};
 	struct nvmf_where at;
-	if (!address_for(d, l, &at))
+	if (!address_for(d, l, &at) || (nvmf_tls_is_required(d->server, l) && !volume->by_tls))
 		return;
 	d->records++;
 	if (!d->out)
@@ -190,7 +205,7 @@ static void discovery_add(struct discovery *d, const struct uuid *volume_id, con
 		return;
 	}
 	put_address(&w, &at);
-	nvme_nqn_of_volume(volume_id, w.subnqn);
+	nvme_nqn_of_volume(&volume->id, w.subnqn);
 	nvmf_page_add(d->out, &w, sizeof(w));
 }
 
@@ -200,17 +215,17 @@ static void remember_volume(struct discovery *d, const struct uuid *volume_id)
 		d->capacity = d->capacity ? 2 * d->capacity : 64;
 		d->volumes = mem_realloc(d->volumes, d->capacity * sizeof(*d->volumes));
 	}
-	d->volumes[d->count++] = *volume_id;
+	d->volumes[d->count++] = (struct discovered){.id = *volume_id};
 }
 
 static bool discovery_volume(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	if (e->is_snapshot)
 		return true;
-	list_for_each (l, &d->server->listeners, link)
-		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->port_id);
+	list_for_each (l, &d->server->listeners.all, link)
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->id);
 	if (d->wants_volumes)
 		remember_volume(d, &e->volume_id);
 	return true;
@@ -236,16 +251,16 @@ static void discovery_filter(struct discovery *d, const char *hostnqn)
 {
 	size_t kept = 0;
 	for (size_t i = 0; i < d->count; i++)
-		if (nvmf_gate_shows(d->server, &d->volumes[i], hostnqn))
+		if (nvmf_gate_shows(d->server, &d->volumes[i].id, hostnqn, &d->volumes[i].by_tls))
 			d->volumes[kept++] = d->volumes[i];
 	d->count = kept;
 }
 
 static void discovery_add_all(struct discovery *d)
 {
-	const struct nvmf_listener *l;
+	const struct listener *l;
 	for (size_t i = 0; i < d->count; i++)
-		list_for_each (l, &d->server->listeners, link)
+		list_for_each (l, &d->server->listeners.all, link)
 			discovery_add(d, &d->volumes[i], l);
 }
 

@@ -1,0 +1,137 @@
+/*
+ * nvmf_tls.c: how a connection begins: in the clear, or with TLS 1.3 by the key that a volume's list has for the host (NVMe TCP
+ * transport specification 1.1, 3.6). The first byte says which: a hello of TLS begins with 22, a PDU that may come first with 0.
+ *
+ *     off        TLS is refused
+ *     allowed    both; but a host whose entry on the list has a key must come through TLS (nvmf_gate.c)
+ *     required   what is in the clear is refused, but on loopback addresses, where it is as if allowed
+ *
+ * The client names its key, and with it the host and the subsystem it comes for: Connect must say the same. Discovery is nobody's
+ * volume, so a host comes there with its key for any volume: with a name of version 1, which says which key it is, or with the key of
+ * the first volume that has one for it.
+ */
+#include "data/frontend/nvmf/nvmf_conn.h"
+
+#include "base/log.h"
+#include "data/nvme/nvme_psk.h"
+
+#define TLS_HANDSHAKE 22 /* the type of a record that holds a hello */
+
+bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l)
+{
+	struct nvmf_where where = nvmf_where_of(l->address);
+	return server->options.tls == NVMF_TLS_REQUIRED && !nvmf_where_is_loopback(&where);
+}
+
+/* ---- the key ---------------------------------------------------------------------------------------------------------------- */
+
+/* Is the key of this volume's list for the host the one that is named? Suspends. */
+static bool find_in_volume(struct nvmf_server *server, const struct uuid *volume_id, const char *identity,
+			   const struct nvme_psk_name *name, struct tls_psk *out)
+{
+	struct nvmf_access *access;
+	if (nvmf_gate_read(server, volume_id, &access))
+		return false;
+	const struct nvmf_access_host *host = nvmf_access_find(access, name->hostnqn);
+	bool is_it = host && nvme_secret_is_set(&host->tls_key) &&
+		     nvme_psk_make(&host->tls_key, name->version, name->hostnqn, name->subnqn, out) == 0 &&
+		     strcmp(out->identity, identity) == 0;
+	nvmf_gate_free(access);
+	if (!is_it)
+		explicit_bzero(out, sizeof(*out));
+	return is_it;
+}
+
+struct volumes {
+	struct uuid *ids;
+	size_t count, capacity;
+};
+
+static bool remember(void *ctx, const struct engine_export *e)
+{
+	struct volumes *v = ctx;
+	if (e->is_snapshot)
+		return true;
+	if (v->count == v->capacity) {
+		v->capacity = v->capacity ? 2 * v->capacity : 64;
+		v->ids = mem_realloc(v->ids, v->capacity * sizeof(*v->ids));
+	}
+	v->ids[v->count++] = e->volume_id;
+	return true;
+}
+
+static bool find_in_any(struct nvmf_server *server, const char *identity, const struct nvme_psk_name *name,
+			struct tls_psk *out)
+{
+	struct volumes v = {0};
+	bool is_found = false;
+	engines_walk(server->engines, remember, &v);
+	for (size_t i = 0; i < v.count && !is_found; i++)
+		is_found = find_in_volume(server, &v.ids[i], identity, name, out);
+	free(v.ids);
+	return is_found;
+}
+
+static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
+{
+	struct nvmf_conn *c = ctx;
+	struct nvme_psk_name name;
+	struct uuid volume_id;
+	bool is_found = false;
+	if (nvme_psk_name_parse(identity, &name))
+		return false;
+	if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
+		is_found = find_in_any(c->server, identity, &name, out);
+	else if (nvme_nqn_to_volume(name.subnqn, &volume_id) == 0)
+		is_found = find_in_volume(c->server, &volume_id, identity, &name, out);
+	if (is_found) {
+		c->tls_peer = mem_alloc(sizeof(*c->tls_peer));
+		memcpy(c->tls_peer->hostnqn, name.hostnqn, sizeof(name.hostnqn));
+		memcpy(c->tls_peer->subnqn, name.subnqn, sizeof(name.subnqn));
+	}
+	return is_found;
+}
+
+/* ---- the beginning ------------------------------------------------------------------------------------------------------------ */
+
+static int shake_hands(struct nvmf_conn *c)
+{
+	const struct tls_keys keys = {find_key, c};
+	const char *because;
+	size_t early_bytes = link_buffered(&c->link);
+	int err = tls_accept_key(&keys, c->link.conn, link_bytes(&c->link), early_bytes, &c->link.tls,
+				 &because);
+	if (err == 0)
+		link_take(&c->link, early_bytes);
+	else if (c->link.timed_out)
+		err = OXE_TIMEOUT;
+	else
+		nvmf_drop(c, because);
+	return err;
+}
+
+int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused)
+{
+	int err = link_fill(&c->link, 1, false);
+	*is_refused = false;
+	if (err)
+		return err;
+	if (*link_bytes(&c->link) != TLS_HANDSHAKE) {
+		*is_refused = c->tls_required;
+		return 0;
+	}
+	if (c->server->options.tls == NVMF_TLS_OFF)
+		return nvmf_drop(c, "it speaks TLS, which is off here (--nvme-tls)");
+	return shake_hands(c);
+}
+
+bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *data)
+{
+	if (!c->tls_peer || (strcmp(c->tls_peer->hostnqn, data->hostnqn) == 0 &&
+			     strcmp(c->tls_peer->subnqn, data->subnqn) == 0))
+		return true;
+	LOG_WARN("nvmf.refused", "a host may not connect to the volume",
+		 F_STR("peer", rt_conn_peer(c->link.conn)), F_STR("host", data->hostnqn),
+		 F_STR("subsystem", data->subnqn), F_STR("because", "its key is for another host or volume"));
+	return false;
+}
