@@ -886,6 +886,9 @@ static void run_draw(struct run *run)
 	snprintf(run->format.name, sizeof(run->format.name), "pool-%llu",
 		 (unsigned long long)run->spec->seed);
 	draw_fault(run, &rng);
+	run->profile.grafts = prng_one_in(&rng, 4);
+	if (run->profile.grafts)
+		run->profile.volumes_max = (uint32_t)u64_max(run->profile.volumes_max, 2);
 	run->expected_points = run->profile.operations * 2 + 20;
 	run->states_aim = u64_max(1, run->spec->states / LIVES);
 }

@@ -2,7 +2,8 @@
  * catalog.c: see catalog.h.
  *
  * Pages of the CATALOG tree stay pinned: at 256 bytes an object, 10,000 volumes with a snapshot each take 5 MiB. Objects are
- * kept in order of number, which is order of age: numbers only grow, and a parent is always older than its child.
+ * kept in order of number, which is order of age: numbers only grow. A parent is usually older than its child, but not where a chain
+ * was grafted upon another.
  */
 #include "data/store/catalog.h"
 
@@ -42,6 +43,7 @@ struct catalog {
 	struct list nameless;
 	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
+	bool has_younger_parent; /* as loaded: some layer stands on one that is not older, as in every loop */
 	struct lost_leaves *lost_leaves; /* in order */
 	size_t lost_count;
 	struct list lost_volumes, lost_layers; /* that others refer to */
@@ -175,8 +177,8 @@ static void name_forget(struct catalog *c, struct layer *l)
 	if (!l->named)
 		return;
 	htab_remove(&c->snapshots_by_name, &l->name_node);
-	c->snapshot_count--;
-	l->volume->snapshot_count--;
+	c->snapshot_count -= layer_is_snapshot(l);
+	l->volume->snapshot_count -= layer_is_snapshot(l);
 	l->named = false;
 }
 
@@ -193,8 +195,8 @@ void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name
 	l->named = true;
 	memcpy(l->name, name, strlen(name));
 	htab_insert(&c->snapshots_by_name, &l->name_node, snapshot_hash(l->volume, name));
-	c->snapshot_count++;
-	l->volume->snapshot_count++;
+	c->snapshot_count += layer_is_snapshot(l);
+	l->volume->snapshot_count += layer_is_snapshot(l);
 }
 
 void layer_count_clusters(struct layer *l, int64_t more)
@@ -449,7 +451,7 @@ struct volume *catalog_volume_add(struct catalog *c, uint64_t number, uint32_t s
 	htab_insert(&c->volumes_by_name, &v->name_node, hash_bytes(name, strlen(name)));
 	memcpy(v->name, name, strlen(name) + 1);
 	list_add_tail(&c->volumes, &v->age);
-	c->volume_count++;
+	c->volume_count += !pool_name_is_system(name);
 	object_added(c, slot, SLOT_VOLUME, v, number);
 	return v;
 }
@@ -476,6 +478,15 @@ void catalog_layer_set_parent(struct layer *l, struct layer *parent)
 	catalog_layer_touch(l);
 }
 
+/* By age, as after the next start. A new layer is the youngest. */
+static void list_insert_by_number(struct volume *v, struct layer *l)
+{
+	struct list *after = v->layers.prev;
+	while (after != &v->layers && list_entry(after, struct layer, in_volume)->number > l->number)
+		after = after->prev;
+	list_insert_between(&l->in_volume, after, after->next);
+}
+
 void catalog_layer_set_volume(struct layer *l, struct volume *v)
 {
 	assert(!l->named);
@@ -485,7 +496,7 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v)
 	}
 	l->volume = v;
 	if (v) {
-		list_add_tail(&v->layers, &l->in_volume);
+		list_insert_by_number(v, l);
 		v->cluster_count += l->cluster_count;
 	}
 	catalog_layer_touch(l);
@@ -538,7 +549,7 @@ static void volume_unlist(struct catalog *c, struct volume *v)
 		return;
 	htab_remove(&c->volumes_by_id, &v->id_node);
 	htab_remove(&c->volumes_by_name, &v->name_node);
-	c->volume_count--;
+	c->volume_count -= !pool_name_is_system(v->name);
 }
 
 static void volume_forget(struct catalog *c, struct volume *v)
@@ -629,11 +640,12 @@ bool volume_is_whole(const struct volume *v)
 	return !v->lost && !l;
 }
 
+/* From any layer of its own down: where one chain was grafted upon another the oldest need not be the lowest. */
 const struct layer *volume_origin(const struct volume *v)
 {
 	const struct layer *l = v->head;
 	if (!catalog_is_damaged(l->map.pool->catalog))
-		return list_first(&v->layers, struct layer, in_volume)->parent;
+		l = list_first(&v->layers, struct layer, in_volume);
 	while (l && l->volume == v)
 		l = l->parent;
 	return l;
@@ -759,7 +771,7 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 	bool named = e->kind == CATALOG_VOLUME || (e->flags & LAYER_NAMED);
 	if (number == 0 || number >= c->next_number || e->name[sizeof(e->name) - 1] != 0)
 		return false;
-	if (named && pool_name_check((const char *)e->name))
+	if (named && pool_any_name_check((const char *)e->name))
 		return false;
 	uint64_t size_bytes = le64_get(e->size_bytes);
 	if (size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
@@ -769,7 +781,7 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le64_get(e->link) < number &&
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < c->next_number &&
 	       (!named || (le64_get(e->volume) && (e->flags & LAYER_SEALED)));
 }
 
@@ -798,11 +810,9 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	memcpy(id.b, e->id, sizeof(id.b));
 	if (catalog_layer(c, le64_get(e->number)) || catalog_layer_by_id(c, &id))
 		return OXE_CORRUPT;
-	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume))) ||
-		     (le64_get(e->link) && !catalog_layer(c, le64_get(e->link)));
+	c->damaged = c->damaged || (le64_get(e->volume) && !catalog_volume(c, le64_get(e->volume)));
 	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
-	struct layer *parent = catalog_layer_refer(c, le64_get(e->link));
-	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, parent);
+	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, NULL);
 	l->sealed = e->flags & LAYER_SEALED;
 	if (l->sealed)
 		catalog_layer_set_name(c, l, e->flags & LAYER_NAMED ? (const char *)e->name : NULL);
@@ -810,6 +820,41 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	l->created_wall_ns = le64_get(e->created_wall_ns);
 	layer_count_clusters(l, (int64_t)le64_get(e->cluster_count));
 	l->map.root = root_from_disk(&e->map);
+	c->has_younger_parent |= le64_get(e->link) >= l->number;
+	return 0;
+}
+
+static bool closes_loop(const struct catalog *c, const struct layer *l, const struct layer *parent)
+{
+	while (c->has_younger_parent && parent && parent != l)
+		parent = parent->parent;
+	return parent == l;
+}
+
+/* It stands in for itself: those that stand on it are not told that there is nothing below. */
+static void layer_lose(struct catalog *c, struct layer *l)
+{
+	name_forget(c, l);
+	catalog_layer_set_volume(l, NULL);
+	htab_remove(&c->layers_by_id, &l->id_node);
+	list_del(&l->age);
+	list_add_tail(&c->lost_layers, &l->age);
+	c->layer_count--;
+	l->slot = SLOT_NONE;
+	l->map.lost = true;
+}
+
+static int layer_decode_link(struct catalog *c, const struct loaded *at)
+{
+	uint64_t link = le64_get(at->entry->link);
+	struct layer *l = catalog_layer(c, le64_get(at->entry->number));
+	struct layer *parent = catalog_layer(c, link);
+	if (closes_loop(c, l, parent)) {
+		layer_lose(c, l);
+		return OXE_CORRUPT;
+	}
+	c->damaged = c->damaged || (link && !parent);
+	catalog_layer_set_parent(l, catalog_layer_refer(c, link));
 	return 0;
 }
 
@@ -831,7 +876,7 @@ static void volume_lose(struct catalog *c, struct volume *v)
 	list_add_tail(&c->lost_volumes, &v->age);
 }
 
-/* Those of a kind in order of number, so that a parent is there before its child. */
+/* Those of a kind in order of number. */
 static void decode_kind(struct catalog *c, struct loaded *all, size_t count, enum catalog_kind kind,
 			int (*decode)(struct catalog *c, const struct loaded *at))
 {
@@ -859,6 +904,7 @@ static void decode_all(struct catalog *c, struct loaded *all, size_t count)
 	}
 	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode);
 	decode_kind(c, all, count, CATALOG_LAYER, layer_decode);
+	decode_kind(c, all, count, CATALOG_LAYER, layer_decode_link);
 	decode_kind(c, all, count, CATALOG_VOLUME, volume_decode_head);
 }
 

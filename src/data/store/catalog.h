@@ -26,7 +26,7 @@ struct layer {
 	uint64_t number;
 	uint32_t slot;
 	struct uuid id;
-	char name[POOL_NAME_MAX + 1]; /* of a snapshot */
+	char name[POOL_NAME_MAX + 1]; /* if it is named: of a snapshot, or a system's */
 	bool sealed, named;	      /* lost: see map.lost */
 	uint64_t size_bytes, created_wall_ns, cluster_count;
 	struct volume *volume; /* NULL: its volume is gone, clones keep it */
@@ -59,6 +59,12 @@ struct volume {
 	struct hnode number_node, id_node, name_node;
 	struct list age;
 };
+
+/* A snapshot, not a system's layer. */
+static inline bool layer_is_snapshot(const struct layer *l)
+{
+	return l->named && !pool_name_is_system(l->name);
+}
 
 struct catalog *catalog_new(struct pool *pool);
 void catalog_free(struct catalog *c);
@@ -96,9 +102,9 @@ struct layer *catalog_snapshot_by_name(const struct catalog *c, const struct vol
 struct list *catalog_volumes(struct catalog *c);  /* of struct volume, by age */
 struct list *catalog_nameless(struct catalog *c); /* of struct layer: sealed, and no snapshots; in no order */
 struct list *catalog_layers(struct catalog *c);	  /* of struct layer, by age */
-uint32_t catalog_volume_count(const struct catalog *c);
+uint32_t catalog_volume_count(const struct catalog *c); /* without the system's */
 uint32_t catalog_layer_count(const struct catalog *c);
-uint32_t catalog_snapshot_count(const struct catalog *c);
+uint32_t catalog_snapshot_count(const struct catalog *c); /* without the system's */
 
 /* A free slot, set aside until an object takes it or it is given back; its page is resident from then on. Suspends. */
 OX_CHECKED int catalog_slot_take(struct catalog *c, uint32_t *slot);
@@ -117,7 +123,7 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v);
 void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *name);
 void catalog_layer_remove(struct catalog *c, struct layer *l);
 void catalog_volume_remove(struct catalog *c, struct volume *v);
-/* Of a sealed layer: a snapshot of this name, or none any more: NULL. */
+/* Of a sealed layer: a snapshot of this name, or a system's layer; or none any more: NULL. */
 void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name);
 /* Its map names so many clusters more, or less. */
 void layer_count_clusters(struct layer *l, int64_t more);

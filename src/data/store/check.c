@@ -117,6 +117,18 @@ static void check_leaf(struct check *c, struct tree *t, const struct page *leaf)
 	}
 }
 
+/* In every loop some layer stands on one that is not older. */
+static bool is_in_loop(const struct check *c, const struct layer *l)
+{
+	uint32_t steps = catalog_layer_count(c->pool->catalog);
+	const struct layer *below = l->parent;
+	if (!below || below->number < l->number)
+		return false;
+	while (below && below != l && steps-- > 0)
+		below = below->parent;
+	return below == l;
+}
+
 static void check_layer(struct check *c, struct layer *l)
 {
 	uint64_t before = c->out->clusters_reachable;
@@ -132,10 +144,11 @@ static void check_layer(struct check *c, struct layer *l)
 	if (l->parent && l->parent->map.lost)
 		problem(c, POOL_PROBLEM_CHAIN, "layer %llu stands on layer %llu, which is lost",
 			(unsigned long long)l->number, (unsigned long long)l->parent->number);
-	else if (l->parent && (!l->parent->sealed || l->parent->number >= l->number))
-		problem(c, POOL_PROBLEM_CHAIN,
-			"layer %llu stands on layer %llu, which is not an older sealed one",
+	else if (l->parent && !l->parent->sealed)
+		problem(c, POOL_PROBLEM_CHAIN, "layer %llu stands on layer %llu, which is not sealed",
 			(unsigned long long)l->number, (unsigned long long)l->parent->number);
+	else if (is_in_loop(c, l))
+		problem(c, POOL_PROBLEM_CHAIN, "layer %llu stands on itself", (unsigned long long)l->number);
 	list_for_each (child, &l->children, sibling)
 		children++;
 	if (children != l->child_count)
@@ -241,7 +254,7 @@ static void check_volume_counts(struct check *c, const struct volume *v)
 	uint32_t snapshots = 0;
 	list_for_each (l, &v->layers, in_volume) {
 		clusters += l->cluster_count;
-		snapshots += l->named;
+		snapshots += layer_is_snapshot(l);
 	}
 	while (origin && origin->volume == v)
 		origin = origin->parent;

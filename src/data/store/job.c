@@ -343,7 +343,7 @@ void pool_job_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct p
 	struct volume *v;
 	list_for_each (l, catalog_nameless(pool->catalog), nameless) {
 		struct pool_job job = {.id = l->id, .kind = l->child_count ? POOL_JOB_MERGE : POOL_JOB_DROP};
-		if (!may_reap(l))
+		if (!may_reap(l) || (l->volume && pool_name_is_system(l->volume->name)))
 			continue;
 		progress_of(pool->jobs, l->number, l->cluster_count, &job);
 		copy_text(job.subject, sizeof(job.subject), l->volume ? l->volume->name : "(deleted)");

@@ -50,6 +50,7 @@ enum record_type {
 	RECORD_POOL_GROW,     /* the disk has more clusters */
 	RECORD_NOTE_SET,      /* a volume has this note, or none of this kind */
 	RECORD_DEFINE_OVER,   /* as DEFINE, of blocks whose data is about to go over unsettled data */
+	RECORD_GRAFT, /* the chain of a fresh volume goes upon a layer of another, in place of its head */
 	RECORD_TYPES
 };
 
@@ -113,9 +114,11 @@ struct record_zero {
 	struct number_disk layer;
 	uint32_t index, count; /* clusters, all under one leaf page */
 	uint16_t mask;	       /* in each */
-	uint16_t pad;
+	uint16_t flags;	       /* ZERO_SAID */
 };
 static_assert(sizeof(struct record_zero) == 24, "layout");
+
+#define ZERO_SAID 1u /* though nothing lies below the layer: something will */
 
 struct record_merge {
 	struct record_head head;
@@ -203,6 +206,16 @@ struct record_note_set {
 	uint8_t data[];	    /* zeroes up to a multiple of 4 */
 };
 static_assert(sizeof(struct record_note_set) == 16, "layout");
+
+struct record_graft {
+	struct record_head head;
+	struct number_disk volume, fresh; /* volumes */
+	struct number_disk base;	  /* the layer of `volume` that its head stands on */
+	struct number_disk root,
+		top; /* layers of `fresh`: its lowest, which stands on nothing, and its head */
+	struct number_disk size_bytes; /* of `fresh` */
+};
+static_assert(sizeof(struct record_graft) == 52, "layout");
 
 #define RECORD_BYTES_USUAL 256u /* all but NOTE_SET are smaller */
 #define RECORD_BYTES_MAX   (sizeof(struct record_note_set) + NOTE_BYTES_MAX)

@@ -51,6 +51,11 @@ static int copy_blocks(struct merge *m, uint32_t from, uint32_t to, uint16_t mas
 	return err;
 }
 
+static bool will_be_grafted(const struct layer *l)
+{
+	return l->volume && l->volume->flags & VOLUME_FRESH && !MUTANT(76);
+}
+
 /* Which cluster the merged entry keeps: pointers move where masks allow, else the smaller side is copied into places of the
  * larger that nobody can see. */
 static int plan_one(struct merge *m, uint32_t index, struct record_merge *r)
@@ -64,7 +69,7 @@ static int plan_one(struct merge *m, uint32_t index, struct record_merge *r)
 				   .index = index,
 				   .defined = c->defined | p->defined,
 				   .zero = c->zero | (MUTANT(38) ? 0 : p->zero & (uint16_t)~c->defined)};
-	if (!m->layer->parent) { /* nothing left to hide */
+	if (!m->layer->parent && !will_be_grafted(m->layer)) { /* nothing left to hide */
 		r->defined &= (uint16_t)~r->zero;
 		r->zero = 0;
 	}

@@ -73,7 +73,7 @@ static_assert(sizeof(struct usage_entry) * USAGE_PER_PAGE == PAGE_PAYLOAD_BYTES,
 enum catalog_kind { CATALOG_FREE = 0, CATALOG_VOLUME = 1, CATALOG_LAYER = 2 };
 
 enum { LAYER_SEALED = 1, LAYER_NAMED = 2 };
-enum { VOLUME_FLATTEN = 1 };
+enum { VOLUME_FLATTEN = 1, VOLUME_FRESH = 2 }; /* FRESH: it is to be grafted upon something (pool.h) */
 
 /* A volume or a layer. Fields that a kind does not use are zero. */
 struct catalog_entry_disk {

@@ -31,6 +31,12 @@ int pool_name_check(const char *name)
 	return 0;
 }
 
+int pool_system_name_check(const char *name)
+{
+	return pool_name_is_system(name) && strlen(name) <= POOL_NAME_MAX ? pool_name_check(name + 1)
+									  : OXE_INVAL;
+}
+
 /* ---- format ------------------------------------------------------------------------------------------------------------------- */
 
 static int fits(uint64_t disk_bytes, uint64_t *journal_bytes)

@@ -40,6 +40,13 @@ struct vol;
 /* Names are 1 to POOL_NAME_MAX bytes of [A-Za-z0-9._-], not starting with '.' or '-': safe in paths, NQNs and URLs.
  * Returns 0 or OXE_INVAL. Does not suspend. */
 OX_CHECKED int pool_name_check(const char *name);
+/* A system's name is '~' and what pool_name_check allows, POOL_NAME_MAX bytes in all: of volumes and layers that no user made. The
+ * lookups and walks below know nothing of them, and no count but layer_count has them; they do take space, and are checked. */
+OX_CHECKED int pool_system_name_check(const char *name);
+static inline bool pool_name_is_system(const char *name)
+{
+	return name[0] == '~';
+}
 
 /* ---- the pool ------------------------------------------------------------------------------------------------------ */
 
@@ -188,7 +195,7 @@ enum pool_note_kind {
 	POOL_NOTE_ACCESS,
 	POOL_NOTE_RESERVATION,
 	POOL_NOTE_USER,
-	POOL_NOTE_SPARE,
+	POOL_NOTE_REPLICA,
 	POOL_NOTE_KINDS
 };
 
@@ -203,6 +210,51 @@ OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, en
 /* Up to POOL_NOTE_BYTES_MAX bytes into `data`. OXE_NOENT: there is none, or no such volume. OXE_CORRUPT. */
 OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
 			     void *data, uint32_t *len_bytes);
+
+/* The same through an open handle of the volume. They never wait for control operations, except that a check holds them up as it does
+ * writes; and what replaces a note has room on a full pool. Calls for one kind may overlap, and take effect in the order they were made
+ * unless the note has to be read from disk first. A set costs a journal record of the note's length and a shared device flush. */
+OX_CHECKED int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes);
+OX_CHECKED int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t *len_bytes);
+
+/* ---- for copies of a volume (data/replica) ---------------------------------------------------------------------------- */
+
+/* As volume_get, also of a system's volume. Does not suspend. */
+OX_CHECKED int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out);
+/* As snapshot_get, also of a layer with a system's name. Does not suspend. */
+OX_CHECKED int layer_get_any(const struct pool *pool, const struct uuid *id, struct snapshot_info *out);
+/* As snapshot_create and snapshot_rename; the name may be a system's. */
+OX_CHECKED int layer_seal(struct pool *pool, const struct uuid *volume_id, const struct uuid *layer_id,
+			  const char *name, uint64_t *pause_ns);
+OX_CHECKED int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *name);
+
+/* As volume_create; the name may be a system's. */
+OX_CHECKED int volume_create_any(struct pool *pool, const struct volume_spec *spec);
+/* Smaller only; a larger size changes nothing, 0. What lay beyond the new end is zeroed, and is zeroes should the volume grow again. The
+ * caller keeps everybody from writing there meanwhile. */
+OX_CHECKED int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes);
+/* A fresh volume: empty, of a system's name, and to be grafted upon a layer of another. What is zeroed in it is noted although it
+ * reads as zeroes already: so it hides what will lie below. A write of less than a block, too, takes zeroes for the rest of it. */
+OX_CHECKED int volume_create_fresh(struct pool *pool, const struct volume_spec *spec);
+/* The whole chain of a fresh volume goes upon the newest sealed layer of another, in place of that one's head, by one record: its
+ * layers become the other's, its head the other's head, its size the other's size, and it is gone. head_id is that of its head: a call
+ * whose head_id is already the other's head is done, 0. OXE_BUSY while either is open (snapshots of them may be). OXE_INVAL if the head
+ * that goes says anything about any block, if the layer below it is another volume's, has no name or is larger than the fresh volume or a layer of
+ * that, or if logical blocks differ.
+ * OXE_EXISTS if both have a layer of the same name. */
+OX_CHECKED int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
+			    const struct uuid *head_id);
+
+struct layer_info {
+	struct uuid id;
+	char name[POOL_NAME_MAX + 1];
+	uint64_t size_bytes;
+	bool is_origins; /* it belongs to what the volume was cloned from */
+};
+/* The sealed layers that the volume's head stands on and that have a name, the root first. OXE_NOENT; OXE_CORRUPT if one of the
+ * chain is lost. Neither this nor `fn` suspends or changes the pool; `fn` returns false to stop. */
+OX_CHECKED int volume_chain(const struct pool *pool, const struct uuid *volume_id,
+			    bool (*fn)(void *ctx, const struct layer_info *l), void *ctx);
 
 /* ---- background jobs: derived from the pool's state, so they survive a restart by themselves -------------------------- */
 

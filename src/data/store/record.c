@@ -147,7 +147,8 @@ static int prepare_zero(struct pool *pool, const void *record, struct pins *pins
 	return pin_clusters(pool, number_get(r->layer), r->index, r->count, pins);
 }
 
-/* S1: above other layers a zero is said out loud, so that it hides them; at the root saying nothing is the same. */
+/* S1: above other layers a zero is said out loud, so that it hides them; at the root saying nothing is the same, unless it is to be
+ * grafted upon something. */
 static int apply_zero(struct pool *pool, uint64_t seq, const void *record)
 {
 	const struct record_zero *r = record;
@@ -157,7 +158,7 @@ static int apply_zero(struct pool *pool, uint64_t seq, const void *record)
 		struct map_entry *e = entry_edit(pool, l, r->index + i);
 		if (!e)
 			return 0;
-		if (l->parent && !MUTANT(2)) {
+		if ((l->parent && !MUTANT(2)) || r->flags & ZERO_SAID) {
 			e->defined |= r->mask;
 			e->zero |= r->mask;
 		} else {
@@ -330,10 +331,8 @@ static void layer_orphan(struct pool *pool, struct layer *l)
 }
 
 /* Notes that are not resident could not be given back. The pins go before anything can suspend, and nothing else evicts. */
-static int prepare_volume_delete(struct pool *pool, const void *record, struct pins *pins)
+static int bring_notes(struct volume *v, struct pins *pins)
 {
-	const struct record_volume_delete *r = record;
-	struct volume *v = catalog_volume_refer(pool->catalog, number_get(r->number));
 	int err = v ? 0 : OXE_CORRUPT;
 	for (unsigned kind = 0; !err && kind < NOTE_KINDS; kind++) {
 		err = page_get(&v->notes, 0, kind, false, &pins->pages[pins->count]);
@@ -343,6 +342,12 @@ static int prepare_volume_delete(struct pool *pool, const void *record, struct p
 	}
 	pins_release(pins);
 	return err;
+}
+
+static int prepare_volume_delete(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_volume_delete *r = record;
+	return bring_notes(catalog_volume_refer(pool->catalog, number_get(r->number)), pins);
 }
 
 static int apply_volume_delete(struct pool *pool, uint64_t seq, const void *record)
@@ -384,7 +389,7 @@ static uint64_t sealed_size(const struct layer *l, const struct record_snapshot 
 	return l->volume->lost ? l->size_bytes : l->volume->size_bytes;
 }
 
-static void layer_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
+static void head_seal(struct pool *pool, struct layer *l, const struct record_snapshot *r)
 {
 	struct uuid id;
 	char name[POOL_NAME_MAX + 1];
@@ -413,7 +418,7 @@ static int apply_snapshot(struct pool *pool, uint64_t seq, const void *record)
 	if (!sealed)
 		return 0; /* and the new head, which nobody lists, is as lost as the old one */
 	memcpy(head_id.b, r->new_head_id, sizeof(head_id.b));
-	layer_seal(pool, sealed, r);
+	head_seal(pool, sealed, r);
 	head_set(pool, v,
 		 catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v,
 				   sealed));
@@ -462,6 +467,59 @@ static int apply_revert(struct pool *pool, uint64_t seq, const void *record)
 	head_set(
 		pool, v,
 		catalog_layer_add(pool->catalog, number_get(r->new_head), r->new_head_slot, &head_id, v, to));
+	return 0;
+}
+
+static int prepare_graft(struct pool *pool, const void *record, struct pins *pins)
+{
+	const struct record_graft *r = record;
+	return bring_notes(catalog_volume_refer(pool->catalog, number_get(r->fresh)), pins);
+}
+
+/* Names are a volume's. */
+static void layer_adopt(struct pool *pool, struct layer *l, struct volume *v)
+{
+	char name[POOL_NAME_MAX + 1];
+	bool named = l->named;
+	memcpy(name, l->name, sizeof(name));
+	if (named)
+		catalog_layer_set_name(pool->catalog, l, NULL);
+	catalog_layer_set_volume(l, v);
+	if (named)
+		catalog_layer_set_name(pool->catalog, l, name);
+}
+
+/* The head that goes is given back like that of a revert. */
+static int apply_graft(struct pool *pool, uint64_t seq, const void *record)
+{
+	(void)seq;
+	const struct record_graft *r = record;
+	struct catalog *c = pool->catalog;
+	struct volume *v = catalog_volume_refer(c, number_get(r->volume));
+	struct volume *fresh = catalog_volume_refer(c, number_get(r->fresh));
+	struct layer *base = catalog_layer_refer(c, number_get(r->base));
+	struct layer *root = catalog_layer_refer(c, number_get(r->root));
+	struct layer *top = catalog_layer_refer(c, number_get(r->top));
+	if (!v || !fresh || v == fresh || !base || !root || !top)
+		return OXE_CORRUPT;
+	if ((!base->map.lost && (base->volume != v || !base->sealed)) ||
+	    (!root->map.lost && (root->volume != fresh || root->parent)) ||
+	    (!top->map.lost && (top->volume != fresh || top->sealed)))
+		return OXE_CORRUPT;
+	struct layer *old = volume_head(v);
+	pool->records_lost += v->lost || fresh->lost || base->map.lost || root->map.lost || top->map.lost;
+	if (old)
+		layer_orphan(pool, old);
+	while (!list_empty(&fresh->layers))
+		layer_adopt(pool, list_first(&fresh->layers, struct layer, in_volume), v);
+	if (!root->map.lost)
+		catalog_layer_set_parent(root, base);
+	if (top->map.lost && top->volume != v)
+		catalog_layer_set_volume(top, v);
+	v->size_bytes = number_get(r->size_bytes);
+	head_set(pool, v, top);
+	catalog_volume_remove(c, fresh);
+	resolve_forget_all(pool);
 	return 0;
 }
 
@@ -586,6 +644,7 @@ static const struct {
 	[RECORD_POOL_GROW] = {sizeof(struct record_pool_grow), prepare_pool_grow, apply_pool_grow},
 	[RECORD_DEFINE_OVER] = {sizeof(struct record_define_over), prepare_define, apply_define},
 	[RECORD_NOTE_SET] = {sizeof(struct record_note_set), prepare_note_set, apply_note_set},
+	[RECORD_GRAFT] = {sizeof(struct record_graft), prepare_graft, apply_graft},
 };
 
 static bool range_is_sane(uint32_t index, uint32_t count)
@@ -607,6 +666,7 @@ int record_check(const struct record_head *head)
 	const struct record_drop *drop = (const void *)head;
 	const struct record_note_set *note = (const void *)head;
 	const struct record_snapshot *snapshot = (const void *)head;
+	const struct record_graft *graft = (const void *)head;
 	if (head->type == 0 || head->type >= RECORD_TYPES || head->len_bytes < types[head->type].len_bytes)
 		return OXE_CORRUPT;
 	uint32_t extra = head->len_bytes - types[head->type].len_bytes;
@@ -621,7 +681,9 @@ int record_check(const struct record_head *head)
 			       ? 0
 			       : OXE_CORRUPT;
 	case RECORD_ZERO:
-		return extra == 0 && range_is_sane(zero->index, zero->count) ? 0 : OXE_CORRUPT;
+		return extra == 0 && range_is_sane(zero->index, zero->count) && zero->flags <= ZERO_SAID
+			       ? 0
+			       : OXE_CORRUPT;
 	case RECORD_DROP:
 		return extra == 0 && range_is_sane(drop->index, drop->count) ? 0 : OXE_CORRUPT;
 	case RECORD_NOTE_SET:
@@ -634,6 +696,8 @@ int record_check(const struct record_head *head)
 				      size_is_sane(snapshot->size_bytes))
 			       ? 0
 			       : OXE_CORRUPT;
+	case RECORD_GRAFT:
+		return extra == 0 && size_is_sane(graft->size_bytes) ? 0 : OXE_CORRUPT;
 	default:
 		return extra == 0 && head->len_bytes <= RECORD_BYTES_USUAL ? 0 : OXE_CORRUPT;
 	}

@@ -100,6 +100,12 @@ void pool_fail(struct pool *pool, int err, const char *why);
 /* Metadata in memory as before anything was read: for recovery, which may have to begin again. */
 void pool_state_reset(struct pool *pool);
 
+/* A user's name or a system's. */
+static inline int pool_any_name_check(const char *name)
+{
+	return pool_name_is_system(name) ? pool_system_name_check(name) : pool_name_check(name);
+}
+
 /* Limits that follow from the pool's size. */
 void pool_size_limits(struct pool *pool);
 

@@ -602,13 +602,13 @@ STORE_TEST(a_note_that_is_too_long_of_no_kind_or_of_no_volume_is_refused)
 	struct uuid id = make_volume(pool, 2, "v", MiB), nobody = an_id(99);
 	uint32_t len_bytes;
 	memset(data, 0x5a, sizeof(data));
-	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX));
-	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_SPARE, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
+	CHECK_OK(pool_note_set(pool, &id, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX));
+	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
 	CHECK_ERR(pool_note_set(pool, &id, POOL_NOTE_KINDS, data, 1), OXE_INVAL);
 	CHECK_ERR(pool_note_get(pool, &id, POOL_NOTE_KINDS, back, &len_bytes), OXE_INVAL);
 	CHECK_ERR(pool_note_set(pool, &nobody, POOL_NOTE_USER, data, 1), OXE_NOENT);
 	CHECK_ERR(pool_note_get(pool, &nobody, POOL_NOTE_USER, back, &len_bytes), OXE_NOENT);
-	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_SPARE, back, &len_bytes));
+	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_REPLICA, back, &len_bytes));
 	CHECK_EQ(len_bytes, POOL_NOTE_BYTES_MAX);
 	CHECK(memcmp(back, data, len_bytes) == 0);
 	CHECK_OK(pool_close(pool));
@@ -1027,6 +1027,319 @@ STORE_TEST(many_writers_snapshots_and_merges_at_once_keep_every_block)
 		for (unsigned b = 0; b < 256; b++)
 			expect(v, hammers[i].base_bytes + b * 4096, 4096, hammers[i].versions[b]);
 	}
+	vol_close(v);
+	CHECK_OK(pool_close(pool));
+}
+
+/* ---- what copies of a volume need --------------------------------------------------------------------------------------- */
+
+static bool count_snapshot(void *ctx, const struct snapshot_info *s)
+{
+	++*(unsigned *)ctx;
+	return s != NULL;
+}
+
+static bool chain_text(void *ctx, const struct layer_info *l)
+{
+	char *text = ctx;
+	size_t used = strlen(text);
+	snprintf(text + used, 256 - used, "%s%s%s", used ? " " : "", l->name, l->is_origins ? "*" : "");
+	return true;
+}
+
+static void expect_chain(struct pool *pool, uint8_t volume, const char *wanted)
+{
+	char text[256] = "";
+	struct uuid id = an_id(volume);
+	CHECK_OK(volume_chain(pool, &id, chain_text, text));
+	CHECK(strcmp(text, wanted) == 0);
+}
+
+STORE_TEST(a_layer_with_a_name_of_the_systems_is_there_and_no_user_sees_or_makes_one)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_stats stats;
+	struct volume_info volume;
+	struct snapshot_info info;
+	unsigned count = 0;
+	struct uuid id = make_volume(pool, 2, "v", MiB), user = an_id(3), system = an_id(4), other = an_id(5);
+	CHECK_OK(snapshot_create(pool, &id, &user, "s", NULL));
+	CHECK_ERR(snapshot_create(pool, &id, &system, "~e-1", NULL), OXE_INVAL);
+	CHECK_ERR(layer_seal(pool, &id, &system, "~", NULL), OXE_INVAL);
+	CHECK_ERR(layer_seal(pool, &id, &system, "~~a", NULL), OXE_INVAL);
+	CHECK_OK(layer_seal(pool, &id, &system, "~e-1", NULL));
+	CHECK_OK(layer_seal(pool, &id, &system, "~e-1", NULL));
+	CHECK_ERR(layer_seal(pool, &id, &other, "~e-1", NULL), OXE_EXISTS);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_ERR(snapshot_get(pool, &system, &info), OXE_NOENT);
+		CHECK_ERR(snapshot_find(pool, &id, "~e-1", &info), OXE_NOENT);
+		count = 0;
+		snapshot_walk(pool, &id, count_snapshot, &count);
+		CHECK_EQ(count, 1);
+		CHECK_OK(volume_get(pool, &id, &volume));
+		CHECK_EQ(volume.snapshot_count, 1);
+		pool_stats(pool, &stats);
+		CHECK_EQ(stats.snapshot_count, 1);
+		CHECK_EQ(stats.layer_count, 3);
+		expect_chain(pool, 2, "s ~e-1");
+		pool = pool_reopen(pool);
+	}
+	CHECK_ERR(snapshot_rename(pool, &user, "~s"), OXE_INVAL);
+	CHECK_OK(layer_rename(pool, &system, "t"));
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.snapshot_count, 2);
+	CHECK_OK(layer_rename(pool, &system, "~t"));
+	CHECK_OK(snapshot_delete(pool, &system));
+	CHECK_OK(pool_jobs_wait(pool));
+	pool_stats(pool, &stats);
+	CHECK_EQ(stats.snapshot_count, 1);
+	expect_chain(pool, 2, "s");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(the_chain_of_a_clone_tells_which_layers_are_its_origins)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", MiB), below = an_id(3), layer = an_id(4), own = an_id(5);
+	struct volume_spec clone = {.id = an_id(6), .name = "c"};
+	CHECK_OK(snapshot_create(pool, &id, &below, "a", NULL));
+	CHECK_OK(layer_seal(pool, &id, &layer, "~b", NULL));
+	CHECK_OK(volume_clone(pool, &clone, &layer, false));
+	CHECK_OK(snapshot_create(pool, &clone.id, &own, "own", NULL));
+	expect_chain(pool, 6, "a* ~b* own");
+	expect_chain(pool, 2, "a ~b");
+	CHECK_ERR(volume_chain(pool, &layer, chain_text, NULL), OXE_NOENT);
+	CHECK_OK(pool_close(pool));
+}
+
+static struct uuid make_fresh(struct pool *pool, uint8_t n, uint64_t size_bytes)
+{
+	struct volume_spec spec = {.id = an_id(n), .size_bytes = size_bytes};
+	snprintf(spec.name, sizeof(spec.name), "~join-%u", n);
+	CHECK_OK(volume_create_fresh(pool, &spec));
+	return spec.id;
+}
+
+static struct uuid head_of(struct pool *pool, struct uuid id)
+{
+	struct volume_info info;
+	CHECK_OK(volume_get_any(pool, &id, &info));
+	return info.head_id;
+}
+
+static void seal_as(struct pool *pool, struct uuid volume, uint8_t layer, const char *name)
+{
+	struct uuid id = an_id(layer);
+	CHECK_OK(layer_seal(pool, &volume, &id, name, NULL));
+}
+
+/* v: version 1 everywhere, sealed as "~j". */
+static struct uuid volume_to_join(struct pool *pool, uint64_t size_bytes)
+{
+	struct uuid id = make_volume(pool, 2, "v", size_bytes);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, size_bytes, 1);
+	vol_close(v);
+	return id;
+}
+
+/* Version 2 in [0, 64 KiB), zeroes in [128 KiB, 256 KiB) and [1 MiB, 1 MiB + 8 KiB), the rest is not said. */
+static void write_fresh(struct pool *pool, struct uuid id)
+{
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, 64 * KiB, 2);
+	CHECK_OK(vol_zero(v, 128 * KiB, 64 * KiB, 0));
+	CHECK_OK(vol_trim(v, 192 * KiB, 64 * KiB));
+	CHECK_OK(vol_zero(v, MiB, 8 * KiB, 0));
+	vol_close(v);
+}
+
+static void expect_joined(struct pool *pool, struct uuid id)
+{
+	struct vol *v = open_id(pool, id);
+	expect(v, 0, 64 * KiB, 2);
+	expect(v, 64 * KiB, 64 * KiB, 1);
+	expect(v, 128 * KiB, 128 * KiB, 0);
+	expect(v, 256 * KiB, MiB - 256 * KiB, 1);
+	expect(v, MiB, 8 * KiB, 0);
+	expect(v, MiB + 8 * KiB, MiB - 8 * KiB, 1);
+	expect(v, 2 * MiB, MiB, 0);
+	vol_close(v);
+}
+
+STORE_TEST(a_chain_grafted_upon_another_hides_what_it_says_and_shows_the_rest)
+{
+	struct pool *pool = pool_fresh();
+	struct pool_stats stats;
+	struct volume_info info;
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB);
+	seal_as(pool, id, 4, "~j"); /* younger than the layer that goes upon it */
+	write_fresh(pool, fresh);
+	seal_as(pool, fresh, 5, "s");
+	struct uuid head = head_of(pool, fresh);
+	struct vol *layer_reader = open_id(pool, an_id(5));
+	expect(layer_reader, 0, 64 * KiB, 2);
+	expect(layer_reader, 64 * KiB, 64 * KiB, 0);
+	expect(layer_reader, MiB, MiB, 0);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect(layer_reader, 64 * KiB, 64 * KiB, 1); /* what was found before is not remembered */
+	expect(layer_reader, MiB + 8 * KiB, MiB - 8 * KiB, 1);
+	vol_close(layer_reader);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	for (unsigned i = 0; i < 3; i++) {
+		expect_joined(pool, id);
+		expect_chain(pool, 2, "~j s");
+		CHECK_ERR(volume_get_any(pool, &fresh, &info), OXE_NOENT);
+		CHECK_OK(volume_get(pool, &id, &info));
+		CHECK_EQ(info.size_bytes, 3 * MiB);
+		CHECK(uuid_equal(&info.head_id, &head));
+		check_clean(pool);
+		CHECK_OK(pool_jobs_wait(pool));
+		pool_stats(pool, &stats);
+		CHECK_EQ(stats.layer_count, 3);
+		CHECK_EQ(stats.volume_count, 1);
+		pool = pool_reopen(pool);
+	}
+	struct uuid layer = an_id(4);
+	CHECK_OK(snapshot_delete(pool, &layer));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect_joined(pool, id);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(what_was_zeroed_in_a_fresh_volume_stays_said_when_its_layers_are_merged)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB),
+		    layer = an_id(5);
+	write_fresh(pool, fresh);
+	seal_as(pool, id, 4, "~j");
+	seal_as(pool, fresh, 5, "~s");
+	CHECK_OK(snapshot_delete(pool, &layer));
+	CHECK_OK(pool_jobs_wait(pool));
+	struct uuid head = head_of(pool, fresh);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect_joined(pool, id);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+static void open_fails_to_graft(struct pool *pool, struct uuid open, struct uuid id, struct uuid fresh)
+{
+	struct uuid head = head_of(pool, fresh);
+	struct vol *v = open_id(pool, open);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_BUSY);
+	vol_close(v);
+}
+
+STORE_TEST(a_graft_upon_what_is_open_has_said_something_or_is_not_sealed_is_refused)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, MiB), fresh = make_fresh(pool, 3, MiB), none = an_id(99);
+	struct uuid other = make_volume(pool, 7, "w", MiB), head = head_of(pool, fresh);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_INVAL); /* nothing sealed */
+	seal_as(pool, id, 4, "~j");
+	seal_as(pool, other, 8, "~j");
+	struct uuid other_head = head_of(pool, other);
+	CHECK_ERR(volume_graft(pool, &id, &none, &head), OXE_NOENT);
+	CHECK_ERR(volume_graft(pool, &none, &fresh, &head), OXE_NOENT);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &none), OXE_INVAL);	    /* another head */
+	CHECK_ERR(volume_graft(pool, &id, &other, &other_head), OXE_INVAL); /* an ordinary volume */
+	open_fails_to_graft(pool, id, id, fresh);
+	open_fails_to_graft(pool, fresh, id, fresh);
+	struct vol *v = open_id(pool, id);
+	CHECK_OK(vol_zero(v, 0, 4096, 0)); /* a mark, and no cluster */
+	vol_close(v);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_INVAL);
+	seal_as(pool, id, 5, "s");
+	seal_as(pool, fresh, 6, "s");
+	head = head_of(pool, fresh);
+	CHECK_ERR(volume_graft(pool, &id, &fresh, &head), OXE_EXISTS);
+	struct uuid layer = an_id(5);
+	CHECK_OK(layer_rename(pool, &layer, "t"));
+	CHECK_OK(volume_graft(pool, &id, &fresh, &head));
+	expect_chain(pool, 2, "~j t s");
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+static unsigned fill_pool(struct vol *v, uint64_t size_bytes)
+{
+	unsigned written = 0;
+	uint8_t *data = aligned_alloc(4096, 64 * KiB);
+	pattern(data, 0, 64 * KiB, 7);
+	for (uint64_t at = 0; at < size_bytes; at += 64 * KiB) {
+		int err = vol_write(v, data, at, 64 * KiB, 0);
+		CHECK(err == 0 || err == OXE_NOSPC);
+		written += err == 0;
+	}
+	free(data);
+	return written;
+}
+
+STORE_TEST(a_note_set_through_a_handle_is_the_volumes_and_is_replaced_also_on_a_full_pool)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = make_volume(pool, 2, "v", 128 * MiB), layer = an_id(3);
+	uint8_t data[POOL_NOTE_BYTES_MAX], back[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes = 0;
+	struct vol *v = open_id(pool, id);
+	CHECK_ERR(vol_note_get(v, POOL_NOTE_REPLICA, back, &len_bytes), OXE_NOENT);
+	pattern(data, 0, 2048, 1);
+	CHECK_OK(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048));
+	CHECK(fill_pool(v, 128 * MiB) < 2048);
+	for (uint64_t version = 2; version < 2000; version++) {
+		pattern(data, 0, 2048, version);
+		CHECK_OK(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048));
+	}
+	CHECK_OK(vol_note_get(v, POOL_NOTE_REPLICA, back, &len_bytes));
+	CHECK(len_bytes == 2048 && memcmp(data, back, 2048) == 0);
+	CHECK_ERR(vol_note_set(v, POOL_NOTE_REPLICA, data, POOL_NOTE_BYTES_MAX + 1), OXE_INVAL);
+	vol_close(v);
+	pool = pool_reopen(pool);
+	CHECK_OK(pool_note_get(pool, &id, POOL_NOTE_REPLICA, back, &len_bytes));
+	CHECK(len_bytes == 2048 && memcmp(data, back, 2048) == 0);
+	CHECK_OK(snapshot_create(pool, &id, &layer, "s", NULL));
+	v = open_id(pool, layer);
+	CHECK_ERR(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048), OXE_INVAL);
+	vol_close(v);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_fresh_volume_has_nothing_to_flatten_and_a_graft_holds_though_it_was_asked_to)
+{
+	struct pool *pool = pool_fresh();
+	struct volume_info info;
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB);
+	seal_as(pool, id, 4, "~j");
+	write_fresh(pool, fresh);
+	CHECK_OK(volume_flatten(pool, &fresh, true));
+	CHECK_OK(volume_get_any(pool, &fresh, &info));
+	CHECK(!info.is_flattening);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &info.head_id));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect_joined(pool, id);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_volume_that_was_shrunk_and_grows_again_shows_nothing_of_what_it_had)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, 2 * MiB);
+	seal_as(pool, id, 4, "~a");
+	CHECK_OK(volume_shrink(pool, &id, 3 * MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_ERR(volume_shrink(pool, &id, 1000), OXE_INVAL);
+	pool = pool_reopen(pool);
+	struct vol *v = open_id(pool, id);
+	CHECK_EQ(vol_info(v)->size_bytes, MiB);
+	CHECK_OK(volume_grow(pool, &id, 2 * MiB));
+	expect(v, 0, MiB, 1);
+	expect(v, MiB, MiB, 0);
 	vol_close(v);
 	CHECK_OK(pool_close(pool));
 }

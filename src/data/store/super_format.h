@@ -17,7 +17,7 @@
 #include "base/uuid.h"
 
 #define SUPER_MAGIC	     "OXBOWSB1"
-#define SUPER_FORMAT_VERSION 2u /* 2: notes */
+#define SUPER_FORMAT_VERSION 3u /* 2: notes; 3: names of the system's, grafts */
 #define SUPER_FORMAT_OLDEST  1u /* that is read; opening it for writing makes it the newest */
 #define SUPER_BYTES	     4096u
 #define SUPER_SLOT_BYTES     65536u /* slot i starts at i * SUPER_SLOT_BYTES */

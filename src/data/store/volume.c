@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "data/store/flush.h"
+#include "data/store/job.h"
 #include "data/store/journal.h"
 #include "data/store/vol.h"
 
@@ -64,7 +65,7 @@ static bool any_open(const struct volume *v)
 
 static int spec_check(const struct volume_spec *spec)
 {
-	if (pool_name_check(spec->name) || uuid_is_nil(&spec->id))
+	if (uuid_is_nil(&spec->id))
 		return OXE_INVAL;
 	if (spec->size_bytes < VOLUME_SIZE_MIN || spec->size_bytes > VOLUME_SIZE_MAX ||
 	    spec->size_bytes % POOL_BLOCK_BYTES)
@@ -132,7 +133,7 @@ static int create(struct pool *pool, const struct volume_spec *spec, const struc
 	return err;
 }
 
-int volume_create(struct pool *pool, const struct volume_spec *spec_in)
+static int create_empty(struct pool *pool, const struct volume_spec *spec_in, uint32_t flags)
 {
 	struct volume_spec spec = *spec_in;
 	spec.lba_bytes = spec.lba_bytes ? spec.lba_bytes : 512;
@@ -142,8 +143,26 @@ int volume_create(struct pool *pool, const struct volume_spec *spec_in)
 	if (err)
 		return err;
 	int before = created_before(pool, &spec, NULL);
-	err = before ? (before > 0 ? 0 : before) : create(pool, &spec, NULL, 0);
+	err = before ? (before > 0 ? 0 : before) : create(pool, &spec, NULL, flags);
 	return control_leave(pool, err);
+}
+
+int volume_create(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, 0);
+}
+
+int volume_create_any(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_any_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, 0);
+}
+
+int volume_create_fresh(struct pool *pool, const struct volume_spec *spec)
+{
+	int err = pool_system_name_check(spec->name);
+	return err ? err : create_empty(pool, spec, VOLUME_FRESH);
 }
 
 static int clone_locked(struct pool *pool, struct volume_spec *spec, const struct uuid *snapshot_id,
@@ -167,7 +186,9 @@ int volume_clone(struct pool *pool, const struct volume_spec *spec_in, const str
 		 bool full_copy)
 {
 	struct volume_spec spec = *spec_in;
-	int err = control_enter_whole(pool);
+	int err = pool_name_check(spec.name);
+	if (!err)
+		err = control_enter_whole(pool);
 	if (err)
 		return err;
 	err = clone_locked(pool, &spec, snapshot_id, full_copy);
@@ -196,7 +217,9 @@ int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	if (!v)
 		return control_leave(pool, catalog_absent(pool->catalog));
-	uint32_t flags = start ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
+	bool has_below = !(v->flags & VOLUME_FRESH); /* else a graft might meet the end of the job */
+	uint32_t flags =
+		start && has_below ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
 	if (flags != v->flags)
 		err = volume_set(pool, v, v->name, v->size_bytes, flags);
 	jobs_kick(pool->jobs);
@@ -218,6 +241,32 @@ int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_b
 	else if (size_bytes > v->size_bytes)
 		err = volume_set(pool, v, v->name, size_bytes, v->flags);
 	return control_leave(pool, err);
+}
+
+int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes)
+{
+	struct vol *vol;
+	uint64_t old_bytes;
+	int err = size_bytes < VOLUME_SIZE_MIN || size_bytes % POOL_BLOCK_BYTES ? OXE_INVAL : 0;
+	if (!err)
+		err = vol_open(pool, volume_id, &vol);
+	if (err)
+		return err;
+	old_bytes = vol_info(vol)->size_bytes;
+	if (!vol->volume)
+		err = OXE_NOENT;
+	else if (size_bytes < old_bytes)
+		err = vol_zero(vol, size_bytes, old_bytes - size_bytes, 0);
+	if (!err)
+		err = control_enter(pool);
+	if (!err) {
+		struct volume *v = vol->volume;
+		if (size_bytes < v->size_bytes)
+			err = volume_set(pool, v, v->name, size_bytes, v->flags);
+		control_leave(pool, 0);
+	}
+	vol_close(vol);
+	return err;
 }
 
 int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name)
@@ -321,15 +370,22 @@ static int snapshot_locked(struct pool *pool, const struct uuid *volume_id, cons
 	return err;
 }
 
-int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
-		    const char *name, uint64_t *pause_ns)
+int layer_seal(struct pool *pool, const struct uuid *volume_id, const struct uuid *layer_id, const char *name,
+	       uint64_t *pause_ns)
 {
-	int err = pool_name_check(name);
+	int err = pool_any_name_check(name);
 	if (!err)
 		err = control_enter_whole(pool);
 	if (err)
 		return err;
-	return control_leave(pool, snapshot_locked(pool, volume_id, snapshot_id, name, pause_ns));
+	return control_leave(pool, snapshot_locked(pool, volume_id, layer_id, name, pause_ns));
+}
+
+int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struct uuid *snapshot_id,
+		    const char *name, uint64_t *pause_ns)
+{
+	int err = pool_name_check(name);
+	return err ? err : layer_seal(pool, volume_id, snapshot_id, name, pause_ns);
 }
 
 static int layer_set(struct pool *pool, const struct layer *l, const char *name, uint32_t flags)
@@ -358,14 +414,14 @@ int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
 	return control_leave(pool, err);
 }
 
-int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name)
+int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *name)
 {
-	int err = pool_name_check(name);
+	int err = pool_any_name_check(name);
 	if (!err)
 		err = control_enter_whole(pool);
 	if (err)
 		return err;
-	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	struct layer *l = catalog_layer_by_id(pool->catalog, layer_id);
 	struct layer *other = l && l->named ? catalog_snapshot_by_name(pool->catalog, l->volume, name) : NULL;
 	if (!l || !l->named)
 		err = OXE_NOENT;
@@ -374,6 +430,12 @@ int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const cha
 	else if (!other)
 		err = layer_set(pool, l, name, LAYER_NAMED);
 	return control_leave(pool, err);
+}
+
+int snapshot_rename(struct pool *pool, const struct uuid *snapshot_id, const char *name)
+{
+	int err = pool_name_check(name);
+	return err ? err : layer_rename(pool, snapshot_id, name);
 }
 
 static int revert_to(struct pool *pool, struct volume *v, const struct layer *l, const struct uuid *head_id)
@@ -416,6 +478,112 @@ int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct 
 	return control_leave(pool, err);
 }
 
+/* ---- grafts --------------------------------------------------------------------------------------------------------------------- */
+
+static bool names_clash(const struct catalog *c, const struct volume *v, const struct volume *fresh)
+{
+	const struct layer *l;
+	list_for_each (l, &fresh->layers, in_volume) {
+		if (l->named && catalog_snapshot_by_name(c, v, l->name))
+			return true;
+	}
+	return false;
+}
+
+/* No layer is smaller than what it stands on: what lies beyond its end would show when a volume upon it grows. */
+static bool sizes_fit(const struct layer *base, const struct volume *fresh)
+{
+	const struct layer *l;
+	list_for_each (l, &fresh->layers, in_volume) {
+		if (l->named && l->size_bytes < base->size_bytes)
+			return false;
+	}
+	return fresh->size_bytes >= base->size_bytes;
+}
+
+/* Does it define no block at all? */
+static int layer_is_empty(struct layer *l)
+{
+	uint32_t index = 0, count;
+	int err = l->cluster_count ? 0 : layer_next_run(l, &index, 1, &count);
+	return err == OXE_NOENT ? 0 : err ? err : OXE_INVAL;
+}
+
+static int graft_check(struct pool *pool, struct volume *v, struct volume *fresh, const struct uuid *head_id)
+{
+	const struct layer *base = v->head->parent;
+	if (v == fresh || !(fresh->flags & VOLUME_FRESH) || !uuid_equal(&fresh->head->id, head_id) ||
+	    fresh->lba_bytes != v->lba_bytes)
+		return OXE_INVAL;
+	if (!base || base->volume != v || !base->named || !sizes_fit(base, fresh))
+		return OXE_INVAL;
+	if (names_clash(pool->catalog, v, fresh))
+		return OXE_EXISTS;
+	return v->open_count || fresh->open_count ? OXE_BUSY : layer_is_empty(v->head);
+}
+
+/* A layer of it may be merged into the next at any time: told in one breath with the commit. */
+static void graft_tell(const struct volume *v, const struct volume *fresh, struct record_graft *r)
+{
+	const struct layer *root = fresh->head;
+	while (root->parent)
+		root = root->parent;
+	r->base = number_of(v->head->parent->number);
+	r->root = number_of(root->number);
+	r->top = number_of(fresh->head->number);
+	r->size_bytes = number_of(fresh->size_bytes);
+}
+
+static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
+{
+	struct record_graft r = {.head = {.type = RECORD_GRAFT, .len_bytes = sizeof(r)},
+				 .volume = number_of(v->number),
+				 .fresh = number_of(fresh->number)};
+	struct journal_room room = journal_room_of(&r.head);
+	struct pins pins;
+	int err = checkpoint_throttle(pool);
+	if (!err)
+		err = journal_reserve(pool->journal, room);
+	if (err)
+		return err;
+	err = record_prepare(pool, &r.head, &pins);
+	if (!err && (v->open_count || fresh->open_count)) { /* meanwhile */
+		pins_release(&pins);
+		err = OXE_BUSY;
+	}
+	if (err) {
+		journal_unreserve(pool->journal, room);
+		return err;
+	}
+	graft_tell(v, fresh, &r);
+	uint64_t seq = record_commit(pool, &r.head);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
+	pins_release(&pins);
+	jobs_kick(pool->jobs);
+	err = journal_wait(pool->journal, seq);
+	return err || MUTANT(77) ? err : flush_wait(pool->flush);
+}
+
+int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
+		 const struct uuid *head_id)
+{
+	int err = control_enter_whole(pool);
+	if (err)
+		return err;
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	struct volume *fresh = catalog_volume_by_id(pool->catalog, fresh_id);
+	if (v && uuid_equal(&v->head->id, head_id))
+		return control_leave(pool, 0);
+	if (!v || !fresh)
+		return control_leave(pool, OXE_NOENT);
+	gate_close(v); /* nothing is written into the head that was found empty */
+	err = graft_check(pool, v, fresh, head_id);
+	if (!err)
+		err = graft(pool, v, fresh);
+	gate_open(v);
+	return control_leave(pool, err);
+}
+
 /* ---- notes ---------------------------------------------------------------------------------------------------------------------- */
 
 static int note_page(struct volume *v, enum pool_note_kind kind, struct page **page)
@@ -444,7 +612,7 @@ static int note_is(struct volume *v, enum pool_note_kind kind, const void *data,
 }
 
 static int note_set(struct pool *pool, const struct volume *v, enum pool_note_kind kind, const void *data,
-		    uint32_t len_bytes)
+		    uint32_t len_bytes, bool admit, bool durable)
 {
 	size_t record_bytes = sizeof(struct record_note_set) + u64_align_up(len_bytes, 4);
 	struct record_note_set *r = mem_zalloc(record_bytes);
@@ -454,9 +622,9 @@ static int note_set(struct pool *pool, const struct volume *v, enum pool_note_ki
 	r->len_bytes = (uint16_t)len_bytes;
 	if (len_bytes)
 		memcpy(r->data, data, len_bytes);
-	int err = len_bytes ? space_admit_metadata(pool->space) : 0;
+	int err = admit ? space_admit_metadata(pool->space) : 0;
 	if (!err)
-		err = record_do(pool, &r->head, !MUTANT(39));
+		err = record_do(pool, &r->head, durable);
 	free(r);
 	return err;
 }
@@ -472,8 +640,18 @@ int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_not
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	int is_so = v ? note_is(v, kind, data, len_bytes) : catalog_absent(pool->catalog);
-	err = is_so > 0 ? 0 : is_so ? is_so : note_set(pool, v, kind, data, len_bytes);
+	err = is_so > 0 ? 0
+	      : is_so	? is_so
+			: note_set(pool, v, kind, data, len_bytes, len_bytes > 0, !MUTANT(39));
 	return control_leave(pool, err);
+}
+
+static void note_copy(struct page *page, void *data, uint32_t *len_bytes)
+{
+	const struct note_disk *note = page_view(page);
+	*len_bytes = (uint32_t)u64_min(le32_get(note->len_bytes), NOTE_BYTES_MAX);
+	memcpy(data, note->data, *len_bytes);
+	page_unpin(page);
 }
 
 int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
@@ -485,17 +663,67 @@ int pool_note_get(struct pool *pool, const struct uuid *volume_id, enum pool_not
 	fmutex_lock(&pool->control); /* the volume stays while its page is read */
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	int err = pool->failed ? OXE_FAILED : v ? note_page(v, kind, &page) : catalog_absent(pool->catalog);
-	if (!err) {
-		const struct note_disk *note = page_view(page);
-		*len_bytes = le32_get(note->len_bytes);
-		memcpy(data, note->data, *len_bytes);
-		page_unpin(page);
-	}
+	if (!err)
+		note_copy(page, data, len_bytes);
 	fmutex_unlock(&pool->control);
 	return err;
 }
 
+static int vol_note_put(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	struct page *page;
+	int before = note_page(vol->volume, kind, &page);
+	if (!before)
+		page_unpin(page);
+	if (before && before != OXE_NOENT)
+		return before;
+	return note_set(vol->pool, vol->volume, kind, data, len_bytes, before && len_bytes, false);
+}
+
+/* The handle keeps the volume, and the gate makes it wait for a check: so it need not wait for control operations. */
+int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes)
+{
+	if ((unsigned)kind >= NOTE_KINDS || len_bytes > NOTE_BYTES_MAX || !vol->volume)
+		return OXE_INVAL;
+	if (vol->info.read_only)
+		return OXE_ROFS;
+	if (vol->pool->failed)
+		return OXE_FAILED;
+	group_add(&vol->calls, 1);
+	gate_enter(vol->volume);
+	int err = vol_note_put(vol, kind, data, len_bytes);
+	gate_leave(vol->volume);
+	if (!err && !MUTANT(78))
+		err = flush_wait(vol->pool->flush);
+	group_done(&vol->calls);
+	return err;
+}
+
+int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t *len_bytes)
+{
+	struct page *page;
+	if ((unsigned)kind >= NOTE_KINDS || !vol->volume)
+		return OXE_INVAL;
+	group_add(&vol->calls, 1);
+	int err = vol->pool->failed ? OXE_FAILED : note_page(vol->volume, kind, &page);
+	if (!err)
+		note_copy(page, data, len_bytes);
+	group_done(&vol->calls);
+	return err;
+}
+
 /* ---- looking -------------------------------------------------------------------------------------------------------------------- */
+
+/* To users. */
+static bool is_shown(const struct layer *l)
+{
+	return l && layer_is_snapshot(l);
+}
+
+static bool volume_is_shown(const struct volume *v)
+{
+	return v && !pool_name_is_system(v->name);
+}
 
 static void volume_describe(const struct volume *v, struct volume_info *out)
 {
@@ -534,13 +762,22 @@ static void snapshot_describe(const struct layer *l, struct snapshot_info *out)
 int volume_find(const struct pool *pool, const char *name, struct volume_info *out)
 {
 	struct volume *v = catalog_volume_by_name(pool->catalog, name);
-	if (!v)
+	if (!volume_is_shown(v))
 		return catalog_absent(pool->catalog);
 	volume_describe(v, out);
 	return 0;
 }
 
 int volume_get(const struct pool *pool, const struct uuid *id, struct volume_info *out)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, id);
+	if (!volume_is_shown(v))
+		return catalog_absent(pool->catalog);
+	volume_describe(v, out);
+	return 0;
+}
+
+int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out)
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, id);
 	if (!v)
@@ -554,13 +791,13 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	struct layer *l = v ? catalog_snapshot_by_name(pool->catalog, v, name) : NULL;
-	if (!l)
+	if (!is_shown(l))
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);
 	return 0;
 }
 
-int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
+int layer_get_any(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
 {
 	struct layer *l = catalog_layer_by_id(pool->catalog, id);
 	if (!l || !l->named)
@@ -569,11 +806,19 @@ int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot
 	return 0;
 }
 
+int snapshot_get(const struct pool *pool, const struct uuid *id, struct snapshot_info *out)
+{
+	return is_shown(catalog_layer_by_id(pool->catalog, id)) ? layer_get_any(pool, id, out)
+								: catalog_absent(pool->catalog);
+}
+
 void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx)
 {
 	struct volume *v;
 	list_for_each (v, catalog_volumes(pool->catalog), age) {
 		struct volume_info info;
+		if (!volume_is_shown(v))
+			continue;
 		volume_describe(v, &info);
 		if (!fn(ctx, &info))
 			return;
@@ -589,10 +834,53 @@ void snapshot_walk(const struct pool *pool, const struct uuid *volume_id,
 		return;
 	list_for_each (l, &v->layers, in_volume) {
 		struct snapshot_info info;
-		if (!l->named)
+		if (!is_shown(l))
 			continue;
 		snapshot_describe(l, &info);
 		if (!fn(ctx, &info))
 			return;
 	}
+}
+
+/* The named layers of the chain from the head down; NULL if something of it is lost. */
+static const struct layer **chain_of(const struct volume *v, uint32_t *count)
+{
+	const struct layer **chain = NULL;
+	uint32_t capacity = 0;
+	*count = 0;
+	for (const struct layer *l = v->head->map.lost ? v->head : v->head->parent; l; l = l->parent) {
+		if (l->map.lost) {
+			free(chain);
+			return NULL;
+		}
+		if (*count == capacity) {
+			capacity = capacity ? 2 * capacity : 64;
+			chain = mem_realloc(chain, capacity * sizeof(*chain));
+		}
+		chain[*count] = l;
+		*count += l->named;
+	}
+	return chain ? chain : mem_alloc(sizeof(*chain));
+}
+
+int volume_chain(const struct pool *pool, const struct uuid *volume_id,
+		 bool (*fn)(void *ctx, const struct layer_info *l), void *ctx)
+{
+	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
+	uint32_t count;
+	if (!v)
+		return catalog_absent(pool->catalog);
+	const struct layer **chain = chain_of(v, &count);
+	if (!chain)
+		return OXE_CORRUPT;
+	while (count > 0) {
+		const struct layer *l = chain[--count];
+		struct layer_info info = {
+			.id = l->id, .size_bytes = l->size_bytes, .is_origins = l->volume != v};
+		memcpy(info.name, l->name, sizeof(info.name));
+		if (!fn(ctx, &info))
+			break;
+	}
+	free(chain);
+	return 0;
 }

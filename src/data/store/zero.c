@@ -2,8 +2,9 @@
  * zero.c: making ranges read as zeroes, and trim.
  *
  * Whole blocks are marked in the head's map, cluster by cluster, up to RUN clusters with one record; what reads as zeroes
- * already is passed over, so a discard of a large empty volume costs nothing. A cluster whose last data block goes is given
- * back, so it is held alone: no write in place may land in it later.
+ * already is passed over, so a discard of a large empty volume costs nothing; but not in a fresh volume, which will stand on
+ * something that does not. A cluster whose last data block goes is given back, so it is held alone: no write in place may land in it
+ * later.
  */
 #include "data/store/cluster_op.h"
 #include "data/store/flush.h"
@@ -22,6 +23,11 @@ struct zero_run {
 	struct cluster_hold holds[RUN];
 	uint32_t held;
 };
+
+static bool is_fresh(const struct vol *vol)
+{
+	return vol->volume->flags & VOLUME_FRESH && !MUTANT(75);
+}
 
 static void run_commit(struct zero_run *z, const struct record_zero *r, struct pins *pins,
 		       struct journal_room *room, uint64_t *seq)
@@ -44,7 +50,8 @@ static int run_record(struct zero_run *z, struct journal_room room)
 				.layer = number_of(z->head->number),
 				.index = z->index,
 				.count = z->count,
-				.mask = z->mask};
+				.mask = z->mask,
+				.flags = is_fresh(z->vol) ? ZERO_SAID : 0};
 	struct pins pins;
 	uint64_t seq;
 	int err = record_prepare(pool, &r.head, &pins);
@@ -75,12 +82,12 @@ static int run_zero(struct zero_run *z)
 	return err;
 }
 
-/* Does any of these blocks hold data, as readers see it? */
+/* Does any of these blocks hold data, as readers see it, or will it when the volume stands on something? */
 static int needs_zero(struct vol *vol, uint32_t index, uint16_t mask, bool *needed)
 {
 	struct resolved r;
 	int err = resolve_blocks(vol->pool, vol_top, vol, index, mask, &r);
-	*needed = !err && r.part_count > 0;
+	*needed = !err && (r.part_count > 0 || (r.hole && is_fresh(vol)));
 	return err;
 }
 
@@ -102,10 +109,10 @@ static int run_extend(struct zero_run *z, uint32_t end_index)
 static int zero_step(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes, uint64_t *done_bytes)
 {
 	struct cut c = cut_at(offset_bytes, len_bytes);
-	uint32_t next;
+	uint32_t next = c.index;
 	bool needed;
 	*done_bytes = len_bytes;
-	int err = resolve_next(vol->pool, vol_top, vol, NULL, c.index, &next);
+	int err = is_fresh(vol) ? 0 : resolve_next(vol->pool, vol_top, vol, NULL, c.index, &next);
 	if (err == OXE_NOENT)
 		return 0;
 	if (!err && next > c.index) {
