@@ -77,9 +77,9 @@ static void options_summary(const char *noun)
 		taken |= noun && strcmp(noun, verbs[i].noun) != 0 ? 0 : verbs[i].options;
 	printf("\nOptions of these:");
 	for (int i = 0; i < OPT_COUNT; i++) {
-		bool told = (i == OPT_WAIT_S && taken & OPT(WAIT)) ||
-			    (i == OPT_AFTER && taken & OPT(SINCE)) ||
-			    (i == OPT_TAKE_AWAY && taken & OPT(FORCE));
+		bool told = false; /* several verbs may have options of one name */
+		for (int j = 0; j < i; j++)
+			told |= taken & 1u << j && strcmp(option_texts[i].name, option_texts[j].name) == 0;
 		if (taken & 1u << i && !told)
 			printf(" --%s", option_texts[i].name);
 	}

@@ -3,6 +3,7 @@
  *
  *     oxbow.c           the table's reader: options, help, main
  *     oxbow_verbs.c     the table of verbs and what each does
+ *     oxbow_attach.c    volumes as block devices of the host it runs on
  *     oxbow_show.c      tables and details for people, progress, questions
  *     oxbow_generate.c  the man page and the bash completion, made from the same table
  *     oxbow_client.c    the calls
@@ -36,6 +37,17 @@ enum verb_option {
 	OPT_SECRET_FILE,
 	OPT_GENERATE_SECRET,
 	OPT_CONTROLLER_SECRET_FILE,
+	OPT_ALL,
+	OPT_TLS_KEY_FILE,
+	OPT_GENERATE_TLS_KEY,
+	OPT_BY,
+	OPT_AS,
+	OPT_OWNER,
+	OPT_AT,
+	OPT_HOST_SECRET_FILE,
+	OPT_VOLUME_SECRET_FILE,
+	OPT_STATE_DIR,
+	OPT_LINKS,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)
@@ -99,6 +111,16 @@ void job_follow(const struct cli *cli, const char *job_id, const char *label);
 bool shows_progress(const struct cli *cli);
 void bar_draw(const struct cli *cli, const char *label, uint64_t done, uint64_t total);
 void bar_clear(const struct cli *cli);
+
+/* ---- oxbow_verbs.c and oxbow_attach.c --------------------------------------------------------------------------------- */
+
+/* `path` from the root, or as it is for "mem:..."; to be free()d. */
+char *path_absolute(const char *path);
+int attach_run(struct cli *cli);
+int detach_run(struct cli *cli);
+int attachment_list(struct cli *cli);
+int attachment_reap(struct cli *cli);
+int attachment_link(struct cli *cli);
 
 /* ---- oxbow.c and oxbow_generate.c ------------------------------------------------------------------------------------- */
 

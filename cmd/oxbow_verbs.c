@@ -112,7 +112,7 @@ static const char *size_of(const struct answer *answer, const char *path)
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
 
 /* The daemon has another working directory. Symbolic links stay: /dev/disk/by-id is a better hint than /dev/sdb. */
-static char *path_absolute(const char *path)
+char *path_absolute(const char *path)
 {
 	char *cwd = NULL, *result;
 	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
@@ -330,6 +330,8 @@ static const struct column volume_details[] = {
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
 	{"NVMe hosts allowed", "hosts", COLUMN_LIST},
+	{"NVMe hosts connected", "connected", COLUMN_LIST},
+	{"NVMe reservation", "reservation", COLUMN_LIST},
 };
 
 /* A line a host, never its secret. */
@@ -339,7 +341,8 @@ static struct js *hosts_as_text(const struct js *hosts)
 	for (size_t i = 0; i < js_length(hosts); i++) {
 		const struct js *h = js_at(hosts, i);
 		struct text line = {0};
-		text_printf(&line, "%s%s%s", js_path_text(h, "nqn"),
+		text_printf(&line, "%s%s%s%s", js_path_text(h, "nqn"),
+			    js_true(js_get(h, "has_tls_key")) ? ", through TLS" : "",
 			    js_true(js_get(h, "has_secret")) ? ", with a secret" : "",
 			    js_true(js_get(h, "has_controller_secret")) ? " on both sides" : "");
 		js_push_text(lines, text_get(&line));
@@ -350,14 +353,69 @@ static struct js *hosts_as_text(const struct js *hosts)
 	return lines;
 }
 
+static struct js *connected_as_text(const struct js *associations)
+{
+	struct js *lines = js_array();
+	for (size_t i = 0; i < js_length(associations); i++) {
+		const struct js *a = js_at(associations, i);
+		struct text line = {0};
+		text_printf(&line, "%s, from %s%s%s", js_path_text(a, "host"), js_path_text(a, "peer"),
+			    js_true(js_get(a, "is_tls")) ? ", through TLS" : "",
+			    js_true(js_get(a, "is_authenticated")) ? ", authenticated" : "");
+		js_push_text(lines, text_get(&line));
+		text_free(&line);
+	}
+	if (js_length(lines) == 0)
+		js_push_text(lines, "none");
+	return lines;
+}
+
+static struct js *reservation_as_text(const struct js *r)
+{
+	struct js *lines = js_array();
+	const struct js *registrants = js_get(r, "registrants");
+	js_push_text(lines, js_true(js_get(r, "is_unreadable"))
+				    ? "cannot be read, and keeps every host out: 'oxbow volume unreserve'"
+				    : js_path_text(r, "type"));
+	for (size_t i = 0; i < js_length(registrants); i++) {
+		const struct js *one = js_at(registrants, i);
+		struct text line = {0};
+		text_printf(&line, "%s, key %s%s", js_path_text(one, "host_id"), js_path_text(one, "key"),
+			    js_true(js_get(one, "is_holder")) ? ", holds it" : "");
+		js_push_text(lines, text_get(&line));
+		text_free(&line);
+	}
+	return lines;
+}
+
+/* What NVMe says of a volume, for people. Its list may be unreadable; the rest is told all the same. */
+static void volume_add_nvme(struct cli *cli, struct js *volume)
+{
+	const char *id = js_path_text(volume, "id");
+	struct answer hosts, connected = get(cli, "/v1/nvme?volume=", id, ""),
+			     reservation = get(cli, "/v1/volumes/", id, "/reservation");
+	char *target = target_of("/v1/volumes/", id, "/hosts");
+	client_call(cli->client, "GET", target, NULL, CLIENT_RESEND, &hosts);
+	struct js *lines = js_array();
+	js_push_text(lines, "cannot be read, and so nobody: 'oxbow volume disallow --all'");
+	if (hosts.status == 200) {
+		js_free(lines);
+		lines = hosts_as_text(js_get(hosts.body, "hosts"));
+	}
+	js_set(volume, "hosts", lines);
+	js_set(volume, "connected", connected_as_text(js_get(connected.body, "associations")));
+	js_set(volume, "reservation", reservation_as_text(reservation.body));
+	free(target);
+	answer_free(&hosts);
+	answer_free(&connected);
+	answer_free(&reservation);
+}
+
 static int volume_show(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/volumes/", cli->args[0], ""), hosts;
-	if (!cli->json) {
-		hosts = get(cli, "/v1/volumes/", js_path_text(a.body, "id"), "/hosts");
-		js_set(a.body, "hosts", hosts_as_text(js_get(hosts.body, "hosts")));
-		answer_free(&hosts);
-	}
+	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	if (!cli->json)
+		volume_add_nvme(cli, a.body);
 	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
 	return done(&a);
 }
@@ -379,13 +437,13 @@ static char *file_line(const char *path)
 	return line;
 }
 
-static char *secret_new(void)
+static char *secret_new(char *(*format)(const struct nvme_secret *s, char *text))
 {
 	struct nvme_secret s = {.hash = 1, .len_bytes = 32};
 	char *text = mem_alloc(NVME_SECRET_TEXT_SIZE);
 	if (getrandom(s.key, s.len_bytes, 0) != s.len_bytes)
 		fail(EXIT_FAILED, "", "the kernel gives no random numbers");
-	return nvme_secret_format(&s, text);
+	return format(&s, text);
 }
 
 static char *host_target(const struct cli *cli, const char *volume_id, const char *after)
@@ -397,24 +455,52 @@ static char *host_target(const struct cli *cli, const char *volume_id, const cha
 	return t.data;
 }
 
-static void show_allowed(const struct cli *cli, const struct answer *a, const char *made)
+/* What was made for the host, to be shown this once; NULL: nothing. */
+struct made {
+	const char *secret, *tls_key;
+};
+
+static void show_made_as_json(const struct answer *a, const struct made *made)
 {
-	if (!made) {
+	struct js *whole = js_load(text_get(&a->raw), a->raw.len_bytes);
+	if (made->secret)
+		js_set_text(whole, "secret", made->secret);
+	if (made->tls_key)
+		js_set_text(whole, "tls_key", made->tls_key);
+	char *text = js_print(whole, false);
+	printf("%s\n", text);
+	free(text);
+	js_free(whole);
+}
+
+static void show_allowed(const struct cli *cli, const struct answer *a, const struct made *made)
+{
+	const char *end = made->secret && made->tls_key ? "\n" : "";
+	if (!made->secret && !made->tls_key)
 		show_done(cli, a, "%s may connect to volume %s", cli->args[1], cli->args[0]);
-	} else if (cli->json) {
-		struct js *whole = js_load(text_get(&a->raw), a->raw.len_bytes);
-		js_set_text(whole, "secret", made);
-		char *text = js_print(whole, false);
-		printf("%s\n", text);
-		free(text);
-		js_free(whole);
-	} else if (cli->quiet) {
-		printf("%s\n", made);
-	} else {
-		show_done(cli, a,
-			  "%s may connect to volume %s with this secret, which is not shown again:\n%s",
-			  cli->args[1], cli->args[0], made);
-	}
+	else if (cli->json)
+		show_made_as_json(a, made);
+	else if (cli->quiet)
+		printf("%s%s%s\n", made->secret ? made->secret : "", end, made->tls_key ? made->tls_key : "");
+	else
+		show_done(cli, a, "%s may connect to volume %s with this %s, not shown again:\n%s%s%s",
+			  cli->args[1], cli->args[0],
+			  !made->tls_key  ? "secret"
+			  : !made->secret ? "key for TLS"
+					  : "secret and this key for TLS",
+			  made->secret ? made->secret : "", end, made->tls_key ? made->tls_key : "");
+}
+
+/* From a file, or made, or none; to be free()d. */
+static char *secret_option(const struct cli *cli, enum verb_option file, enum verb_option generate,
+			   char *(*format)(const struct nvme_secret *s, char *text))
+{
+	if (cli->values[file] && cli->values[generate])
+		fail(EXIT_USAGE, "", "--%s and --%s: one of them", option_texts[file].name,
+		     option_texts[generate].name);
+	if (cli->values[file])
+		return file_line(cli->values[file]);
+	return cli->values[generate] ? secret_new(format) : NULL;
 }
 
 static int volume_allow(struct cli *cli)
@@ -422,23 +508,36 @@ static int volume_allow(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct js *body = js_object();
-	const char *file = cli->values[OPT_SECRET_FILE],
-		   *controller_file = cli->values[OPT_CONTROLLER_SECRET_FILE];
-	bool makes = cli->values[OPT_GENERATE_SECRET];
-	if (file && makes)
-		fail(EXIT_USAGE, "", "--secret-file and --generate-secret: one of them");
-	char *secret = file ? file_line(file) : makes ? secret_new() : NULL;
+	const char *controller_file = cli->values[OPT_CONTROLLER_SECRET_FILE];
+	char *secret = secret_option(cli, OPT_SECRET_FILE, OPT_GENERATE_SECRET, nvme_secret_format);
+	char *tls_key = secret_option(cli, OPT_TLS_KEY_FILE, OPT_GENERATE_TLS_KEY, nvme_tls_key_format);
 	char *controller_secret = controller_file ? file_line(controller_file) : NULL;
+	struct made made = {.secret = cli->values[OPT_GENERATE_SECRET] ? secret : NULL,
+			    .tls_key = cli->values[OPT_GENERATE_TLS_KEY] ? tls_key : NULL};
 	if (secret)
 		js_set_text(body, "secret", secret);
 	if (controller_secret)
 		js_set_text(body, "controller_secret", controller_secret);
+	if (tls_key)
+		js_set_text(body, "tls_key", tls_key);
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	struct answer a = ask(cli, "PUT", host_target(cli, id, ""), body);
-	show_allowed(cli, &a, makes ? secret : NULL);
+	show_allowed(cli, &a, &made);
 	free(secret);
 	free(controller_secret);
+	free(tls_key);
+	return done(&a);
+}
+
+static int volume_disallow_all(struct cli *cli, const char *id)
+{
+	bool is_sure =
+		confirm(cli, "Let anybody connect to volume %s who reaches the listener?", cli->args[0]);
+	if (!is_sure)
+		return EXIT_FAILED;
+	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/hosts?to_anyone=true"), NULL);
+	show_done(cli, &a, "anybody may connect to volume %s", cli->args[0]);
 	return done(&a);
 }
 
@@ -446,11 +545,31 @@ static int volume_disallow(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
+	bool is_all = cli->values[OPT_ALL];
+	if (is_all == (cli->arg_count == 2))
+		fail(EXIT_USAGE, "oxbow volume disallow VOLUME HOSTNQN, or --all", "a host, or --all");
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
+	if (is_all)
+		return volume_disallow_all(cli, id);
 	const char *how = cli->values[OPT_YES] ? "?to_anyone=true" : "";
 	struct answer a = ask(cli, "DELETE", host_target(cli, id, how), NULL);
 	show_done(cli, &a, "%s may not connect to volume %s any more", cli->args[1], cli->args[0]);
+	return done(&a);
+}
+
+static int volume_unreserve(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	bool is_sure = confirm(cli, "Take the reservation of volume %s away from whoever relies on it?",
+			       cli->args[0]);
+	if (!is_sure)
+		return EXIT_FAILED;
+	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/reservation"), NULL);
+	show_done(cli, &a, "volume %s is not reserved any more", cli->args[0]);
 	return done(&a);
 }
 
@@ -711,7 +830,8 @@ static int snapshot_show(struct cli *cli)
 						{"Created", "created", COLUMN_TIME},
 						{"Parent", "parent_id", COLUMN_TEXT},
 						{"Children", "child_count", COLUMN_COUNT},
-						{"Clients", "open_count", COLUMN_COUNT}};
+						{"Clients", "open_count", COLUMN_COUNT},
+						{"NVMe subsystem", "nqn", COLUMN_TEXT}};
 	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "");
 	show_details(cli, &a, columns, ARRAY_COUNT(columns));
 	return done(&a);
@@ -784,6 +904,22 @@ static int ublk_list(struct cli *cli)
 		{"READ-ONLY", "read_only", COLUMN_YES}, {"NOTE", "message", COLUMN_TEXT}};
 	struct answer a = get(cli, "/v1/ublk", "", "");
 	show_list(cli, &a, "devices", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+/* ---- NVMe ------------------------------------------------------------------------------------------------------------ */
+
+static int nvme_list(struct cli *cli)
+{
+	static const struct column columns[] = {
+		{"HOST", "host", COLUMN_TEXT},		{"FROM", "peer", COLUMN_TEXT},
+		{"VOLUME", "volume", COLUMN_TEXT},	{"QUEUES", "io_queues", COLUMN_COUNT},
+		{"COMMANDS", "commands", COLUMN_COUNT}, {"ERRORS", "errors", COLUMN_COUNT},
+		{"TLS", "is_tls", COLUMN_YES},		{"PROVED", "is_authenticated", COLUMN_YES},
+		{"HOLDS", "is_holder", COLUMN_YES},	{"SINCE", "since", COLUMN_TIME}};
+	struct answer a = cli->arg_count ? get(cli, "/v1/nvme?volume=", cli->args[0], "")
+					 : get(cli, "/v1/nvme", "", "");
+	show_list(cli, &a, "associations", columns, ARRAY_COUNT(columns));
 	return done(&a);
 }
 
@@ -1044,6 +1180,23 @@ const struct option_text option_texts[OPT_COUNT] = {
 				 "make a secret for the host, and print it this once"},
 	[OPT_CONTROLLER_SECRET_FILE] = {"controller-secret-file", "FILE",
 					"and the volume proves to the host that it has this one"},
+	[OPT_ALL] = {"all", NULL, "the whole list, also one that cannot be read"},
+	[OPT_TLS_KEY_FILE] =
+		{"tls-key-file", "FILE",
+		 "the host has to come through TLS with this key, NVMeTLSkey-1:...: ('-': standard input)"},
+	[OPT_GENERATE_TLS_KEY] = {"generate-tls-key", NULL, "make a key for TLS, and print it this once"},
+	[OPT_BY] = {"by", "WAY", "nvme, ublk or nbd; else the first of these that can be done"},
+	[OPT_AS] = {"as", "NAME",
+		    "the link's name in /dev/oxbow; else VOLUME, or POOL/VOLUME if that is taken"},
+	[OPT_OWNER] = {"owner", "NAME", "for whom: it stays until its last owner detaches it [admin]"},
+	[OPT_AT] = {"at", "HOST:PORT", "where NVMe over TCP is served, also by a daemon of another host"},
+	[OPT_HOST_SECRET_FILE] =
+		{"secret-file", "FILE",
+		 "the secret this host proves itself with, DHHC-1:...:, in a file that stays"},
+	[OPT_VOLUME_SECRET_FILE] = {"controller-secret-file", "FILE",
+				    "the secret the volume has to prove itself with"},
+	[OPT_STATE_DIR] = {"state-dir", "DIR", "where attachments are on record [/var/lib/oxbow/attach]"},
+	[OPT_LINKS] = {"links", "DIR", "where links to devices are made [/dev/oxbow]"},
 };
 
 /* clang-format off */
@@ -1074,11 +1227,15 @@ const struct verb verbs[] = {
 	{"volume", "revert", "VOLUME@SNAPSHOT", "throw away what was written since a snapshot",
 	 "Newer snapshots stay.", OPT(YES) | OPT(ID), 0, 1, 1, volume_revert},
 	{"volume", "allow", "VOLUME HOSTNQN", "let a host connect over NVMe, and none that is not allowed",
-	 "Without a secret it is a matter of names, which anybody can say. Again, it replaces the host's secrets.",
-	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE), 0, 2, 2, volume_allow},
+	 "Without a secret or a key for TLS it is a matter of names, which anybody can say. Again, it replaces the host's secrets and key.",
+	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE) | OPT(TLS_KEY_FILE) | OPT(GENERATE_TLS_KEY), 0, 2, 2,
+	 volume_allow},
 	{"volume", "disallow", "VOLUME HOSTNQN", "take a host off that list, and disconnect it",
-	 "Without a list anybody who reaches the listener may connect; so the last host is only taken off when told twice.",
-	 OPT(YES), 0, 2, 2, volume_disallow},
+	 "Without a list anybody who reaches the listener may connect; so the last host, or the list (--all), is only taken off when told twice.",
+	 OPT(YES) | OPT(ALL), 0, 1, 2, volume_disallow},
+	{"volume", "unreserve", "VOLUME", "take away a volume's NVMe reservation and all registrations",
+	 "Also what cannot be read and keeps every host out. Whoever relied on it to fence another is not protected any more.",
+	 OPT(YES), 0, 1, 1, volume_unreserve},
 	{"volume", "extents", "VOLUME", "list what is allocated, also of VOLUME@SNAPSHOT", NULL, OPT(SINCE), 0, 1, 1, volume_extents},
 
 	{"snapshot", "create", "VOLUME NAME", "take a snapshot", NULL, OPT(ID), 0, 1, 2, snapshot_create},
@@ -1089,12 +1246,30 @@ const struct verb verbs[] = {
 	{"snapshot", "rename", "VOLUME@SNAPSHOT NEW", "give a snapshot another name", NULL, 0, 0, 2, 2, snapshot_rename},
 	{"snapshot", "usage", "VOLUME@SNAPSHOT", "count what a snapshot uses, alone and shared", NULL, 0, 0, 1, 1, snapshot_usage},
 
+	{"nvme", "list", "[VOLUME]", "list the hosts that are connected over NVMe", NULL, 0, 0, 0, 1, nvme_list},
+
 	{"ublk", "attach", "VOLUME", "make a volume, or VOLUME@SNAPSHOT, a block device of this host",
 	 "It stays one, over kills, restarts and reboots, until it is detached; while the daemon is away its users wait.",
 	 0, 0, 1, 1, ublk_attach},
 	{"ublk", "detach", "VOLUME", "take the block device of a volume away; also by /dev/ublkbN", NULL,
 	 OPT(TAKE_AWAY), 0, 1, 1, ublk_detach},
 	{"ublk", "list", "", "list what is attached", NULL, 0, 0, 0, 0, ublk_list},
+
+	{"attach", NULL, "VOLUME", "make a volume a block device of this host, and print its path",
+	 "This host is the one the command runs on, as root. Also of VOLUME@SNAPSHOT. Done again it is the same device; it stays\n"
+	 "until 'oxbow detach'. With --at the volume may be served by another host, and is then named by its uuid.",
+	 OPT(BY) | OPT(AS) | OPT(OWNER) | OPT(AT) | OPT(HOST_SECRET_FILE) | OPT(VOLUME_SECRET_FILE) | OPT(STATE_DIR) | OPT(LINKS),
+	 0, 1, 1, attach_run},
+	{"detach", NULL, "VOLUME", "take the block device of a volume away; also by its link, device or uuid",
+	 "Refused while somebody has it open, and then it says who. What is not attached is detached already.",
+	 OPT(TAKE_AWAY) | OPT(OWNER) | OPT(STATE_DIR) | OPT(LINKS), 0, 1, 1, detach_run},
+	{"attachment", "list", "", "list what is attached to this host", NULL, OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_list},
+	{"attachment", "reap", "", "undo what is half done, make again what a reboot took",
+	 "And disconnect what nobody owns, unless somebody has it open. Run at boot by oxbow-attach.service.", OPT(STATE_DIR) | OPT(LINKS), 0, 0, 0,
+	 attachment_reap},
+	{"attachment", "link", "UUID", "print the name of an attached volume's link, for udev's rule", NULL, OPT(STATE_DIR), 0, 1, 1,
+	 attachment_link},
 
 	{"job", "list", "", "list the background work", NULL, 0, 0, 0, 0, job_list},
 	{"job", "watch", "[ID]", "follow one job, or all, to the end", NULL, 0, 0, 0, 1, job_watch},

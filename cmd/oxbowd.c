@@ -143,7 +143,8 @@ static void pool_evict(void *ctx, const char *pool_name)
 
 static void rooms_make(struct daemon *d)
 {
-	struct node_options node = {.rt = d->rt, .cache_bytes = d->options.cache_bytes};
+	struct node_options node = {
+		.rt = d->rt, .cache_bytes = d->options.cache_bytes, .no_discard = d->options.no_discard};
 	d->events = events_new(d->rt, EVENTS_CAPACITY);
 	daemon_log_start(&d->options, d->rt, d->events);
 	d->engines = engines_new(d->rt);

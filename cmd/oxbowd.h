@@ -5,6 +5,7 @@
  *     oxbowd_options.c  the command line
  *     oxbowd_log.c      events as lines on stderr and into the ring
  *     oxbowd_files.c    the data directory: lock, list of pools, the look around; what /proc says about us
+ *     oxbowd_listen.c   what the addresses that are served have in common: patience
  *     oxbowd_nbd.c      NBD's listeners: brought up, kept up
  *     oxbowd_nvmf.c     those of NVMe over TCP
  *     oxbowd_ublk.c     block devices of this host: record, links, readiness
@@ -23,14 +24,17 @@
 struct daemon_options {
 	const char *data_dir, *socket_path;
 	const char *nbd[OPTION_LIST_MAX], *nvme[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
-	size_t nbd_count, nvme_count, scan_count;
-	bool nbd_insecure, nvme_insecure, nvme_authenticated;
+	const char *nvme_referrals[OPTION_LIST_MAX];
+	size_t nbd_count, nvme_count, scan_count, nvme_referral_count;
+	bool nbd_insecure, nvme_insecure, nvme_authenticated, nvme_discover_snapshots;
 	uint8_t nvme_dh_group; /* as struct nvmf_options has it */
+	enum nvmf_tls_mode nvme_tls;
 	struct nbd_tls_options tls;
 	bool log_json;
 	enum log_level log_level;
 	uint64_t cache_bytes;
-	const char *ublk_links;	    /* directory */
+	const char *ublk_links; /* directory */
+	bool no_discard;
 	const char *init_pool_path; /* NULL: none */
 	uint64_t init_pool_bytes;
 	const char *check_path; /* NULL: run as a daemon */
@@ -46,6 +50,26 @@ void daemon_log_start(const struct daemon_options *options, struct rt *rt, struc
 /* Makes the directory and takes its lock for the life of the process; ends the process with 1, saying who holds it. */
 void data_dir_take(const char *path);
 struct node_platform files_platform(const struct daemon_options *options);
+
+/* One address that is to be served. It holds back readiness under a name of its own until it stands. */
+struct address_kind { /* all static text */
+	const char *name, *hold, *reason, *failed_event;
+	enum node_protocol protocol;
+	int (*listen)(const char *address, const char **bound); /* suspends */
+};
+
+struct address {
+	const struct address_kind *kind;
+	struct node *node;
+	const char *text; /* as it was asked for */
+	char hold[32];
+};
+
+/* The index is that among its kind. Does not suspend. */
+void address_init(struct address *a, const struct address_kind *kind, struct node *node, const char *text,
+		  size_t index);
+/* Suspends until it stands, however long that takes, and tells the node. */
+void address_bring_up(struct address *a, bool tls);
 
 /* In a fiber: starts to serve the addresses, and holds back readiness until each stands. */
 void nbd_start(const struct daemon_options *options, struct node *node, struct engines *engines);

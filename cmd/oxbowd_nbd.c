@@ -1,6 +1,6 @@
 /*
- * oxbowd_nbd.c: the NBD listeners. Each has a fiber that brings it up, with patience if the address is taken, and puts its
- * unix socket back within a second if somebody removes the file. Until all stand the daemon is not ready.
+ * oxbowd_nbd.c: the NBD listeners. Each has a fiber that brings it up, and puts its unix socket back within a second if somebody
+ * removes the file.
  */
 #include "oxbowd.h"
 
@@ -9,17 +9,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define LOOK_NS	      NS_PER_S
-#define RETRY_MIN_NS  (5 * NS_PER_MS)
-#define RETRY_MAX_NS  (2 * NS_PER_S)
-#define HOLD_NAME_MAX 32
+#define LOOK_NS NS_PER_S
 
 struct listener {
-	struct node *node;
-	const char *address;
+	struct address address;
 	bool tls;
-	char hold[HOLD_NAME_MAX];
-	bool complained;
 	uint64_t device, inode; /* of the unix socket's file; 0: gone */
 };
 
@@ -32,52 +26,35 @@ void nbd_pool_evict(void *ctx, const char *pool_name)
 		nbd_server_evict(server, pool_name);
 }
 
+static int nbd_listen(const char *address, const char **bound)
+{
+	return nbd_server_listen(server, address, bound);
+}
+
+static const struct address_kind kind = {
+	.name = "NBD",
+	.hold = "nbd",
+	.reason = "NbdNotListening",
+	.failed_event = "nbd.listen_failed",
+	.protocol = NODE_NBD,
+	.listen = nbd_listen,
+};
+
 static void socket_look(void *arg)
 {
 	struct listener *l = arg;
 	struct stat st;
-	bool there = lstat(l->address + 5, &st) == 0 && S_ISSOCK(st.st_mode);
+	bool there = lstat(l->address.text + 5, &st) == 0 && S_ISSOCK(st.st_mode);
 	l->device = there ? st.st_dev : 0;
 	l->inode = there ? st.st_ino : 0;
-}
-
-static int listen_once(struct listener *l, const char **bound)
-{
-	char message[400];
-	int err = nbd_server_listen(server, l->address, bound);
-	if (err) {
-		snprintf(message, sizeof(message), "cannot serve NBD on %s: %s", l->address, err_text(err));
-		node_hold(l->node, l->hold, "NbdNotListening", message,
-			  "see who uses the address ('ss -lnp'); it is tried again by itself");
-	}
-	return err;
-}
-
-/* A process that is being killed may hold the address a little longer. So the first tries follow quickly, and only one who
- * stays is worth a line in the log. */
-static void listen_first(struct listener *l)
-{
-	const char *bound;
-	uint64_t wait_ns = RETRY_MIN_NS;
-	int err;
-	while ((err = listen_once(l, &bound)) != 0) {
-		if (wait_ns > NS_PER_S && !l->complained)
-			LOG_ERROR("nbd.listen_failed", "cannot serve NBD there; it is tried again",
-				  F_STR("address", l->address), F_ERR(err));
-		l->complained = wait_ns > NS_PER_S;
-		fiber_sleep(wait_ns);
-		wait_ns = u64_min(wait_ns * 2, RETRY_MAX_NS);
-	}
-	node_address_add(l->node, bound, NODE_NBD, l->tls);
-	node_release(l->node, l->hold);
 }
 
 static void listener_main(void *arg)
 {
 	struct listener *l = arg;
 	const char *bound;
-	listen_first(l);
-	if (strncmp(l->address, "unix:", 5) != 0)
+	address_bring_up(&l->address, l->tls);
+	if (strncmp(l->address.text, "unix:", 5) != 0)
 		return;
 	rt_offload(socket_look, l);
 	for (;;) {
@@ -86,7 +63,7 @@ static void listener_main(void *arg)
 		rt_offload(socket_look, l);
 		if (inode == l->inode && device == l->device && inode)
 			continue;
-		if (nbd_server_listen(server, l->address, &bound) == 0)
+		if (nbd_server_listen(server, l->address.text, &bound) == 0)
 			LOG_WARN("nbd.socket_remade", "the socket file was gone, and was made anew",
 				 F_STR("address", bound));
 		rt_offload(socket_look, l);
@@ -112,10 +89,8 @@ void nbd_start(const struct daemon_options *o, struct node *node, struct engines
 	for (size_t i = 0; server && i < o->nbd_count; i++) {
 		struct listener *l = mem_zalloc(sizeof(*l));
 		bool is_unix = strncmp(o->nbd[i], "unix:", 5) == 0;
-		*l = (struct listener){
-			.node = node, .address = o->nbd[i], .tls = !is_unix && o->tls.mode != NBD_TLS_OFF};
-		snprintf(l->hold, sizeof(l->hold), "nbd-%zu", i);
-		node_hold(node, l->hold, "NbdNotListening", "NBD is being started", "");
+		l->tls = !is_unix && o->tls.mode != NBD_TLS_OFF;
+		address_init(&l->address, &kind, node, o->nbd[i], i);
 		fiber_spawn(node_rt(node), "nbd-listener", listener_main, l);
 	}
 }

@@ -1,22 +1,9 @@
 /*
- * oxbowd_nvmf.c: the listeners of NVMe over TCP. Each has a fiber that brings it up, with patience if the address is taken. Until
- * all stand the daemon is not ready.
+ * oxbowd_nvmf.c: the listeners of NVMe over TCP, each with a fiber that brings it up; and what the target is told of this machine.
  */
 #include "oxbowd.h"
 
-#include "base/log.h"
-
 #include <stdio.h>
-
-#define RETRY_MIN_NS  (5 * NS_PER_MS)
-#define RETRY_MAX_NS  (2 * NS_PER_S)
-#define HOLD_NAME_MAX 32
-
-struct listener {
-	struct node *node;
-	const char *address;
-	char hold[HOLD_NAME_MAX];
-};
 
 static struct nvmf_server *server; /* NULL: not asked for, or not started yet */
 
@@ -40,38 +27,23 @@ void nvmf_access_changed(void *ctx, const struct uuid *volume_id)
 		nvmf_server_access_changed(server, volume_id);
 }
 
-static int listen_once(struct listener *l, const char **bound)
+static int nvme_listen(const char *address, const char **bound)
 {
-	char message[400];
-	int err = nvmf_server_listen(server, l->address, bound);
-	if (err) {
-		snprintf(message, sizeof(message), "cannot serve NVMe over TCP on %s: %s", l->address,
-			 err_text(err));
-		node_hold(l->node, l->hold, "NvmeNotListening", message,
-			  "see who uses the address ('ss -lnp'); it is tried again by itself");
-	}
-	return err;
+	return nvmf_server_listen(server, address, bound);
 }
 
-/* A process that was just killed may hold the address a little longer. So the first tries follow quickly, and only one who
- * stays is worth a line in the log. */
+static const struct address_kind kind = {
+	.name = "NVMe over TCP",
+	.hold = "nvme",
+	.reason = "NvmeNotListening",
+	.failed_event = "nvmf.listen_failed",
+	.protocol = NODE_NVME_TCP,
+	.listen = nvme_listen,
+};
+
 static void listener_main(void *arg)
 {
-	struct listener *l = arg;
-	const char *bound;
-	uint64_t wait_ns = RETRY_MIN_NS;
-	bool complained = false;
-	int err;
-	while ((err = listen_once(l, &bound)) != 0) {
-		if (wait_ns > NS_PER_S && !complained)
-			LOG_ERROR("nvmf.listen_failed", "cannot serve NVMe over TCP there; it is tried again",
-				  F_STR("address", l->address), F_ERR(err));
-		complained = wait_ns > NS_PER_S;
-		fiber_sleep(wait_ns);
-		wait_ns = u64_min(wait_ns * 2, RETRY_MAX_NS);
-	}
-	node_address_add(l->node, bound, NODE_NVME_TCP, false);
-	node_release(l->node, l->hold);
+	address_bring_up(arg, false);
 }
 
 /* A reservation that is not to persist through power loss lasts as long as this. Nil if the kernel does not say: then it lasts. */
@@ -90,16 +62,22 @@ static struct uuid boot_id(void)
 
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
+	struct nvmf_options options = {
+		.boot_id = boot_id(),
+		.authenticated_only = o->nvme_authenticated,
+		.tls = o->nvme_tls,
+		.auth_group = o->nvme_dh_group,
+		.discovers_snapshots = o->nvme_discover_snapshots,
+		.referral_count = o->nvme_referral_count,
+	};
+	static_assert(OPTION_LIST_MAX <= NVMF_REFERRALS_MAX, "as many as can be given");
+	memcpy(options.referrals, o->nvme_referrals, sizeof(o->nvme_referrals));
 	if (o->nvme_count > 0)
-		server = nvmf_server_new(engines,
-					 &(struct nvmf_options){.boot_id = boot_id(),
-								.authenticated_only = o->nvme_authenticated,
-								.auth_group = o->nvme_dh_group});
+		server = nvmf_server_new(engines, &options);
+	node_nvme_set(node, server);
 	for (size_t i = 0; i < o->nvme_count; i++) {
-		struct listener *l = mem_zalloc(sizeof(*l));
-		*l = (struct listener){.node = node, .address = o->nvme[i]};
-		snprintf(l->hold, sizeof(l->hold), "nvme-%zu", i);
-		node_hold(node, l->hold, "NvmeNotListening", "NVMe over TCP is being started", "");
-		fiber_spawn(node_rt(node), "nvmf-listener", listener_main, l);
+		struct address *a = mem_alloc(sizeof(*a));
+		address_init(a, &kind, node, o->nvme[i], i);
+		fiber_spawn(node_rt(node), "nvmf-listener", listener_main, a);
 	}
 }

@@ -2,7 +2,9 @@
 #include "oxbowd.h"
 
 #include "base/size.h"
+#include "data/nvme/nvme_auth_proof.h"
 
+#include <arpa/inet.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,18 +21,27 @@ static const char help[] =
 	"repeatable\n"
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
 	"  --ublk-links DIR        where attached block devices are linked by name [/dev/oxbow]\n"
+	"  --no-discard            keep space that becomes free, instead of giving it back to the disk\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
 	"  --nvme tcp:HOST:PORT    serve NVMe over TCP there, 4420 being the usual port; repeatable "
 	"[nowhere]\n"
-	"  --nvme-authenticated    serve a volume to hosts it has a secret for, and to no others; then "
-	"--nvme\n"
-	"                          may be an address beyond this host (the data is in the clear all the "
-	"same)\n"
+	"  --nvme-tls off|allowed|required\n"
+	"                          TLS 1.3 for NVMe, by the keys of volumes' lists (oxbow volume allow); "
+	"when\n"
+	"                          required, --nvme may be an address beyond this host [off]\n"
+	"  --nvme-authenticated    serve a volume to hosts it has a secret or a key for, and to no others; "
+	"then\n"
+	"                          --nvme may be an address beyond this host (what comes without TLS is in "
+	"the\n"
+	"                          clear all the same)\n"
 	"  --nvme-dh-group GROUP   the least that authentication uses: null, ffdhe2048, ffdhe3072, "
 	"ffdhe4096,\n"
 	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
 	"other]\n"
+	"  --nvme-discover-snapshots  discovery lists snapshots, too; without it who knows their name finds "
+	"them\n"
+	"  --nvme-referral tcp:IP:PORT  another discovery service that hosts are told of; repeatable\n"
 	"  --nvme-insecure         allow that beyond this host without it\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
@@ -50,12 +61,16 @@ enum option_id {
 	OPT_INIT_POOL,
 	OPT_SCAN,
 	OPT_CACHE_SIZE,
+	OPT_NO_DISCARD,
 	OPT_NBD,
 	OPT_NBD_INSECURE,
 	OPT_NVME,
 	OPT_NVME_AUTHENTICATED,
 	OPT_NVME_DH_GROUP,
+	OPT_NVME_DISCOVER_SNAPSHOTS,
 	OPT_NVME_INSECURE,
+	OPT_NVME_REFERRAL,
+	OPT_NVME_TLS,
 	OPT_TLS,
 	OPT_TLS_CERT,
 	OPT_TLS_KEY,
@@ -75,12 +90,16 @@ static const struct option long_options[] = {
 	{"init-pool", required_argument, NULL, OPT_INIT_POOL},
 	{"scan", required_argument, NULL, OPT_SCAN},
 	{"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
+	{"no-discard", no_argument, NULL, OPT_NO_DISCARD},
 	{"nbd", required_argument, NULL, OPT_NBD},
 	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
 	{"nvme", required_argument, NULL, OPT_NVME},
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
 	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
+	{"nvme-discover-snapshots", no_argument, NULL, OPT_NVME_DISCOVER_SNAPSHOTS},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
+	{"nvme-referral", required_argument, NULL, OPT_NVME_REFERRAL},
+	{"nvme-tls", required_argument, NULL, OPT_NVME_TLS},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
 	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
@@ -165,11 +184,9 @@ static void path_option(struct daemon_options *o, int id, char *value)
 /* 1 + its number. */
 static uint8_t dh_group(const char *name)
 {
-	static const char *const names[] = {"null",	 "ffdhe2048", "ffdhe3072",
-					    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
-	for (uint8_t i = 0; i < ARRAY_COUNT(names); i++)
-		if (strcmp(name, names[i]) == 0)
-			return (uint8_t)(i + 1);
+	uint8_t group;
+	if (nvme_auth_group_parse(name, &group) == 0)
+		return (uint8_t)(group + 1);
 	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
 		"\"%s\"",
 		name);
@@ -178,6 +195,7 @@ static uint8_t dh_group(const char *name)
 static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
 {
 	static const char *const tls_modes[] = {"off", "optional", "required"};
+	static const char *const nvme_tls_modes[] = {"off", "allowed", "required"};
 	static const char *const formats[] = {"text", "json"};
 	static const char *const levels[] = {"debug", "info", "warn", "error"};
 	switch (id) {
@@ -189,6 +207,9 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 		break;
 	case OPT_CACHE_SIZE:
 		o->cache_bytes = size_option("cache-size", value);
+		break;
+	case OPT_NO_DISCARD:
+		o->no_discard = true;
 		break;
 	case OPT_NBD:
 		list_add(o->nbd, &o->nbd_count, value, "nbd");
@@ -205,8 +226,17 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 	case OPT_NVME_DH_GROUP:
 		o->nvme_dh_group = dh_group(value);
 		break;
+	case OPT_NVME_DISCOVER_SNAPSHOTS:
+		o->nvme_discover_snapshots = true;
+		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;
+		break;
+	case OPT_NVME_REFERRAL:
+		list_add(o->nvme_referrals, &o->nvme_referral_count, value, "nvme-referral");
+		break;
+	case OPT_NVME_TLS:
+		o->nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, nvme_tls_modes, 3);
 		break;
 	case OPT_TLS:
 		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
@@ -264,11 +294,30 @@ static void nvme_address_check(const struct daemon_options *o, const char *addre
 {
 	if (strncmp(address, "tcp:", 4) != 0)
 		mistake("--nvme takes tcp:HOST:PORT, not \"%s\"", address);
-	if (!is_loopback(address + 4) && !o->nvme_authenticated && !o->nvme_insecure)
+	if (!is_loopback(address + 4) && o->nvme_tls != NVMF_TLS_REQUIRED && !o->nvme_authenticated &&
+	    !o->nvme_insecure)
 		mistake("%s is reachable from other hosts, and volumes may have no list of who may connect: "
-			"say "
-			"--nvme-authenticated or --nvme-insecure",
+			"say --nvme-tls required, --nvme-authenticated or --nvme-insecure",
 			address);
+}
+
+/* Hosts connect to what they are told as it stands: a name would mean something else to each of them. */
+static void referral_check(const char *address)
+{
+	char host[INET6_ADDRSTRLEN + 2];
+	uint8_t raw[16];
+	const char *colon = strrchr(address, ':');
+	size_t length = colon && colon > address + 4 ? (size_t)(colon - address - 4) : 0;
+	bool is_right = strncmp(address, "tcp:", 4) == 0 && length > 0 && length < sizeof(host) && colon[1];
+	if (is_right) {
+		bool is_v6 = address[4] == '[' && colon[-1] == ']';
+		snprintf(host, sizeof(host), "%.*s", (int)(length - (is_v6 ? 2 : 0)), address + 4 + is_v6);
+		is_right = inet_pton(is_v6 ? AF_INET6 : AF_INET, host, raw) == 1 &&
+			   strspn(colon + 1, "0123456789") == strlen(colon + 1) && atoi(colon + 1) > 0 &&
+			   atoi(colon + 1) < 65536;
+	}
+	if (!is_right)
+		mistake("--nvme-referral takes tcp:IP:PORT, not \"%s\"", address);
 }
 
 /* Messages and the list of pools name things from the root. */
@@ -300,6 +349,8 @@ static void options_complete(struct daemon_options *o, bool tls_given)
 		nbd_address_check(o, o->nbd[i]);
 	for (size_t i = 0; i < o->nvme_count; i++)
 		nvme_address_check(o, o->nvme[i]);
+	for (size_t i = 0; i < o->nvme_referral_count; i++)
+		referral_check(o->nvme_referrals[i]);
 	if (o->init_pool_path)
 		o->init_pool_path = absolute(o->init_pool_path);
 }

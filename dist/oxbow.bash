@@ -3,9 +3,11 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert allow disallow extents" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents" ;;
 	snapshot) echo "create list show delete rename usage" ;;
+	nvme) echo "list" ;;
 	ublk) echo "attach detach list" ;;
+	attachment) echo "list reap link" ;;
 	job) echo "list watch cancel throttle" ;;
 	esac
 }
@@ -28,8 +30,9 @@ _oxbow_options() {
 	"volume clone") echo "--help --size --id --full --wait" ;;
 	"volume flatten") echo "--help --cancel --wait" ;;
 	"volume revert") echo "--help --id --yes" ;;
-	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file" ;;
-	"volume disallow") echo "--help --yes" ;;
+	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file --tls-key-file --generate-tls-key" ;;
+	"volume disallow") echo "--help --yes --all" ;;
+	"volume unreserve") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"snapshot create") echo "--help --id" ;;
 	"snapshot list") echo "--help" ;;
@@ -37,9 +40,15 @@ _oxbow_options() {
 	"snapshot delete") echo "--help --wait" ;;
 	"snapshot rename") echo "--help" ;;
 	"snapshot usage") echo "--help" ;;
+	"nvme list") echo "--help" ;;
 	"ublk attach") echo "--help" ;;
 	"ublk detach") echo "--help --force" ;;
 	"ublk list") echo "--help" ;;
+	"attach") echo "--help --by --as --owner --at --secret-file --controller-secret-file --state-dir --links" ;;
+	"detach") echo "--help --force --owner --state-dir --links" ;;
+	"attachment list") echo "--help --state-dir --links" ;;
+	"attachment reap") echo "--help --state-dir --links" ;;
+	"attachment link") echo "--help --state-dir" ;;
 	"job list") echo "--help" ;;
 	"job watch") echo "--help" ;;
 	"job cancel") echo "--help" ;;
@@ -52,12 +61,13 @@ _oxbow_options() {
 	esac
 }
 
-_oxbow_nouns="help pool volume snapshot ublk job events status ready version generate"
+_oxbow_nouns="help pool volume snapshot nvme ublk attach detach attachment job events status ready version generate"
 
 _oxbow_objects() {
 	case "$1" in
 	pool) [ "$2" = create ] || [ "$2" = import ] || oxbow -q pool list 2>/dev/null ;;
-	volume|snapshot) oxbow -q volume list 2>/dev/null ;;
+	volume|snapshot|nvme|attach) oxbow -q volume list 2>/dev/null ;;
+	detach) oxbow -q attachment list 2>/dev/null ;;
 	job) oxbow -q job list 2>/dev/null ;;
 	generate) echo man bash ;;
 	esac
@@ -67,8 +77,9 @@ _oxbow() {
 	local cur="${COMP_WORDS[COMP_CWORD]}" noun="${COMP_WORDS[1]}" verb="${COMP_WORDS[2]}" words
 	case "$COMP_CWORD" in
 	1) words="$_oxbow_nouns" ;;
-	2) words="$(_oxbow_verbs "$noun") $(_oxbow_options "$noun")" ;;
-	*) words="$(_oxbow_options "$noun $verb")"; [[ $cur == -* ]] || words="$(_oxbow_objects "$noun" "$verb")" ;;
+	2) words="$(_oxbow_verbs "$noun") $(_oxbow_options "$noun")"
+	   [[ $noun != attach && $noun != detach ]] || words+=" $(_oxbow_objects "$noun")" ;;
+	*) words="$(_oxbow_options "$noun $verb") $(_oxbow_options "$noun")"; [[ $cur == -* ]] || words="$(_oxbow_objects "$noun" "$verb")" ;;
 	esac
 	COMPREPLY=($(compgen -W "$words" -- "$cur"))
 	[[ ${#COMPREPLY[@]} -gt 0 || $noun != pool ]] || COMPREPLY=($(compgen -f -- "$cur"))

@@ -17,10 +17,11 @@ ROOMS = {
     "base": (),
     "rt": ("base",),
     "data/store": BELOW,
-    "data/nvme": BELOW,  # the words of NVMe over TCP, for whoever speaks them
-    "data/replica": BELOW + ("data/store", "data/nvme"),
+    "data/nvme": BELOW + ("data/tls",),  # the words of NVMe over TCP, for whoever speaks them
+    "data/tls": BELOW,  # TLS, for whoever speaks over a network
+    "data/replica": BELOW + ("data/store", "data/nvme", "data/tls"),
     "data/engine": BELOW + ("data/store", "data/replica"),
-    "data/frontend": BELOW + ("data/engine", "data/nvme"),
+    "data/frontend": BELOW + ("data/engine", "data/nvme", "data/tls"),
     "control": BELOW,  # the files that lie there themselves: what all of control/ shares
     "control/meta": BELOW + ("control",),
     "control/node": BELOW + ("control", "data/store", "data/engine", "data/frontend"),
@@ -28,16 +29,19 @@ ROOMS = {
     "control/csi": BELOW + ("control", "control/manager", "control/node"),
     "control/api": BELOW + ("control", "control/manager", "control/node"),
     "host": BELOW,
+    "host/attach": BELOW + ("data/nvme",),  # volumes as block devices of a client: for commands, not for reactors
     "sim": BELOW + ("data/store", "data/replica", "data/engine"),  # its model of a pool and its workload speak the store's interface
 }
 
 # Mains and tests stand outside the house: they choose the world (host, sim or a double of their own) the rest runs in.
-OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double)\.[ch]$|(^|/)test_main\.c$")
+OUTSIDE = re.compile(r"^(cmd|tests)/|_(test|fuzz|bench|testrt|testclient|double|contract)\.[ch]$|(^|/)test_main\.c$")
 
 # header -> the only rooms that may include it, whatever ROOMS says.
 PRIVATE_HEADERS = {
     "rt/rt_platform.h": ("rt", "host", "sim"),
 }
+
+TEST_HEADERS = ("src/base/test.h", "src/base/fuzz.h")
 
 # A room that runs in the simulator includes, of the system, only what computes: no clock, syscall, thread or ring.
 PURE_HEADERS = {
@@ -48,7 +52,7 @@ PURE_HEADERS = {
     "sanitizer/common_interface_defs.h",
     "valgrind/valgrind.h", "valgrind/memcheck.h",
 }
-REAL_ROOMS = ("host",)
+REAL_ROOMS = ("host", "host/attach")
 
 
 class Foreign(NamedTuple):
@@ -59,11 +63,13 @@ class Foreign(NamedTuple):
 
 # A foreign library lives in host/ or in one file. These are the files, and all they may reach beyond what is pure.
 FOREIGN_FILES = {
-    "src/data/frontend/nbd/nbd_tls.c": Foreign(
-        r"gnutls/\w+\.h", r"gnutls_\w+", "TLS; its bytes come and go through callbacks, so it touches no socket"),
-    "src/data/frontend/nvmf/nvmf_auth_crypto.c": Foreign(
+    "src/data/tls/tls.c": Foreign(
+        r"openssl/\w+\.h", r"(SSL|TLS|BIO|ERR|EVP|HMAC|X509|OPENSSL)_\w+|HMAC", "TLS; its bytes come and go through callbacks, so it touches no socket"),
+    "src/data/nvme/nvme_auth_crypto.c": Foreign(
         r"gnutls/\w+\.h|gmp\.h", r"gnutls_\w+|__gmpz_\w+", "hashes and modular exponentiation: numbers in, numbers out"),
     "src/control/js.c": Foreign(r"jansson\.h|time\.h", r"json_\w+|strftime", "JSON text and times given to it as text: it reads no clock"),
+    "src/control/meta/meta_sqlite_db.c": Foreign(
+        r"sqlite3\.h", r"sqlite3_\w+|strerror", "the metastore of one machine; it runs on worker threads and never in the simulator"),
     "src/control/api/http_server.c": Foreign(
         r"microhttpd\.h|time\.h|pthread\.h|poll\.h|fcntl\.h|signal\.h|unistd\.h|sys/(socket|stat|un)\.h",
         r"MHD_\w+|pthread_\w+|poll|fcntl|f?chmod|l?stat(64)?|unlink|umask|socket|bind|listen|accept4?|connect|close|shutdown|"
@@ -119,8 +125,8 @@ def room_complaint(path, target):
     header = target.removeprefix("src/")
     if room not in PRIVATE_HEADERS.get(header, (room,)):
         return f"{header} is for {', '.join(PRIVATE_HEADERS[header])} only"
-    if target == "src/base/test.h":
-        return "base/test.h is for tests only"
+    if target in TEST_HEADERS:
+        return f"{header} is for tests only"
     if other is None:
         return f"{target} belongs to no room"
     if other != room and other not in ROOMS[room]:
@@ -204,6 +210,7 @@ SAMPLES = (
     ({"src/stray/a.c": '#include "base/b.h"\n', "src/base/b.h": ""}, "in no room"),
     ({"src/base/a.c": '#include "base/gone.h"\n'}, "no file of the project"),
     ({"src/base/a.c": '#include "base/test.h"\n', "src/base/test.h": ""}, "for tests only"),
+    ({"src/rt/a.c": '#include "base/fuzz.h"\n', "src/base/fuzz.h": ""}, "for tests only"),
 )
 
 

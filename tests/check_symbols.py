@@ -109,7 +109,7 @@ def definitions(archives):
 
 
 def source_of(room, member):
-    """The exception's file for an object: nbd_nbd_tls.c.o of data/frontend is data/frontend/nbd/nbd_tls.c."""
+    """The exception's file for an object: nbd_nbd_server.c.o of data/frontend is data/frontend/nbd/nbd_server.c."""
     mangled = member.removesuffix(".o")
     return next((path for path in EXCEPTIONS if path.startswith(room + "/") and path.replace("/", "_").endswith(mangled)), None)
 

@@ -57,6 +57,12 @@ def skip(reason):
     sys.exit(77)
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def wait_until(condition, what, limit_s=30.0, every_s=0.005):
     """Returns the first true value of condition()."""
     deadline = time.monotonic() + limit_s
@@ -245,8 +251,12 @@ class Daemon:
         self.api = Api(self.socket)
         os.makedirs(self.data_dir, exist_ok=True)
 
+    def wrapper(self):
+        """What the daemon is started by, as words before its own."""
+        return []
+
     def spawn(self, *more):
-        command = [self.program, "--data-dir", self.data_dir, *self.arguments, *more]
+        command = [*self.wrapper(), self.program, "--data-dir", self.data_dir, *self.arguments, *more]
         with open(self.log, "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

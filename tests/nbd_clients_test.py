@@ -185,6 +185,28 @@ def changed_since_a_snapshot_names_what_was_written_trimmed_and_zeroed_after_it(
         expect(mon == at_tue + tue, f"since mon: {mon}")
 
 
+def what_is_trimmed_or_deleted_goes_back_to_the_file_system_under_a_sparse_pool():
+    with served_volume() as (daemon, directory):
+        def held():
+            return os.stat(f"{directory}/pool.img").st_blocks * 512
+
+        h = connect(daemon)
+        for at in range(0, SIZE, 8 * MIB):
+            h.pwrite(os.urandom(8 * MIB), at)
+        h.flush()
+        full = held()
+        expect(full >= SIZE, f"{full} bytes under {SIZE} of data")
+        kept = h.pread(4 * MIB, 60 * MIB)
+        h.trim(48 * MIB, 0)
+        harness.wait_until(lambda: held() <= full - 40 * MIB, "a smaller file after a trim", limit_s=60, every_s=0.1)
+        expect(h.pread(4 * MIB, 60 * MIB) == kept and h.pread(MIB, 0) == bytes(MIB), "other bytes after the trim")
+        h.shutdown()
+        daemon.api.close_wait("volume", "disk")
+        daemon.api.call("DELETE", "/v1/volumes/disk")
+        harness.wait_until(lambda: held() <= full - 60 * MIB, "a smaller file after a delete", limit_s=60, every_s=0.1)
+        daemon.pool_check()
+
+
 def changed(daemon, export, snapshot):
     """[(offset, length)] of what changed."""
     context = f"oxbow:changed-since:{snapshot}"
@@ -518,6 +540,7 @@ TESTS = [
     a_copy_within_the_server_by_qemu_img_keeps_everything,
     clients_see_holes_where_nothing_was_written,
     changed_since_a_snapshot_names_what_was_written_trimmed_and_zeroed_after_it,
+    what_is_trimmed_or_deleted_goes_back_to_the_file_system_under_a_sparse_pool,
     qemu_io_finds_the_patterns_it_wrote,
     fio_verifies_random_writes_of_all_sizes_from_several_connections,
     a_flush_on_one_connection_covers_writes_on_another,

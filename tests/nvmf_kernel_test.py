@@ -12,57 +12,28 @@ import glob
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import threading
 import time
 
 sys.dont_write_bytecode = True
+import guest  # noqa: E402
 import harness  # noqa: E402
+from guest import call  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-NETNS = os.environ.get("OXBOW_NETNS", "oxnvme")
-HOST, PORT = "10.0.2.2", "4420"
-TREE = "/usr/include/linux"
+NETNS = guest.netns("oxnvme")
+PORT = "4420"
 SIZE = 512 * MIB
 VOLUME_ID = "6b2b5d05-3a7c-4a39-9c5f-0f2b6a0b7f11"
 NQN = f"nqn.2026-11.dev.oxbow:volume:{VOLUME_ID}"
 HOST_ID = "0d41ef3c-8a0e-4b13-9a4e-5f6bb2a4c0de"
 HOST_NQN = f"nqn.2014-08.org.nvmexpress:uuid:{HOST_ID}"
 KILLS = int(os.environ.get("OXBOW_KILLS", "20"))
-GUEST_RUN = os.environ.get("GUEST_RUN") or next(
-    (path for up in ("..", "../..") if os.path.exists(path := os.path.join(harness.ROOT, up, "shared/guest/run"))), None)
 
 
 # ---- outside ------------------------------------------------------------------------------------------------------------
-
-class NetnsDaemon(harness.Daemon):
-    """A daemon where the guest can reach it."""
-
-    def spawn(self, *more):
-        command = ["ip", "netns", "exec", NETNS, self.program, "--data-dir", self.data_dir, *self.arguments, *more]
-        with open(self.log, "ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True)
-
-
-@contextlib.contextmanager
-def network():
-    """What guest/run would make, made before it, because the daemon must listen first."""
-    ip("netns", "add", NETNS)
-    try:
-        ip("-n", NETNS, "link", "set", "lo", "up")
-        ip("netns", "exec", NETNS, "ip", "tuntap", "add", "tap0", "mode", "tap")
-        ip("-n", NETNS, "addr", "add", f"{HOST}/24", "dev", "tap0")
-        ip("-n", NETNS, "link", "set", "tap0", "up")
-        yield
-    finally:
-        ip("netns", "del", NETNS)
-
 
 class Outside:
     """Does what the guest asks for: a file ask-N in the shared directory, answered by done-N."""
@@ -110,28 +81,26 @@ class Outside:
             self.thread.join()
 
 
-def guest(directory, outside, *arguments):
-    shared = os.path.join(directory, "guest")
-    os.makedirs(shared, exist_ok=True)
-    command = [GUEST_RUN, "-N", NETNS, "-t", "280", "-o", shared, "--", os.path.abspath(__file__), "--in-guest", *arguments]
-    with outside.listening():
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
-    expect(outside.problem is None, f"outside: {outside.problem}")
-    expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-5000:]}{done.stderr[-2000:]}")
-    for line in done.stdout.splitlines():
+def run_guest(netns, limit_s, outside, *arguments, file=__file__):
+    os.makedirs(outside.directory, exist_ok=True)
+    try:
+        with outside.listening():
+            said = guest.run(file, netns, outside.directory, limit_s, *arguments)
+    finally:
+        expect(outside.problem is None, f"outside: {outside.problem}")
+    for line in said.splitlines():
         if line.startswith("NOTE "):
             print("   ", line.removeprefix("NOTE "))
 
 
 def with_daemon(what, *arguments, block_size_bytes=512, options=("--nvme-insecure",)):
-    with harness.scratch_dir() as directory, network():
-        daemon = NetnsDaemon(directory, f"--init-pool={directory}/pool.img,{2 * GIB}", f"--nvme=tcp:{HOST}:{PORT}",
-                             *options)
+    with harness.scratch_dir() as directory, guest.network(NETNS):
+        daemon = guest.NetnsDaemon(NETNS, directory, f"--init-pool={directory}/pool.img,{2 * GIB}",
+                                   f"--nvme=tcp:{guest.HOST}:{PORT}", *options)
         try:
             daemon.start()
             daemon.api.volume_create("disk", SIZE, VOLUME_ID, block_size_bytes)
-            shared = os.path.join(directory, "guest")
-            guest(directory, Outside(shared, daemon), what, *arguments)
+            run_guest(NETNS, 280, Outside(os.path.join(directory, "guest"), daemon), what, *arguments)
             daemon.api.close_wait("volume", "disk")
             daemon.pool_check()
         finally:
@@ -196,13 +165,7 @@ def a_daemon_killed_under_a_kernel_that_has_to_prove_itself_again_is_a_pause():
 
 # ---- inside -------------------------------------------------------------------------------------------------------------
 
-CHECKS = {"ext4": ("fsck.ext4", "-f", "-n"), "xfs": ("xfs_repair", "-n")}
 DEVICE, CONTROLLER = "/dev/nvme0n1", "/dev/nvme0"
-
-
-def call(*command):
-    print("+", *command, flush=True)
-    subprocess.run(command, check=True, stdout=sys.stdout, stderr=sys.stdout)
 
 
 def ask(*command):
@@ -226,7 +189,7 @@ outside.count = 0
 
 
 def where(*more):
-    return ["-t", "tcp", "-a", HOST, "-s", PORT, "-q", HOST_NQN, "-I", HOST_ID, *more]
+    return ["-t", "tcp", "-a", guest.HOST, "-s", PORT, "-q", HOST_NQN, "-I", HOST_ID, *more]
 
 
 def connect(*more):
@@ -285,7 +248,7 @@ def identify():
 
 def discover():
     log = ask("nvme", "discover", *where())
-    expect(NQN in log and HOST in log, log)
+    expect(NQN in log and guest.HOST in log, log)
     call("nvme", "connect-all", *where())
     wait_until(lambda: NQN in ask("nvme", "list-subsys"), "connected volume")
     disconnect()
@@ -354,21 +317,8 @@ def authenticated_kills(count):
 
 
 def filesystem(kind):
-    mountpoint = "/tmp/mnt"
     connect()
-    os.makedirs(mountpoint)
-    call(f"mkfs.{kind}", "-q", DEVICE)
-    call("mount", DEVICE, mountpoint)
-    call("cp", "-a", TREE, mountpoint)
-    call("cp", "-a", TREE, mountpoint + "/gone")
-    call("sync", "-f", mountpoint)
-    shutil.rmtree(mountpoint + "/gone")
-    call("fstrim", "-v", mountpoint)
-    call("umount", mountpoint)
-    call(*CHECKS[kind], DEVICE)
-    call("mount", "-o", "ro", DEVICE, mountpoint)
-    call("diff", "-r", TREE, os.path.join(mountpoint, os.path.basename(TREE)))
-    call("umount", mountpoint)
+    guest.fill_trim_and_check(kind, DEVICE)
     call("blkdiscard", "-f", DEVICE)
     call("cmp", "-n", str(64 * MIB), DEVICE, "/dev/zero")
     call("blkdiscard", "-f", "-z", "-l", str(16 * MIB), DEVICE)
@@ -492,15 +442,9 @@ TESTS = [
 ]
 
 
+def in_guest(what, *arguments):
+    globals()[what](*arguments)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        globals()[sys.argv[2]](*sys.argv[3:])
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest with a network needs root")
-    if not GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "nvme", "fio", "mkfs.ext4", "mkfs.xfs", "xfs_repair", "fstrim") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
+    guest.main(TESTS, ("nvme", "fio", "mkfs.ext4", "mkfs.xfs", "xfs_repair", "fstrim"), in_guest)

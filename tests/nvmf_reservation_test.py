@@ -14,11 +14,12 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
+import guest  # noqa: E402
 import harness  # noqa: E402
 import nvmf_kernel_test as kernel  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-kernel.NETNS = "oxresv"
+NETNS = guest.netns("oxresv")
 SIZE = 64 * MIB
 HOSTS = {"a": "0d41ef3c-8a0e-4b13-9a4e-5f6bb2a4c0aa", "b": "0d41ef3c-8a0e-4b13-9a4e-5f6bb2a4c0bb"}
 KEYS = {"a": "0xa1", "b": "0xb2"}
@@ -32,7 +33,7 @@ REGISTRATION_PREEMPTED, RESERVATION_RELEASED = 1, 2
 
 # ---- outside ------------------------------------------------------------------------------------------------------------
 
-class RebootedDaemon(kernel.NetnsDaemon):
+class RebootedDaemon(guest.NetnsDaemon):
     """What it believes to be the run of the machine's kernel is a file of ours."""
 
     boots = 0
@@ -44,15 +45,11 @@ class RebootedDaemon(kernel.NetnsDaemon):
             file.write(f"00000000-0000-4000-8000-{self.boots:012d}\n")
         return path
 
-    def spawn(self, *more):
-        path = os.path.join(self.directory, "boot_id")
+    def wrapper(self):
         if not self.boots:
             self.boot()
         script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
-        command = ["ip", "netns", "exec", kernel.NETNS, "unshare", "--mount", "sh", "-c", script, path, self.program,
-                   "--data-dir", self.data_dir, *self.arguments, *more]
-        with open(self.log, "ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return [*super().wrapper(), "unshare", "--mount", "sh", "-c", script, os.path.join(self.directory, "boot_id")]
 
 
 class Outside(kernel.Outside):
@@ -66,25 +63,14 @@ class Outside(kernel.Outside):
         self.daemon.start()
 
 
-def guest(directory, outside, *arguments):
-    shared = os.path.join(directory, "guest")
-    os.makedirs(shared, exist_ok=True)
-    command = [kernel.GUEST_RUN, "-N", kernel.NETNS, "-t", "120", "-o", shared, "--", os.path.abspath(__file__), "--in-guest",
-               *arguments]
-    with outside.listening():
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=150)
-    expect(outside.problem is None, f"outside: {outside.problem}")
-    expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-5000:]}{done.stderr[-2000:]}")
-
-
 def with_daemon(what):
-    with harness.scratch_dir() as directory, kernel.network():
-        daemon = RebootedDaemon(directory, f"--init-pool={directory}/pool.img,{GIB}", f"--nvme=tcp:{kernel.HOST}:{kernel.PORT}",
-                                "--nvme-insecure")
+    with harness.scratch_dir() as directory, guest.network(NETNS):
+        daemon = RebootedDaemon(NETNS, directory, f"--init-pool={directory}/pool.img,{GIB}",
+                                f"--nvme=tcp:{guest.HOST}:{kernel.PORT}", "--nvme-insecure")
         try:
             daemon.start()
             daemon.api.volume_create("disk", SIZE, kernel.VOLUME_ID, 512)
-            guest(directory, Outside(os.path.join(directory, "guest"), daemon), what)
+            kernel.run_guest(NETNS, 120, Outside(os.path.join(directory, "guest"), daemon), what, file=__file__)
             daemon.api.close_wait("volume", "disk")
             daemon.pool_check()
         finally:
@@ -120,7 +106,7 @@ class Host:
         self.name, self.key = name, KEYS[name]
         self.nqn = f"nqn.2014-08.org.nvmexpress:uuid:{HOSTS[name]}"
         # Not by nvme connect, to which a volume with one host is connected, whoever the host is.
-        options = {"transport": "tcp", "traddr": kernel.HOST, "trsvcid": kernel.PORT, "nqn": kernel.NQN, "hostnqn": self.nqn,
+        options = {"transport": "tcp", "traddr": guest.HOST, "trsvcid": kernel.PORT, "nqn": kernel.NQN, "hostnqn": self.nqn,
                    "hostid": HOSTS[name], "reconnect_delay": 1, "ctrl_loss_tmo": -1}
         with open("/dev/nvme-fabrics", "r+b", buffering=0) as fabrics:
             fabrics.write(",".join(f"{key}={value}" for key, value in options.items()).encode())
@@ -235,7 +221,7 @@ def refused():
     a, b = both()
     a.register()
     a.acquire(EXCLUSIVE_ACCESS)
-    kernel.call("nvme", "disconnect", "-d", os.path.basename(a.device))
+    guest.call("nvme", "disconnect", "-d", os.path.basename(a.device))
     b.may("")
     # Now the device has but the path of host b.
     done = subprocess.run(["dd", "if=/dev/zero", f"of={kernel.DEVICE}", "bs=4096", "count=1", "oflag=direct"], check=False,
@@ -243,7 +229,7 @@ def refused():
     expect(done.returncode != 0 and "Invalid exchange" in done.stderr, f"{done}")
     b.register()
     b.acquire(WRITE_EXCLUSIVE, PREEMPT, a.key)
-    kernel.call("dd", "if=/dev/zero", f"of={kernel.DEVICE}", "bs=4096", "count=1", "oflag=direct")
+    guest.call("dd", "if=/dev/zero", f"of={kernel.DEVICE}", "bs=4096", "count=1", "oflag=direct")
 
 
 def lasts():
@@ -297,15 +283,9 @@ TESTS = [
 ]
 
 
+def in_guest(what):
+    globals()[what]()
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        globals()[sys.argv[2]](*sys.argv[3:])
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest with a network needs root")
-    if not kernel.GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(kernel.GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "nvme", "unshare") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests(TESTS, sys.argv[1:]))
+    guest.main(TESTS, ("nvme", "unshare"), in_guest)

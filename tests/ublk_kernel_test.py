@@ -21,26 +21,19 @@ import time
 sys.dont_write_bytecode = True
 if sys.argv[1:2] == ["--in-guest"]:  # nothing of the environment comes along by itself
     os.environ.update(setting.split("=", 1) for setting in sys.argv[3:])
+import guest  # noqa: E402
 import harness  # noqa: E402
+from guest import TREE, call  # noqa: E402
 from harness import GIB, MIB, expect  # noqa: E402
 
-TREE = "/usr/include/linux"
 MOUNTPOINT = "/run/mnt"
-CHECKS = {"ext4": ("fsck.ext4", "-f", "-n"), "xfs": ("xfs_repair", "-n")}
 KILLS = int(os.environ.get("UBLK_KILLS", "20"))
 SEED = int(os.environ.get("UBLK_SEED", "1"))
 QUEUE_DEPTH = 128  # RT_BLK_DEPTH
 GUEST_LIMIT_S = 180
-GUEST_RUN = os.environ.get("GUEST_RUN") or next(
-    (path for up in ("..", "../..") if os.path.exists(path := os.path.join(harness.ROOT, up, "shared/guest/run"))), None)
 
 
 # ---- inside: tools ------------------------------------------------------------------------------------------------------
-
-def call(*command, timeout=60):
-    print("+", *command, flush=True)
-    subprocess.run(command, check=True, stdout=sys.stdout, stderr=sys.stdout, timeout=timeout)
-
 
 class GuestDaemon(harness.Daemon):
     """Its pool is in the guest's memory: gone with the guest, and quick."""
@@ -131,11 +124,7 @@ def round_trip(filesystem, block_size):
         expect(queue_attribute(device, "fua") == "1" and queue_attribute(device, "write_cache") == "write back",
                "the write cache is not told")
         harness.wait_until(lambda: queue_attribute(device, "io_timeout") == "1000", "request timeout of 1 s", 10)
-        call(f"mkfs.{filesystem}", "-q", device)
-        call("mount", device, MOUNTPOINT)
-        call("cp", "-a", TREE, MOUNTPOINT)
-        call("cp", "-a", TREE, MOUNTPOINT + "/gone")
-        call("sync", "-f", MOUNTPOINT)
+        guest.fill(filesystem, device, MOUNTPOINT)
         before = daemon.api.space()["data_bytes"]
         shutil.rmtree(MOUNTPOINT + "/gone")
         call("fstrim", "-v", MOUNTPOINT)
@@ -146,10 +135,7 @@ def round_trip(filesystem, block_size):
         except harness.Refused as refused:
             expect(refused.error == "BUSY", f"refused with {refused.error}")
         call("umount", MOUNTPOINT)
-        call(*CHECKS[filesystem], device)
-        call("mount", "-o", "ro", device, MOUNTPOINT)
-        call("diff", "-r", TREE, os.path.join(MOUNTPOINT, os.path.basename(TREE)))
-        call("umount", MOUNTPOINT)
+        guest.check(filesystem, device, MOUNTPOINT)
         daemon.detach("disk")
         expect(not os.path.exists(device) and not os.path.lexists("/dev/oxbow/default/disk"), "something of the device is left")
 
@@ -438,32 +424,23 @@ TESTS = [
 
 # ---- outside ------------------------------------------------------------------------------------------------------------
 
-def in_guest(name):
+def booted(name):
     """A test that boots the guest and runs the test of this name in it."""
     def test():
         with harness.scratch_dir() as directory:
-            command = [GUEST_RUN, "-m", "2G", "-N", "oxublk", "-t", str(GUEST_LIMIT_S), "-o", directory, "--",
-                       os.path.abspath(__file__), "--in-guest", name, f"OXBOW_BUILD={harness.BUILD}", f"UBLK_KILLS={KILLS}",
-                       f"UBLK_SEED={SEED}"]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=GUEST_LIMIT_S + 20, check=False)
-            expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-2000:]}")
-            for line in done.stdout.splitlines():
+            said = guest.run(__file__, guest.netns("oxublk"), directory, GUEST_LIMIT_S, name, f"OXBOW_BUILD={harness.BUILD}", f"UBLK_KILLS={KILLS}",
+                             f"UBLK_SEED={SEED}", options=("-m", "2G"))
+            for line in said.splitlines():
                 if "kills" in line or line.startswith("{"):
                     print("  " + line)
     test.__name__ = name
     return test
 
 
+def in_guest(name, *_):
+    next(test for test in TESTS if test.__name__ == name)()
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        next(test for test in TESTS if test.__name__ == sys.argv[2])()
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest needs root")
-    if not GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "fio", "mkfs.ext4", "mkfs.xfs", "xfs_repair", "fstrim", "blkdiscard", "losetup", "dmsetup") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests([in_guest(test.__name__) for test in TESTS], sys.argv[1:]))
+    guest.main([booted(test.__name__) for test in TESTS],
+               ("fio", "mkfs.ext4", "mkfs.xfs", "xfs_repair", "fstrim", "blkdiscard", "losetup", "dmsetup"), in_guest)

@@ -45,6 +45,12 @@ static inline uint64_t u64_max(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* An option that was given, or its default: 0 means not given. */
+static inline uint64_t u64_or(uint64_t given, uint64_t fallback)
+{
+	return given ? given : fallback;
+}
+
 /* Round down or up to a multiple of `align`, a power of two. The caller knows that up does not overflow. */
 static inline uint64_t u64_align_down(uint64_t x, uint64_t align)
 {
@@ -82,6 +88,8 @@ OX_CHECKED static inline bool u64_mul_checked(uint64_t a, uint64_t b, uint64_t *
 void *mem_alloc(size_t size_bytes);
 void *mem_zalloc(size_t size_bytes);
 void *mem_realloc(void *old, size_t size_bytes);
+/* For what grows with the number of things people make. NULL: there is none, and `old` is as it was; the caller says OXE_NOMEM. */
+void *mem_try_realloc(void *old, size_t size_bytes);
 char *mem_strdup(const char *text);
 
 #endif

@@ -43,6 +43,7 @@
 	X(SYS, EIO, "the operating system refused")                                                          \
 	X(INDOUBT, EIO, "whether the request was carried out is not known")                                  \
 	X(DIFFERS, EILSEQ, "what is there is not what it was compared with")                                 \
+	X(COMPACTED, ESTALE, "the history asked for is no longer kept")                                      \
 	X(FENCED, ESTALE, "a newer engine has the volume")
 
 enum ox_err {

@@ -13,7 +13,7 @@
  * way. But no new one can begin, and the ones under way can be waited for:
  *
  *   - The lock goes when the last thread of the process has given up its files. The kernel's own threads that do what a ring
- *     could not do at once (io-wq) count among them. So nobody is inside a system call or will enter one.
+ *     could not do at once (io-wq) count among them: these do the discards. So nobody is inside a system call or will enter one.
  *   - What the ring still knew of is not begun any more: the kernel thread cancels it (io_should_terminate_tw(), and
  *     io_queue_iowq() refuses in a kernel thread). What is left are direct writes that the file system had accepted.
  *   - ext4 and XFS count those in the inode, and fallocate() waits until the count is 0, before it looks at what is asked.
@@ -106,7 +106,7 @@ static int discard_result(struct host_disk *d, int res)
 {
 	if (res != -EOPNOTSUPP && res != -ENOSYS && res != -ENOTTY)
 		return res < 0 ? io_error(-res) : 0;
-	d->discard_refused = true;
+	d->disk.info.refuses_discards = true;
 	return 0;
 }
 
@@ -229,7 +229,7 @@ void host_io_submit(struct rt_io *io)
 		host_io_finish_later(h, io, mem_disk_io(d, io));
 	} else if (d->is_memory_file && (io->op == RT_IO_READ || io->op == RT_IO_WRITE)) {
 		host_io_finish_later(h, io, memory_file_io(d, io));
-	} else if (io->op == RT_IO_DISCARD && (d->discard_refused || io->len_bytes == 0)) {
+	} else if (io->op == RT_IO_DISCARD && (d->disk.info.refuses_discards || io->len_bytes == 0)) {
 		host_io_finish_later(h, io, 0);
 	} else {
 		d->in_flight++;
@@ -517,7 +517,7 @@ static int kernel_disk_open(struct host_disk *d, const char *path, unsigned flag
 			 F_STR("path", path));
 	d->disk.info = t.info;
 	d->fd = t.fd;
-	d->is_memory_file = t.fs_type == TMPFS_MAGIC;
+	d->is_memory_file = d->disk.info.never_waits = t.fs_type == TMPFS_MAGIC;
 	d->hold_fd = t.hold_fd;
 	slot_take(host_of(d->disk.rt), d);
 	return 0;

@@ -111,7 +111,7 @@ struct host_disk {
 	struct rt_disk disk;
 	int fd, slot; /* slot: index among the ring's registered files, or -1 */
 	int hold_fd;  /* what holds the file for us: a descriptor of its own, or fd (see host_disk.c) */
-	bool read_only, discard_refused, is_memory_file;
+	bool read_only, is_memory_file;
 	uint32_t in_flight;
 	struct mem_disk *mem;
 };

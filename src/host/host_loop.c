@@ -375,12 +375,12 @@ static bool ring_is_quiet(struct host *h)
 	return !ring_has_news(h) && !io_uring_cq_ready(&h->ring) && nothing_to_run(h);
 }
 
-/* Look for SPIN_NS, or until the next timer, whether something comes. Reads memory only: whoever brings news to a reactor that
+/* Look for so long, or until the next timer, whether something comes. Reads memory only: whoever brings news to a reactor that
  * is awake just leaves it there. */
-static bool spin(struct host *h)
+static bool spin(struct host *h, uint64_t limit_ns)
 {
 	uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
-	uint64_t end_ns = u64_min(now_ns + SPIN_NS, rt_core_next_deadline_ns(&h->rt));
+	uint64_t end_ns = u64_min(now_ns + limit_ns, rt_core_next_deadline_ns(&h->rt));
 	while (now_ns < end_ns) {
 		for (int i = 0; i < 16; i++) {
 			if (!ring_is_quiet(h))
@@ -396,7 +396,8 @@ static bool spin(struct host *h)
  * sleep they gather, and are cheaper together. */
 static bool spin_pays(struct host *h)
 {
-	struct host_spin *s = &h->spin[h->disk_in_flight > 0];
+	bool for_disk = h->disk_in_flight > 0;
+	struct host_spin *s = &h->spin[for_disk];
 	if (h->last_reaped > SPIN_REAPED_MAX || !ring_is_quiet(h) || !spin_wanted(s))
 		return false;
 	if (io_uring_sq_ready(&h->ring)) {
@@ -406,7 +407,7 @@ static bool spin_pays(struct host *h)
 		if (!ring_is_quiet(h)) /* it was done at once, which says nothing about waiting */
 			return true;
 	}
-	bool came = spin(h);
+	bool came = spin(h, for_disk ? SPIN_DISK_NS : SPIN_NS);
 	spin_learn(s, came);
 	return came;
 }

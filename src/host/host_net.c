@@ -28,6 +28,11 @@
 #define SEND_PARTS     64  /* of one ring entry */
 #define PART_MAX_BYTES GiB /* of one ring entry, whose length has 32 bits */
 
+/* What a unix socket holds that its peer has not read. The 208 KiB it has by default are one reply of 128 KiB: sender and reader
+ * then wait for each other, twice a reply. With this, sequential reads of 128 KiB over NBD cost up to a quarter less of the server's
+ * time; four times as much gained nothing more. */
+#define UNIX_SEND_BYTES ((int)(512 * KiB))
+
 static_assert(sizeof(struct rt_iovec) == sizeof(struct iovec) &&
 		      offsetof(struct rt_iovec, len_bytes) == offsetof(struct iovec, iov_len),
 	      "our parts are the kernel's");
@@ -72,6 +77,17 @@ static void local_describe(int fd, char text[ADDR_TEXT_SIZE])
 		addr_format(&addr, text);
 }
 
+/* Beyond the system's limit if we may, else up to it. TCP finds a good size by itself, and fixing one would end that. */
+static void send_buffer_widen(int fd)
+{
+	int domain = 0, bytes = UNIX_SEND_BYTES;
+	socklen_t len_bytes = sizeof(domain);
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len_bytes) || domain != AF_UNIX)
+		return;
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 static struct rt_conn *conn_new(struct rt *rt, int fd)
 {
 	struct host_conn *c = mem_alloc(sizeof(*c));
@@ -79,6 +95,7 @@ static struct rt_conn *conn_new(struct rt *rt, int fd)
 	int on = 1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
 		   sizeof(on)); /* refused by unix sockets, which need none */
+	send_buffer_widen(fd);
 	peer_describe(fd, c->peer);
 	local_describe(fd, c->local);
 	host_of(rt)->open_objects++;

@@ -150,7 +150,9 @@ struct rt_disk_info {
 	uint64_t size_bytes;
 	uint32_t lba_bytes; /* 512 or 4096: the smallest write; larger ones may be torn at multiples of it */
 	bool is_block_device, is_memory;
-	char path[256]; /* as opened, for messages; never an identity */
+	bool never_waits; /* reads and writes of it take a copy and no longer: memory, a file in memory */
+	bool refuses_discards; /* it has said so to one: from then on they do nothing, and are no error */
+	char path[256];	       /* as opened, for messages; never an identity */
 };
 
 enum {
@@ -185,7 +187,7 @@ OX_CHECKED int rt_disk_write(struct rt_disk *disk, const void *data, uint64_t le
 			     uint64_t offset_bytes, unsigned flags);
 /* Everything whose `done` ran before this was submitted is on stable storage after. */
 OX_CHECKED int rt_disk_flush(struct rt_disk *disk);
-/* Advice: the content becomes undefined (S1: nothing is assumed about it). */
+/* Advice: the content becomes undefined (S1: nothing is assumed about it). 0 also where discards are not known. */
 OX_CHECKED int rt_disk_discard(struct rt_disk *disk, uint64_t len_bytes, uint64_t offset_bytes);
 
 /* ---- payload buffers ----------------------------------------------------------------------------------------------- */

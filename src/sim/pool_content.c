@@ -13,11 +13,27 @@ uint64_t content_block_count(const struct content *c)
 	return u64_div_up(c->sector_count, CONTENT_BLOCK_SECTORS);
 }
 
-struct content *content_new(uint64_t sector_count)
+static uint64_t read_as(uint64_t tag)
+{
+	return tag == TAG_UNSAID || tag == TAG_MAYBE ? 0 : tag;
+}
+
+static struct content *content_make(uint64_t sector_count, bool is_fresh)
 {
 	struct content *c = mem_zalloc(sizeof(*c));
+	c->is_fresh = is_fresh;
 	content_grow(c, sector_count);
 	return c;
+}
+
+struct content *content_new(uint64_t sector_count)
+{
+	return content_make(sector_count, false);
+}
+
+struct content *content_new_fresh(uint64_t sector_count)
+{
+	return content_make(sector_count, true);
 }
 
 static void *grown(void *old, uint64_t old_count, uint64_t count, size_t item_bytes)
@@ -32,6 +48,8 @@ void content_grow(struct content *c, uint64_t sector_count)
 	uint64_t clusters = content_cluster_count(c), wanted;
 	assert(sector_count >= c->sector_count);
 	c->tags = grown(c->tags, c->sector_count, sector_count, sizeof(*c->tags));
+	for (uint64_t s = c->sector_count; c->is_fresh && s < sector_count; s++)
+		c->tags[s] = TAG_UNSAID;
 	c->sets = grown(c->sets, c->sector_count, sector_count, sizeof(*c->sets));
 	c->listed = grown(c->listed, c->sector_count, sector_count, sizeof(*c->listed));
 	uint64_t blocks = content_block_count(c);
@@ -77,7 +95,7 @@ static void open_add(struct content *c, uint64_t sector)
 
 struct content *content_copy(const struct content *from)
 {
-	struct content *c = content_new(from->sector_count);
+	struct content *c = content_make(from->sector_count, from->is_fresh);
 	memcpy(c->tags, from->tags, from->sector_count * sizeof(*c->tags));
 	memcpy(c->touched, from->touched, content_cluster_count(from) * sizeof(*c->touched));
 	memcpy(c->stamps, from->stamps, content_block_count(from) * sizeof(*c->stamps));
@@ -226,10 +244,10 @@ void content_settle(struct content *c, uint64_t sector, uint64_t tag, uint64_t s
 		const struct alt *a = &set->alts[i];
 		if (a->superseded == NEVER && (a->done == NEVER || a->done >= submitted))
 			return;
-		known |= a->superseded == NEVER && a->tag == tag;
+		known |= a->superseded == NEVER && read_as(a->tag) == tag;
 	}
 	for (uint32_t i = 0; known && i < set->count; i++) {
-		if (set->alts[i].superseded == NEVER && set->alts[i].tag != tag)
+		if (set->alts[i].superseded == NEVER && read_as(set->alts[i].tag) != tag)
 			set->alts[i].superseded = now;
 	}
 }
@@ -240,14 +258,26 @@ void content_set(struct content *c, uint64_t sector, uint64_t tag)
 	c->tags[sector] = tag;
 }
 
+void content_learn(struct content *c, const struct content *from, uint64_t sector, uint64_t tag)
+{
+	const struct alt_set *set = from->sets[sector];
+	bool said = false, unsaid = false;
+	for (uint32_t i = 0; i < (set ? set->count : 1); i++) {
+		uint64_t its = set ? set->alts[i].tag : from->tags[sector];
+		said |= its == tag || (tag == 0 && its == TAG_MAYBE);
+		unsaid |= tag == 0 && (its == TAG_UNSAID || its == TAG_MAYBE);
+	}
+	content_set(c, sector, !unsaid ? tag : said ? TAG_MAYBE : TAG_UNSAID);
+}
+
 bool content_allows(const struct content *c, uint64_t sector, uint64_t tag, uint64_t since)
 {
 	const struct alt_set *set = c->sets[sector];
 	if (!set)
-		return c->tags[sector] == tag;
+		return read_as(c->tags[sector]) == tag;
 	for (uint32_t i = 0; i < set->count; i++) {
 		const struct alt *a = &set->alts[i];
-		if (a->tag == tag && (since == ANY_TIME ? !a->struck : a->superseded >= since))
+		if (read_as(a->tag) == tag && (since == ANY_TIME ? !a->struck : a->superseded >= since))
 			return true;
 	}
 	return false;
@@ -268,9 +298,11 @@ bool content_may_equal(const struct content *a, const struct content *b, uint64_
 {
 	const struct alt_set *set = sector < b->sector_count ? b->sets[sector] : NULL;
 	if (!set)
-		return content_allows(a, sector, sector < b->sector_count ? b->tags[sector] : 0, since);
+		return content_allows(a, sector, sector < b->sector_count ? read_as(b->tags[sector]) : 0,
+				      since);
 	for (uint32_t i = 0; i < set->count; i++) {
-		if (set->alts[i].superseded == NEVER && content_allows(a, sector, set->alts[i].tag, since))
+		if (set->alts[i].superseded == NEVER &&
+		    content_allows(a, sector, read_as(set->alts[i].tag), since))
 			return true;
 	}
 	return false;
@@ -307,7 +339,7 @@ bool content_block_is_data(const struct content *c, uint64_t block)
 	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(c, block); s++) {
 		if (c->sets[s])
 			return false;
-		data |= c->tags[s] != 0;
+		data |= read_as(c->tags[s]) != 0;
 	}
 	return data;
 }
@@ -320,8 +352,8 @@ bool content_block_may_be_data(const struct content *c, uint64_t block)
 bool content_block_may_be_shared(const struct content *a, const struct content *b, uint64_t block)
 {
 	for (uint64_t s = block * CONTENT_BLOCK_SECTORS; s < block_end(a, block); s++) {
-		if (s >= b->sector_count ||
-		    !(content_allows(b, s, a->tags[s], ANY_TIME) || content_allows(b, s, a->tags[s], NEVER)))
+		if (s >= b->sector_count || !(content_allows(b, s, read_as(a->tags[s]), ANY_TIME) ||
+					      content_allows(b, s, read_as(a->tags[s]), NEVER)))
 			return false;
 	}
 	return true;
@@ -334,12 +366,63 @@ bool content_block_is_shared(const struct content *a, const struct content *b, u
 	return content_block_is_data(b, block) && content_block_may_be_shared(a, b, block);
 }
 
-void content_restamp(struct content *c, uint64_t begin, uint64_t stamp)
+void content_restamp(struct content *c, const struct content *from, uint64_t begin, uint64_t stamp)
 {
 	for (uint64_t block = 0; block < content_block_count(c); block++) {
-		if (c->stamps[block] >= begin)
+		if (!content_block_is_untouched(from, block, begin))
 			c->stamps[block] = stamp;
 	}
+}
+
+static void graft_add(struct content *c, uint64_t sector, const struct alt *like, uint64_t tag)
+{
+	struct alt_set *set = set_open(c, sector);
+	set->alts[set->count] = *like;
+	set->alts[set->count++].tag = tag;
+}
+
+/* Every value that the sector may have above, or where that is nothing the one below. */
+static void graft_set(struct content *c, uint64_t sector, uint64_t below, const struct alt *alts,
+		      uint32_t count)
+{
+	c->sets[sector] = mem_alloc(set_bytes(4));
+	*c->sets[sector] = (struct alt_set){.capacity = 4};
+	open_add(c, sector);
+	for (uint32_t i = 0; i < count; i++) {
+		if (alts[i].tag != TAG_UNSAID)
+			graft_add(c, sector, &alts[i], read_as(alts[i].tag));
+		if (alts[i].tag == TAG_UNSAID || alts[i].tag == TAG_MAYBE)
+			graft_add(c, sector, &alts[i], below);
+	}
+}
+
+static void graft_sector(struct content *c, const struct content *below, const struct content *above,
+			 uint64_t sector, uint64_t now)
+{
+	const struct alt_set *set = above->sets[sector];
+	uint64_t tag = above->tags[sector],
+		 tag_below = sector < below->sector_count ? below->tags[sector] : 0;
+	struct alt maybe = {TAG_MAYBE, 0, 0, NEVER, false};
+	if (set)
+		graft_set(c, sector, tag_below, set->alts, set->count);
+	else if (tag == TAG_MAYBE)
+		graft_set(c, sector, tag_below, &maybe, 1);
+	else
+		content_set(c, sector, tag == TAG_UNSAID ? tag_below : tag);
+	if (set || tag != TAG_UNSAID)
+		touch(c, sector, 1, now);
+}
+
+struct content *content_graft(const struct content *below, const struct content *above, uint64_t now)
+{
+	struct content *c = content_new(above->sector_count);
+	uint64_t blocks = u64_min(content_block_count(c), content_block_count(below));
+	uint64_t clusters = u64_min(content_cluster_count(c), content_cluster_count(below));
+	memcpy(c->stamps, below->stamps, blocks * sizeof(*c->stamps));
+	memcpy(c->touched, below->touched, clusters * sizeof(*c->touched));
+	for (uint64_t s = 0; s < c->sector_count; s++)
+		graft_sector(c, below, above, s, now);
+	return c;
 }
 
 struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now)
@@ -356,7 +439,7 @@ struct content *content_snapshot(const struct content *from, uint64_t begin, uin
 			a->done = u64_min(a->done, now);
 		}
 	}
-	content_restamp(c, begin, now);
+	content_restamp(c, from, begin, now);
 	return c;
 }
 

@@ -20,6 +20,10 @@
 
 #define NEVER UINT64_MAX
 
+/* Tags of a volume that is to be grafted upon another: both read as zeroes. */
+#define TAG_UNSAID UINT64_MAX	    /* nothing was said there: what lies below will show */
+#define TAG_MAYBE  (UINT64_MAX - 1) /* zeroes, or nothing was said */
+
 struct alt {
 	uint64_t tag, submitted, done, superseded;
 	bool struck; /* not even a power cut brings it back; a read that began before may still return it */
@@ -32,6 +36,7 @@ struct alt_set {
 
 struct content {
 	uint64_t sector_count;
+	bool is_fresh;	       /* nothing is said of what was never written */
 	uint64_t *tags;	       /* the value, where there is one */
 	struct alt_set **sets; /* the values, where there are several; else NULL */
 	uint32_t *open;	       /* sectors that have, or lately had, a set */
@@ -45,7 +50,8 @@ struct content {
 #define CONTENT_CLUSTER_SECTORS 128u
 #define CONTENT_BLOCK_SECTORS	8u
 
-struct content *content_new(uint64_t sector_count); /* all zeroes */
+struct content *content_new(uint64_t sector_count);	  /* all zeroes */
+struct content *content_new_fresh(uint64_t sector_count); /* nothing said */
 struct content *content_copy(const struct content *from);
 void content_free(struct content *c);
 void content_grow(struct content *c, uint64_t sector_count);
@@ -60,6 +66,10 @@ void content_write_end(struct content *c, uint64_t first, uint64_t count, uint64
 void content_flushed(struct content *c, uint64_t submitted, uint64_t oldest_read);
 /* A read handed in at `submitted` returned `tag`: with nothing in flight, that is the current value from now on. */
 void content_settle(struct content *c, uint64_t sector, uint64_t tag, uint64_t submitted, uint64_t now);
+/* What a reader of `below` finds once `above`, a fresh one, is grafted upon it. Nothing of `below` is open. */
+struct content *content_graft(const struct content *below, const struct content *above, uint64_t now);
+/* The sector was found to read as `tag`, which `from` allows. */
+void content_learn(struct content *c, const struct content *from, uint64_t sector, uint64_t tag);
 /* Set the one value; forget all others. */
 void content_set(struct content *c, uint64_t sector, uint64_t tag);
 
@@ -82,8 +92,9 @@ bool content_block_may_be_data(const struct content *c, uint64_t block);
 /* For a block of `a` that is data: can the reader of `b` find the same there / is it the same write they both find? */
 bool content_block_may_be_shared(const struct content *a, const struct content *b, uint64_t block);
 bool content_block_is_shared(const struct content *a, const struct content *b, uint64_t block);
-/* What was stamped at `begin` or later is stamped `stamp` now: it is not known which write this copy has. */
-void content_restamp(struct content *c, uint64_t begin, uint64_t stamp);
+/* Of the copy `c` of `from`: what was stamped at `begin` or later, and what is being written, is stamped `stamp` now: it is not known
+ * which write the copy has. */
+void content_restamp(struct content *c, const struct content *from, uint64_t begin, uint64_t stamp);
 
 /* What a snapshot taken between `begin` and `now` may hold. */
 struct content *content_snapshot(const struct content *from, uint64_t begin, uint64_t now);

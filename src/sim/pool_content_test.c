@@ -155,6 +155,20 @@ TEST(of_a_block_written_while_a_snapshot_is_taken_nobody_knows_whether_it_is_sha
 	content_free(c);
 }
 
+TEST(a_write_under_way_when_a_snapshot_is_taken_is_in_it_or_came_after_it)
+{
+	struct content *c = content_new(8);
+	uint64_t w = begin(c, 5), taking = ++now;
+	struct content *s = content_snapshot(c, taking, ++now);
+	CHECK(!content_block_is_untouched(c, 0, taking) && !content_block_is_untouched(s, 0, taking));
+	end(c, w, ANSWER_DURABLE);
+	CHECK(!content_block_is_shared(s, c, 0));
+	taking = ++now;
+	CHECK(content_block_is_untouched(c, 0, taking) && content_block_is_untouched(s, 0, taking));
+	content_free(s);
+	content_free(c);
+}
+
 TEST(contents_may_be_equal_where_they_have_a_current_value_in_common)
 {
 	struct content *c = content_new(8), *s;

@@ -329,21 +329,18 @@ void damage_heal(const struct damage *d, struct sim_disk *disk)
 
 /* ---- what may come of it ---------------------------------------------------------------------------------------------------- */
 
+/* A metadata page that could not be read when the pool was opened is as one that cannot be believed from then on. */
 static bool error_fits(const struct damage *d, int err)
 {
-	return err == (d->kind == DAMAGE_UNREADABLE ? OXE_IO : OXE_CORRUPT);
+	return d->kind != DAMAGE_UNREADABLE ? err == OXE_CORRUPT
+					    : err == OXE_IO || (err == OXE_CORRUPT && is_page_of_tree(d));
 }
 
 bool damage_excuses_open(const struct damage *d, int err)
 {
-	bool unreadable = d->kind == DAMAGE_UNREADABLE && UNREADABLE_METADATA_STOPS_POOL;
 	if (!error_fits(d, err))
 		return false;
-	if (d->target == DAMAGE_MAP)
-		return unreadable && !d->at_rest;
-	if (d->target == DAMAGE_USAGE)
-		return unreadable || !d->has_older;
-	return d->target == DAMAGE_JOURNAL || (unreadable && is_page_of_tree(d));
+	return d->target == DAMAGE_JOURNAL || (d->target == DAMAGE_USAGE && !d->has_older);
 }
 
 bool damage_forbids_open(const struct damage *d)

@@ -15,6 +15,8 @@
  *     data          only unreadable: it      reads of that one block may fail, whoever sees it
  *                   has no checksum yet
  *
+ * A page that cannot be read is as one that cannot be believed.
+ *
  * A pool that did not open is as it was, and healed it has everything. So has one that opened, if no journal record was about what
  * was damaged: after a clean close there is none; else the page may have been disowned (format.md).
  */
@@ -24,10 +26,6 @@
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
 #include "sim/sim.h"
-
-/* A metadata page that cannot be read (OXE_IO, which may pass) stops the opening, where one that cannot be believed costs what hangs
- * under it. */
-#define UNREADABLE_METADATA_STOPS_POOL true
 
 enum damage_target {
 	DAMAGE_SUPER_NEWEST,

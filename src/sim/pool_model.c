@@ -26,6 +26,7 @@ void model_volume_drop(struct model_volume *v)
 	for (size_t i = 0; i < MODEL_SNAPSHOTS; i++)
 		model_snapshot_drop(&v->snapshots[i]);
 	content_free(v->content);
+	content_free(v->grafted);
 	*v = (struct model_volume){.reverting_to = -1, .new_note_kind = -1};
 }
 
@@ -50,6 +51,7 @@ struct model *model_copy(const struct model *from)
 		v->handle = NULL;
 		v->users = 0;
 		v->content = v->content ? content_copy(v->content) : NULL;
+		v->grafted = v->grafted ? content_copy(v->grafted) : NULL;
 		for (size_t k = 0; k < MODEL_SNAPSHOTS; k++) {
 			struct model_snapshot *s = &v->snapshots[k];
 			s->content = s->content ? content_copy(s->content) : NULL;
@@ -203,7 +205,7 @@ static bool check_sector(struct checking *c, const struct expected *e, const uin
 	if (whole &&
 	    (allowed_now || (c->check->power_cut && content_allows(e->content, sector, tag, ANY_TIME)))) {
 		if (learned)
-			content_set(learned, sector, tag);
+			content_learn(learned, e->content, sector, tag);
 		return true;
 	}
 	value_describe(data, found, sizeof(found));
@@ -274,7 +276,7 @@ static bool cluster_matters(const struct checking *c, const struct content *cont
 static void learn_stamps(const struct checking *c, const struct expected *e, struct content *learned)
 {
 	memcpy(learned->stamps, e->content->stamps, content_block_count(learned) * sizeof(*learned->stamps));
-	content_restamp(learned, e->stamps_since, c->model->clock + 1);
+	content_restamp(learned, e->content, e->stamps_since, c->model->clock + 1);
 }
 
 static bool check_content(struct checking *c, const struct expected *e, const struct uuid *id,
@@ -314,7 +316,8 @@ static struct model_snapshot *learn_snapshot(struct checking *c, const struct mo
 	s->id = info->id;
 	s->size_bytes = info->size_bytes;
 	snprintf(s->name, sizeof(s->name), "%s", info->name);
-	s->content = content_new(info->size_bytes / VALUE_BYTES);
+	s->content = v->is_fresh ? content_new_fresh(info->size_bytes / VALUE_BYTES)
+				 : content_new(info->size_bytes / VALUE_BYTES);
 	return s;
 }
 
@@ -326,13 +329,13 @@ static bool name_fits(const char *found, const char *name, const char *new_name)
 static bool check_snapshot(struct checking *c, const struct model_volume *v, const struct model_snapshot *s)
 {
 	struct snapshot_info info;
-	int err = snapshot_get(c->pool, &s->id, &info);
+	int err = layer_get_any(c->pool, &s->id, &info);
 	if (err == OXE_NOENT && s->presence != PRESENT)
 		return true;
 	if (err)
 		return is_excused(c, err) ||
 		       differs(c, "snapshot %s of %s: %s", s->name, v->name, err_name(err));
-	c->snapshots_found++;
+	c->snapshots_found += !pool_name_is_system(info.name);
 	if (!name_fits(info.name, s->name, s->new_name))
 		return differs(c, "snapshot %s of %s is called %s", s->name, v->name, info.name);
 	bool other =
@@ -364,6 +367,7 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 		return;
 	*c->learned = (struct model_volume){
 		.presence = PRESENT,
+		.is_fresh = v->is_fresh,
 		.id = info->id,
 		.serial = v->serial,
 		.size_bytes = info->size_bytes,
@@ -371,17 +375,38 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 		.reverting_to = -1,
 		.new_note_kind = -1,
 		.ancestors = v->ancestors,
-		.content = content_new(info->size_bytes / VALUE_BYTES),
+		.content = v->is_fresh ? content_new_fresh(info->size_bytes / VALUE_BYTES)
+				       : content_new(info->size_bytes / VALUE_BYTES),
 	};
 	if (reverted)
 		c->learned->ancestors = v->snapshots[v->reverting_to].ancestors | 1u << v->reverting_to;
 	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
 }
 
+static bool has_grafted(const struct model_volume *v, const struct volume_info *info)
+{
+	return v->grafted && uuid_equal(&info->head_id, &v->grafted_head);
+}
+
+/* The fresh volume is there, or the other has what it had. */
+static bool check_graft(struct checking *c, const struct model_volume *v, const struct volume_info *info)
+{
+	struct volume_info fresh;
+	if (!v->grafted)
+		return true;
+	int err = volume_get_any(c->pool, &v->grafted_id, &fresh);
+	return (err == OXE_NOENT) == has_grafted(v, info) || is_excused(c, err) ||
+	       differs(c, "volume %s is grafted: %d, and the fresh one: %s", v->name, has_grafted(v, info),
+		       err_name(err));
+}
+
 static bool check_volume_facts(struct checking *c, const struct model_volume *v,
 			       const struct volume_info *info, bool reverted)
 {
 	bool size_fits = info->size_bytes == v->size_bytes || info->size_bytes == v->new_size_bytes;
+	if (v->grafted)
+		size_fits = info->size_bytes ==
+			    (has_grafted(v, info) ? v->grafted->sector_count * VALUE_BYTES : v->size_bytes);
 	if (v->reverting_to >= 0)
 		size_fits = info->size_bytes == (reverted ? v->new_size_bytes : v->size_bytes);
 	if (!size_fits)
@@ -466,18 +491,20 @@ static void forget_absent(struct model_volume *learned)
 static bool check_volume(struct checking *c, const struct model_volume *v)
 {
 	struct volume_info info;
-	int err = volume_get(c->pool, &v->id, &info);
+	int err = volume_get_any(c->pool, &v->id, &info);
 	if (err == OXE_NOENT && (v->presence == APPEARING || v->presence == VANISHING))
 		return true;
 	if (err)
 		return is_excused(c, err) ? check_snapshots(c, v)
 					  : differs(c, "volume %s: %s", v->name, err_name(err));
 	bool reverted = v->reverting_to >= 0 && uuid_equal(&info.head_id, &v->reverting_head);
-	c->volumes_found++;
+	c->volumes_found += !v->is_fresh;
 	learn_volume(c, v, &info, reverted);
-	if (!check_volume_facts(c, v, &info, reverted) || !check_notes(c, v))
+	if (!check_volume_facts(c, v, &info, reverted) || !check_graft(c, v, &info) || !check_notes(c, v))
 		return false;
-	const struct content *content = reverted ? v->snapshots[v->reverting_to].content : v->content;
+	const struct content *content = reverted		? v->snapshots[v->reverting_to].content
+					: has_grafted(v, &info) ? v->grafted
+								: v->content;
 	bool ok = check_head(c, v, &info, content) && check_snapshots(c, v);
 	if (ok && c->learned)
 		forget_absent(c->learned);

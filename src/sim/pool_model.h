@@ -32,6 +32,7 @@ struct model_snapshot {
 
 struct model_volume {
 	enum presence presence;
+	bool is_fresh; /* to be grafted upon another: the content says where nothing was said */
 	struct uuid id;
 	char name[POOL_NAME_MAX + 1], new_name[POOL_NAME_MAX + 1];
 	uint64_t serial, size_bytes, new_size_bytes; /* new_size: growing or reverting; else 0 */
@@ -44,6 +45,8 @@ struct model_volume {
 	uint32_t ancestors;		 /* snapshots that the head stands on, as bits by index */
 	int reverting_to;		 /* index of a snapshot; -1: no revert is under way */
 	struct uuid reverting_head;
+	struct content *grafted; /* what it has when the graft under way has happened; NULL: none is */
+	struct uuid grafted_id, grafted_head; /* the fresh volume, and its head */
 	/* For the workload, nothing to do with what is promised. */
 	struct vol *handle;
 	uint32_t users;

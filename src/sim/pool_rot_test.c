@@ -3,9 +3,9 @@
  *
  * The same pool is made and frozen at three moments: with pages that several checkpoints left alone; with pages just written; and
  * with a journal full of records of every kind. For each metadata page then on disk a fork after a power cut has a bit of it
- * flipped and is opened for writing. It opens; whatever can be read is right; what cannot is OXE_CORRUPT and hangs under that
- * page; what is whole can be written. After that work it is opened again, and once more with the bit put right: nothing has
- * become worse, and no cluster has two owners.
+ * flipped, or cannot be read, and is opened for writing. It opens; whatever can be read is right; what cannot is OXE_CORRUPT (or
+ * OXE_IO) and hangs under that page; what is whole can be written. After that work it is opened again, and once more with the page
+ * put right: nothing has become worse, and no cluster has two owners.
  * At the end a kill inside the checkpoint that follows a fall-back: it has the number of the damaged one, and writes over its
  * pages. If that one's superblock were still there, it would be whole again with another's pages.
  */
@@ -53,6 +53,7 @@ struct life {
 
 static struct {
 	enum moment moment;
+	bool unreadable; /* the page, rather than rotten */
 	uint64_t page;
 	uint8_t kind, level;
 } now;
@@ -315,13 +316,17 @@ struct found {
 	unsigned broken; /* volumes of which something could not be read */
 };
 
+static bool is_hurt(int err)
+{
+	return err == OXE_CORRUPT || (now.unreadable && err == OXE_IO);
+}
+
 static bool block_reads(struct vol *vol, const struct content *content, unsigned block)
 {
 	static _Alignas(4096) uint8_t data[POOL_BLOCK_BYTES];
 	uint64_t at = block_offset_bytes(block);
 	int err = vol_read(vol, data, at, sizeof(data));
-	if (err)
-		CHECK_ERR(err, OXE_CORRUPT);
+	CHECK(!err || is_hurt(err));
 	for (unsigned i = 0; !err && i < BLOCK_SECTORS; i++)
 		CHECK(value_is(data + i * VALUE_BYTES, at / VALUE_BYTES + i, content->tags[block]));
 	return !err;
@@ -334,7 +339,7 @@ static void notes_look(struct pool *pool, unsigned v)
 	for (unsigned kind = 0; kind < POOL_NOTE_KINDS; kind++) {
 		uint32_t len_bytes = 0;
 		int err = pool_note_get(pool, &id, (enum pool_note_kind)kind, data, &len_bytes);
-		if (err == OXE_CORRUPT)
+		if (is_hurt(err))
 			continue;
 		CHECK(err == 0 || err == OXE_NOENT);
 		CHECK_EQ(len_bytes, note_fill(v, kind, world.volumes[v].notes[kind], wanted));
@@ -461,8 +466,8 @@ static struct totals {
 static void say_where(int signal_number)
 {
 	(void)signal_number;
-	fprintf(stderr, "  with %s, page %llu (kind %u, level %u)\n", moment_names[now.moment],
-		(unsigned long long)now.page, now.kind, now.level);
+	fprintf(stderr, "  with %s, page %llu (kind %u, level %u)%s\n", moment_names[now.moment],
+		(unsigned long long)now.page, now.kind, now.level, now.unreadable ? " unreadable" : "");
 }
 
 static bool page_is_metadata(const struct sim_disk *disk, uint64_t page)
@@ -501,12 +506,21 @@ static void bit_flip(struct life *l, uint64_t page)
 	sim_disk_flip_bit(l->disk, page * PAGE_BYTES + 100 + page * 7 % 3900, (unsigned)(page % 8));
 }
 
+static void page_damage(struct life *l, uint64_t page)
+{
+	if (now.unreadable)
+		sim_disk_make_unreadable(l->disk, page * PAGE_BYTES, PAGE_BYTES);
+	else
+		bit_flip(l, page);
+}
+
 static bool page_put_right(struct life *l, uint64_t page, const uint8_t *was)
 {
 	uint8_t is[PAGE_BYTES], damaged[PAGE_BYTES];
 	sim_disk_peek(l->disk, is, sizeof(is), page * PAGE_BYTES);
 	memcpy(damaged, was, sizeof(damaged));
-	damaged[100 + page * 7 % 3900] ^= (uint8_t)(1u << page % 8);
+	if (!now.unreadable)
+		damaged[100 + page * 7 % 3900] ^= (uint8_t)(1u << page % 8);
 	if (memcmp(is, damaged, sizeof(is)) != 0)
 		return false; /* something else lies there by now */
 	sim_disk_poke(l->disk, was, PAGE_BYTES, page * PAGE_BYTES);
@@ -525,7 +539,7 @@ static void page_try(const struct sim_frozen *frozen, uint64_t page)
 	life_begin(&l);
 	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
 	sim_disk_peek(l.disk, was, sizeof(was), page * PAGE_BYTES);
-	bit_flip(&l, page);
+	page_damage(&l, page);
 	l.found = &found[0];
 	life_run(&l, first_main);
 	judge(&found[0], volumes);
@@ -545,10 +559,11 @@ static void page_try(const struct sim_frozen *frozen, uint64_t page)
 	world = saved;
 }
 
-static void sweep(enum moment moment)
+static void sweep(enum moment moment, bool unreadable)
 {
 	struct life l;
 	now.moment = moment;
+	now.unreadable = unreadable;
 	signal(SIGABRT, say_where);
 	memset(totals, 0, sizeof(totals));
 	struct sim_frozen *frozen = base_freeze();
@@ -574,17 +589,32 @@ static void sweep(enum moment moment)
 
 TEST(a_metadata_page_that_rots_costs_what_hangs_under_it_and_never_the_pool)
 {
-	sweep(PAGES_OLD);
+	sweep(PAGES_OLD, false);
 }
 
 TEST(a_page_of_the_pool_s_own_that_was_just_written_is_made_good_from_the_checkpoint_before)
 {
-	sweep(PAGES_NEW);
+	sweep(PAGES_NEW, false);
 }
 
 TEST(a_metadata_page_that_a_power_cut_breaks_costs_what_hangs_under_it_and_never_asserts)
 {
-	sweep(JOURNAL_FULL);
+	sweep(JOURNAL_FULL, false);
+}
+
+TEST(a_metadata_page_that_cannot_be_read_costs_what_hangs_under_it_and_never_the_pool)
+{
+	sweep(PAGES_OLD, true);
+}
+
+TEST(a_page_of_the_pool_s_own_that_was_just_written_and_cannot_be_read_is_made_good_from_the_checkpoint_before)
+{
+	sweep(PAGES_NEW, true);
+}
+
+TEST(a_metadata_page_that_cannot_be_read_though_records_are_about_it_costs_what_hangs_under_it)
+{
+	sweep(JOURNAL_FULL, true);
 }
 
 /* ---- the checkpoint after a fall-back ------------------------------------------------------------------------------------ */
@@ -629,6 +659,7 @@ static struct sim_frozen *damaged_soon_freeze(void)
 	struct life l;
 	world = (struct world){0};
 	now.moment = PAGES_OLD;
+	now.unreadable = false;
 	life_begin(&l);
 	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
 	life_run(&l, damaged_soon_main);

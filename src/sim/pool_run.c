@@ -839,6 +839,8 @@ static void draw_work(struct run *run, struct prng *rng)
 	run->format.journal_bytes = ONE_OF(rng, 0, 256 * KiB, 256 * KiB, 1 * MiB);
 	run->options.cache_bytes = ONE_OF(rng, 1 * MiB, 4 * MiB, 0);
 	run->options.background_bytes_per_s = ONE_OF(rng, 0, 0, 4 * MiB);
+	run->options.no_discard = prng_one_in(rng, 8);
+	run->options.discard_after_ms = (uint32_t)ONE_OF(rng, 1, 1, 1, 5, 20);
 	draw_theme(run, rng);
 }
 
@@ -884,6 +886,9 @@ static void run_draw(struct run *run)
 	snprintf(run->format.name, sizeof(run->format.name), "pool-%llu",
 		 (unsigned long long)run->spec->seed);
 	draw_fault(run, &rng);
+	run->profile.grafts = prng_one_in(&rng, 4);
+	if (run->profile.grafts)
+		run->profile.volumes_max = (uint32_t)u64_max(run->profile.volumes_max, 2);
 	run->expected_points = run->profile.operations * 2 + 20;
 	run->states_aim = u64_max(1, run->spec->states / LIVES);
 }

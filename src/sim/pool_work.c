@@ -153,6 +153,16 @@ static struct span hot_span(const struct work *w, const struct model_volume *v)
 	return (struct span){first, u64_min(CONTENT_CLUSTER_SECTORS, v->content->sector_count - first)};
 }
 
+/* In a fresh volume only whole blocks: what lies in the rest of one is not there yet. */
+static struct span span_of(const struct model_volume *v, uint64_t first, uint64_t count)
+{
+	if (!v->is_fresh)
+		return (struct span){first, count};
+	uint64_t end = u64_align_up(first + count, BLOCK_SECTORS);
+	first = u64_align_down(first, BLOCK_SECTORS);
+	return (struct span){first, end - first};
+}
+
 /* Few places are written often, so that overwrites, overlaps and neighbours meet. */
 static struct span pick_span(struct work *w, const struct model_volume *v, uint64_t max_bytes)
 {
@@ -168,7 +178,7 @@ static struct span pick_span(struct work *w, const struct model_volume *v, uint6
 	if (one_in(w, 2))
 		first = first * unit / BLOCK_SECTORS * BLOCK_SECTORS / unit;
 	first = u64_min(first, units - count);
-	return (struct span){first * unit, count * unit};
+	return span_of(v, first * unit, count * unit);
 }
 
 /* ---- data calls ------------------------------------------------------------------------------------------------------------------ */
@@ -446,7 +456,7 @@ static void control_clone(struct work *w)
 	struct model_volume *from = pick_volume(w), *v = model_volume_free_slot(w->model);
 	struct model_snapshot *s = from ? pick_snapshot(w, from) : NULL;
 	bool undone;
-	if (!s || !v || v >= w->model->volumes + w->profile.volumes_max)
+	if (!s || !v || from->is_fresh || v >= w->model->volumes + w->profile.volumes_max)
 		return;
 	v->presence = APPEARING;
 	v->id = new_id(w);
@@ -516,7 +526,7 @@ static void control_rename(struct work *w)
 {
 	struct model_volume *v = pick_volume(w);
 	bool undone;
-	if (!v)
+	if (!v || v->is_fresh)
 		return;
 	name_draw(w, v->new_name, sizeof(v->new_name), "r");
 	int err = volume_rename(w->pool, &v->id, v->new_name);
@@ -527,47 +537,57 @@ static void control_rename(struct work *w)
 		v->new_name[0] = '\0';
 }
 
-static void control_snapshot(struct work *w)
+/* True if it is there. */
+static bool snapshot_take(struct work *w, struct model_volume *v, struct model_snapshot *s, const char *stem)
 {
-	struct model_volume *v = pick_volume(w);
-	struct model_snapshot *s = v ? model_snapshot_free_slot(v) : NULL;
 	uint64_t pause_ns;
 	bool undone;
-	if (!s)
-		return;
 	s->presence = APPEARING;
 	s->id = new_id(w);
 	s->size_bytes = v->size_bytes;
 	s->begin = w->reading_since[WORK_CLIENTS] = model_tick(w->model);
 	s->ancestors = v->ancestors;
-	name_draw(w, s->name, sizeof(s->name), "s");
-	int err = snapshot_create(w->pool, &v->id, &s->id, s->name, &pause_ns);
+	name_draw(w, s->name, sizeof(s->name), stem);
+	int err = layer_seal(w->pool, &v->id, &s->id, s->name, &pause_ns);
 	uint64_t now = model_tick(w->model);
 	w->reading_since[WORK_CLIENTS] = NEVER;
 	if (control_answered(w, "op.snapshot", err, true, &undone)) {
 		s->presence = PRESENT;
 		s->content = content_snapshot(v->content, s->begin, now);
 		model_snapshot_taken(v, s);
-		if (one_in(w, 4) && (err = snapshot_create(w->pool, &v->id, &s->id, s->name, NULL)) != 0)
+		if (one_in(w, 4) && (err = layer_seal(w->pool, &v->id, &s->id, s->name, NULL)) != 0)
 			error_is_expected(w, "snapshot_create, again,", err);
 	} else if (undone) {
 		model_snapshot_drop(s);
 	}
+	return s->presence == PRESENT;
 }
 
-static void control_snapshot_delete(struct work *w)
+static void control_snapshot(struct work *w)
 {
 	struct model_volume *v = pick_volume(w);
-	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	struct model_snapshot *s = v ? model_snapshot_free_slot(v) : NULL;
+	if (s)
+		snapshot_take(w, v, s, "s");
+}
+
+static void snapshot_drop(struct work *w, struct model_volume *v, struct model_snapshot *s)
+{
 	bool undone;
-	if (!s)
-		return;
 	s->presence = VANISHING;
 	while (s->users > 0)
 		fiber_sleep(20 * NS_PER_US);
 	int err = snapshot_delete(w->pool, &s->id);
 	if (control_answered(w, "op.snapshot_delete", err, false, &undone))
 		model_snapshot_gone(v, s);
+}
+
+static void control_snapshot_delete(struct work *w)
+{
+	struct model_volume *v = pick_volume(w);
+	struct model_snapshot *s = v ? pick_snapshot(w, v) : NULL;
+	if (s)
+		snapshot_drop(w, v, s);
 }
 
 static void control_snapshot_rename(struct work *w)
@@ -624,6 +644,117 @@ static void control_flatten(struct work *w)
 	control_answered(w, "op.flatten", volume_flatten(w->pool, &v->id, !one_in(w, 4)), true, &undone);
 }
 
+/* ---- fresh volumes and grafts ---- */
+
+static void control_fresh(struct work *w)
+{
+	struct model_volume *other = pick_volume(w), *v = model_volume_free_slot(w->model);
+	bool undone;
+	if (!other || !v || v >= w->model->volumes + w->profile.volumes_max)
+		return;
+	v->presence = APPEARING;
+	v->is_fresh = true;
+	v->id = new_id(w);
+	name_draw(w, v->name, sizeof(v->name), "~f");
+	v->serial = w->model->serial;
+	v->size_bytes = other->size_bytes + (one_in(w, 3) ? POOL_BLOCK_BYTES * below(w, 40) : 0);
+	v->lba_bytes = other->lba_bytes;
+	v->content = content_new_fresh(v->size_bytes / VALUE_BYTES);
+	struct volume_spec spec = {.id = v->id, .size_bytes = v->size_bytes, .lba_bytes = v->lba_bytes};
+	snprintf(spec.name, sizeof(spec.name), "%s", v->name);
+	int err = volume_create_fresh(w->pool, &spec);
+	if (control_answered(w, "op.fresh", err, true, &undone))
+		v->presence = PRESENT;
+	else if (undone)
+		model_volume_drop(v);
+}
+
+/* One to graft, and one of the same blocks to graft it upon. */
+static struct model_volume *pick_fresh(struct work *w, struct model_volume **upon)
+{
+	struct model_volume *found = NULL;
+	*upon = NULL;
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		struct model_volume *v = &w->model->volumes[i];
+		if (v->presence == PRESENT && !v->closing && v->is_fresh && (!found || one_in(w, 2)))
+			found = v;
+	}
+	for (size_t i = 0; found && i < MODEL_VOLUMES; i++) {
+		struct model_volume *v = &w->model->volumes[i];
+		if (v->presence == PRESENT && !v->closing && !v->is_fresh &&
+		    v->lba_bytes == found->lba_bytes && v->size_bytes <= found->size_bytes &&
+		    (!*upon || one_in(w, 2)))
+			*upon = v;
+	}
+	return *upon ? found : NULL;
+}
+
+/* Everything written to it is durable and known; its head is sealed, and a new one is empty. */
+static bool graft_prepare(struct work *w, struct model_volume *v, struct model_volume *fresh)
+{
+	struct model_snapshot *s = model_snapshot_free_slot(v);
+	uint64_t submitted = model_tick(w->model);
+	for (size_t i = 0; i < MODEL_SNAPSHOTS && !work_over(w); i++) {
+		if (fresh->snapshots[i].presence == PRESENT)
+			snapshot_drop(w, fresh, &fresh->snapshots[i]);
+	}
+	if (!s || work_over(w) || !snapshot_take(w, v, s, "~j"))
+		return false;
+	volume_flushed(w, v, submitted);
+	for (uint64_t i = 0; i < content_cluster_count(v->content); i++) {
+		if (content_is_open(v->content, i))
+			return false;
+	}
+	return true;
+}
+
+static void graft_done(struct work *w, struct model_volume *v, struct model_volume *fresh)
+{
+	int err;
+	content_free(v->content);
+	v->content = v->grafted;
+	v->grafted = NULL;
+	v->size_bytes = v->content->sector_count * VALUE_BYTES;
+	if (one_in(w, 4) && (err = volume_graft(w->pool, &v->id, &fresh->id, &v->grafted_head)) != 0)
+		error_is_expected(w, "volume_graft, again,", err);
+	model_volume_drop(fresh);
+}
+
+static void graft(struct work *w, struct model_volume *v, struct model_volume *fresh)
+{
+	struct volume_info info;
+	bool undone;
+	int err = volume_get_any(w->pool, &fresh->id, &info);
+	if (err) {
+		error_is_expected(w, "volume_get_any", err);
+		return;
+	}
+	v->grafted_id = fresh->id;
+	v->grafted_head = info.head_id;
+	v->grafted = content_graft(v->content, fresh->content, model_tick(w->model));
+	fresh->presence = VANISHING;
+	err = volume_graft(w->pool, &v->id, &fresh->id, &info.head_id);
+	if (control_answered(w, "op.graft", err, true, &undone)) {
+		graft_done(w, v, fresh);
+	} else if (undone) {
+		fresh->presence = PRESENT;
+		content_free(v->grafted);
+		v->grafted = NULL;
+	}
+}
+
+static void control_graft(struct work *w)
+{
+	struct model_volume *v, *fresh = pick_fresh(w, &v);
+	if (!fresh)
+		return;
+	volume_close_for(v);
+	volume_close_for(fresh);
+	if (graft_prepare(w, v, fresh))
+		graft(w, v, fresh);
+	v->closing = fresh->closing = false;
+}
+
 /* The size that the newest superblock says. */
 static uint64_t super_pool_bytes(const struct work *w)
 {
@@ -671,7 +802,10 @@ static void control_note(struct work *w)
 	v->new_note_kind = (int)below(w, POOL_NOTE_KINDS);
 	v->new_note = one_in(w, 4) ? 0 : ++w->model->serial;
 	uint32_t len_bytes = model_note_fill(data, v->new_note);
-	int err = pool_note_set(w->pool, &v->id, (enum pool_note_kind)v->new_note_kind, data, len_bytes);
+	enum pool_note_kind kind = (enum pool_note_kind)v->new_note_kind;
+	bool through_handle = w->profile.grafts && v->handle && one_in(w, 2);
+	int err = through_handle ? vol_note_set(v->handle, kind, data, len_bytes)
+				 : pool_note_set(w->pool, &v->id, kind, data, len_bytes);
 	bool done = control_answered(w, "op.note", err, true, &undone);
 	if (done)
 		v->notes[v->new_note_kind] = v->new_note;
@@ -774,7 +908,8 @@ static uint32_t swarm_weight(const struct work *w, uint32_t weight, size_t kind)
 	return w->profile.swarm ? weight * factors[draw % ARRAY_COUNT(factors)] : weight;
 }
 
-#define DATA_KINDS 100u /* data steps are told from control steps by this */
+#define GRAFT_WEIGHT 12u
+#define DATA_KINDS   100u /* data steps are told from control steps by this */
 
 static const struct {
 	uint32_t weight, chains_weight;
@@ -797,11 +932,15 @@ static const struct {
 	{3, 1, control_note},
 	{1, 0, control_pool_grow},
 	{3, 5, control_usage},
+	{GRAFT_WEIGHT, GRAFT_WEIGHT, control_fresh}, /* these two in some runs only */
+	{GRAFT_WEIGHT, GRAFT_WEIGHT, control_graft},
 };
 
 static uint32_t control_weight(const struct work *w, size_t kind)
 {
 	uint32_t weight = w->profile.chains ? control_steps[kind].chains_weight : control_steps[kind].weight;
+	if (control_steps[kind].fn == control_fresh || control_steps[kind].fn == control_graft)
+		return w->profile.grafts ? weight : 0;
 	return swarm_weight(w, weight, kind);
 }
 

@@ -21,6 +21,7 @@ struct work_profile {
 	uint32_t flush_one_in;	 /* of data steps */
 	uint32_t durable_one_in; /* of writes */
 	bool tight;		 /* every volume as large as may be, most writes large */
+	bool grafts;		 /* fresh volumes, and their chains grafted upon others */
 	bool chains;		 /* snapshots, clones, flattening and merges above all */
 	uint64_t swarm;		 /* which kinds of steps are left out and which are frequent; 0: as usual */
 	bool errors_expected;	 /* the disk fails requests now and then */

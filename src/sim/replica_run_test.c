@@ -17,16 +17,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISK		"/dev/sda"
-#define DISK_BYTES	(16 * MiB)
-#define BLOCK		4096u
-#define SECTOR		512u
-#define BLOCKS		80u /* five clusters */
-#define LAYERS		12u
-#define HISTORY		6u
-#define WRITES		4u
-#define STEPS		90u
-#define SEEDS		300u
+#define DISK	   "/dev/sda"
+#define DISK_BYTES (16 * MiB)
+#define BLOCK	   4096u
+#define SECTOR	   512u
+#define BLOCKS	   80u /* five clusters */
+#define LAYERS	   12u
+#define HISTORY	   6u
+#define WRITES	   4u
+#define STEPS	   90u
+#ifdef __SANITIZE_ADDRESS__
+#define SEEDS 30u /* each takes ten times as long */
+#else
+#define SEEDS 300u
+#endif
 #define DIE_ONE_IN	40u /* device writes */
 #define DIE_ONE_IN_RARE 8u
 #define UNSAID		UINT32_MAX /* nothing was said of the block */

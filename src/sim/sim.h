@@ -79,6 +79,7 @@ enum sim_discard {
 	SIM_DISCARD_ZEROES,
 	SIM_DISCARD_GARBAGE, /* something else is there */
 	SIM_DISCARD_MIXED,   /* one of these, sector by sector */
+	SIM_DISCARD_REFUSED, /* the device knows no discards, and says so */
 };
 
 /* "One in n" is a chance for each request; 0 is never. Change them at any time. */

@@ -393,7 +393,8 @@ static void prepare_discard(struct sim_disk *disk, struct request *r)
 	enum sim_discard kind = disk->faults.discard;
 	struct sim *sim = disk->node->sim;
 	disk->counts.discards++;
-	if (kind == SIM_DISCARD_KEEPS || r->io->len_bytes == 0)
+	r->io->disk->info.refuses_discards = kind == SIM_DISCARD_REFUSED;
+	if (kind == SIM_DISCARD_KEEPS || kind == SIM_DISCARD_REFUSED || r->io->len_bytes == 0)
 		return;
 	struct sim_page *page = sim_page_new();
 	memset(page->data, 0, SIM_PAGE_BYTES);

@@ -223,7 +223,8 @@ static int recovery_failed(const struct node_pool *p, int err, struct node_why *
 static int pool_attempt(struct node_pool *p, struct node_why *why)
 {
 	struct rt *rt = p->node->options.rt;
-	struct pool_options options = {.cache_bytes = p->node->options.cache_bytes};
+	struct pool_options options = {.cache_bytes = p->node->options.cache_bytes,
+				       .no_discard = p->node->options.no_discard};
 	struct rt_disk *disk;
 	struct pool *pool;
 	uint64_t start_ns = rt_now_exact_ns(rt);

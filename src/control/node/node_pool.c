@@ -168,7 +168,8 @@ static int path_check(const char *path, struct node_why *why)
 static int pool_adopt(struct node *n, struct rt_disk *disk, const char *path, struct node_pool_info *out,
 		      struct node_why *why)
 {
-	struct pool_options options = {.cache_bytes = n->options.cache_bytes};
+	struct pool_options options = {.cache_bytes = n->options.cache_bytes,
+				       .no_discard = n->options.no_discard};
 	struct pool *pool;
 	uint64_t start_ns = rt_now_exact_ns(n->options.rt);
 	int err = pool_open(disk, &options, &pool);

@@ -15,7 +15,7 @@ struct testrt {
 	bool cut;
 	bool is_frozen; /* or was: each fiber is run by a turn of its own, timers first */
 	struct list ios, listeners;
-	unsigned conns;
+	unsigned conns, exhausted;
 };
 
 static struct testrt the;
@@ -194,6 +194,10 @@ static void listener_free(struct rt_listener_mem *l)
 static int test_accept(struct rt_listener *listener, struct rt_conn **out)
 {
 	struct rt_listener_mem *l = container_of(listener, struct rt_listener_mem, listener);
+	if (the.exhausted > 0) {
+		the.exhausted--;
+		return OXE_SYS;
+	}
 	l->accepting++;
 	while (!l->closed && list_empty(&l->backlog))
 		waitq_wait(&l->arrived);
@@ -403,6 +407,12 @@ void testrt_freeze(struct rt *rt)
 void testrt_thaw(struct rt *rt, uint64_t after_ns)
 {
 	rt->now_ns += after_ns;
+}
+
+void testrt_exhaust(struct rt *rt, unsigned count)
+{
+	assert(rt == &the.rt);
+	the.exhausted = count;
 }
 
 unsigned testrt_conns(void)

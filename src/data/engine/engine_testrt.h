@@ -22,6 +22,9 @@ void testrt_free(struct rt *rt);
 void testrt_freeze(struct rt *rt);
 void testrt_thaw(struct rt *rt, uint64_t after_ns);
 
+/* The next `count` calls of rt_accept find the process out of descriptors. */
+void testrt_exhaust(struct rt *rt, unsigned count);
+
 /* How many connections are open, both ends counted. */
 unsigned testrt_conns(void);
 

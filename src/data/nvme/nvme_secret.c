@@ -4,11 +4,8 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#define PREFIX	     "DHHC-1:"
-#define CRC_BYTES    4
-#define BINARY_MAX   (NVME_SECRET_BYTES_MAX + CRC_BYTES)
-#define PREFIX_BYTES (sizeof(PREFIX) - 1)
-#define HEAD_BYTES   (PREFIX_BYTES + 3) /* with "HH:" */
+#define CRC_BYTES  4
+#define BINARY_MAX (NVME_SECRET_BYTES_MAX + CRC_BYTES)
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -66,68 +63,127 @@ static size_t base64_decode(const char *text, size_t length, uint8_t out[BINARY_
 	return total;
 }
 
-static bool is_length(size_t len_bytes)
+/* The two kinds of text differ in how they begin, and in which lengths go with which hash. */
+struct form {
+	const char *prefix;
+	bool (*is_length)(uint8_t hash, size_t len_bytes);
+};
+
+static bool is_secret_length(uint8_t hash, size_t len_bytes)
 {
-	return len_bytes == 32 || len_bytes == 48 || len_bytes == 64;
+	return hash <= NVME_SECRET_HASH_MAX && (len_bytes == 32 || len_bytes == 48 || len_bytes == 64);
 }
 
-static int take_binary(const uint8_t *binary, size_t bytes, struct nvme_secret *out)
+/* As long as what the hash gives; without one, either. */
+static bool is_tls_key_length(uint8_t hash, size_t len_bytes)
+{
+	return (hash <= 1 && len_bytes == 32) || ((hash == 0 || hash == 2) && len_bytes == 48);
+}
+
+static const struct form secret_form = {"DHHC-1:", is_secret_length};
+static const struct form tls_key_form = {"NVMeTLSkey-1:", is_tls_key_length};
+
+static int take_binary(const struct form *form, uint8_t hash, const uint8_t *binary, size_t bytes,
+		       struct nvme_secret *out)
 {
 	le32 crc;
-	if (bytes <= CRC_BYTES || !is_length(bytes - CRC_BYTES))
+	if (bytes <= CRC_BYTES || !form->is_length(hash, bytes - CRC_BYTES))
 		return OXE_INVAL;
 	memcpy(&crc, binary + bytes - CRC_BYTES, sizeof(crc));
 	if (le32_get(crc) != crc32(binary, bytes - CRC_BYTES))
 		return OXE_INVAL;
+	out->hash = hash;
 	out->len_bytes = (uint8_t)(bytes - CRC_BYTES);
 	memcpy(out->key, binary, out->len_bytes);
 	return 0;
 }
 
-int nvme_secret_parse(const char *text, struct nvme_secret *out)
+static int parse(const struct form *form, const char *text, struct nvme_secret *out)
 {
 	uint8_t binary[BINARY_MAX + 3];
-	size_t length = strlen(text);
+	size_t length = strlen(text), prefix_bytes = strlen(form->prefix),
+	       head_bytes = prefix_bytes + strlen("HH:");
 	memset(out, 0, sizeof(*out));
-	if (length <= HEAD_BYTES || length >= NVME_SECRET_TEXT_SIZE || text[length - 1] != ':' ||
-	    memcmp(text, PREFIX, PREFIX_BYTES) != 0)
+	if (length <= head_bytes || length >= NVME_SECRET_TEXT_SIZE || text[length - 1] != ':' ||
+	    memcmp(text, form->prefix, prefix_bytes) != 0)
 		return OXE_INVAL;
-	const char *hash = text + PREFIX_BYTES;
-	if (hash[0] != '0' || hash[1] < '0' || hash[1] > '0' + NVME_SECRET_HASH_MAX || hash[2] != ':')
+	const char *hash = text + prefix_bytes;
+	if (hash[0] != '0' || hash[1] < '0' || hash[1] > '9' || hash[2] != ':')
 		return OXE_INVAL;
-	size_t bytes = base64_decode(text + HEAD_BYTES, length - HEAD_BYTES - 1, binary);
-	out->hash = (uint8_t)(hash[1] - '0');
-	int err = take_binary(binary, bytes, out);
+	size_t bytes = base64_decode(text + head_bytes, length - head_bytes - 1, binary);
+	int err = take_binary(form, (uint8_t)(hash[1] - '0'), binary, bytes, out);
 	explicit_bzero(binary, sizeof(binary));
-	if (err)
-		memset(out, 0, sizeof(*out));
 	return err;
 }
 
-char *nvme_secret_format(const struct nvme_secret *s, char text[NVME_SECRET_TEXT_SIZE])
+/* Whole groups of three bytes, the last one filled up; returns the end. */
+static char *base64_put(char *to, const uint8_t *data, size_t bytes)
 {
-	uint8_t binary[BINARY_MAX + 3] = {0};
-	le32 crc = le32_of(crc32(s->key, s->len_bytes));
-	size_t bytes = s->len_bytes + sizeof(crc);
-	assert(is_length(s->len_bytes) && s->hash <= NVME_SECRET_HASH_MAX);
-	memcpy(binary, s->key, s->len_bytes);
-	memcpy(binary + s->len_bytes, &crc, sizeof(crc));
-	memcpy(text, PREFIX "00:", HEAD_BYTES);
-	text[HEAD_BYTES - 2] = (char)('0' + s->hash);
-	char *to = text + HEAD_BYTES;
 	for (size_t at = 0; at < bytes; at += 3) {
-		uint32_t value = (uint32_t)binary[at] << 16 | (uint32_t)binary[at + 1] << 8 | binary[at + 2];
+		uint32_t value = 0;
+		for (size_t i = 0; i < 3; i++)
+			value = value << 8 | (at + i < bytes ? data[at + i] : 0);
 		for (size_t i = 0; i < 4; i++)
 			*to++ = at + i <= bytes ? alphabet[value >> (18 - 6 * i) & 63] : '=';
 	}
+	return to;
+}
+
+char *nvme_base64(const uint8_t *data, size_t len_bytes, char *text)
+{
+	*base64_put(text, data, len_bytes) = '\0';
+	return text;
+}
+
+static char *format(const struct form *form, const struct nvme_secret *s, char *text)
+{
+	uint8_t binary[BINARY_MAX];
+	le32 crc = le32_of(crc32(s->key, s->len_bytes));
+	size_t head_bytes = strlen(form->prefix) + strlen("HH:");
+	assert(form->is_length(s->hash, s->len_bytes));
+	memcpy(binary, s->key, s->len_bytes);
+	memcpy(binary + s->len_bytes, &crc, sizeof(crc));
+	strcpy(text, form->prefix);
+	strcat(text, "00:");
+	text[head_bytes - 2] = (char)('0' + s->hash);
+	char *to = base64_put(text + head_bytes, binary, s->len_bytes + sizeof(crc));
 	memcpy(to, ":", sizeof(":"));
 	explicit_bzero(binary, sizeof(binary));
 	return text;
 }
 
+static bool is_sound(const struct form *form, const struct nvme_secret *s)
+{
+	bool is_right = s->len_bytes == 0 ? s->hash == 0 : form->is_length(s->hash, s->len_bytes);
+	return is_right && bytes_are_zero(s->key + s->len_bytes, sizeof(s->key) - s->len_bytes);
+}
+
+int nvme_secret_parse(const char *text, struct nvme_secret *out)
+{
+	return parse(&secret_form, text, out);
+}
+
+char *nvme_secret_format(const struct nvme_secret *s, char text[NVME_SECRET_TEXT_SIZE])
+{
+	return format(&secret_form, s, text);
+}
+
 bool nvme_secret_is_sound(const struct nvme_secret *s)
 {
-	bool is_right = s->len_bytes == 0 ? s->hash == 0 : is_length(s->len_bytes);
-	return is_right && s->hash <= NVME_SECRET_HASH_MAX &&
-	       bytes_are_zero(s->key + s->len_bytes, sizeof(s->key) - s->len_bytes);
+	return is_sound(&secret_form, s);
+}
+
+int nvme_tls_key_parse(const char *text, struct nvme_secret *out)
+{
+	return parse(&tls_key_form, text, out);
+}
+
+char *nvme_tls_key_format(const struct nvme_secret *s, char text[NVME_SECRET_TEXT_SIZE])
+{
+	return format(&tls_key_form, s, text);
+}
+
+bool nvme_tls_key_is_sound(const struct nvme_secret *s)
+{
+	return is_sound(&tls_key_form, s);
 }

@@ -8,10 +8,12 @@
  *
  * Requests wait in the order they were submitted, and are started in that order: what was lost goes back to where it stood.
  */
+#include "data/nvme/nvme_auth_format.h"
 #include "data/replica/nvme_host_impl.h"
 
 #include "base/log.h"
 #include "data/nvme/nvme_nqn.h"
+#include "data/nvme/nvme_psk.h"
 #include "data/nvme/nvme_status.h"
 
 #include <stdarg.h>
@@ -489,6 +491,15 @@ void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...)
 	waitq_wake_all(&h->changed);
 }
 
+void nvme_host_lose_because(struct nvme_host *h, int err, const char *because)
+{
+	nvme_host_lose(h, err, "%s", because);
+	if (h->is_closing)
+		return;
+	snprintf(h->status.why, sizeof(h->status.why), "%s", because);
+	h->status.last_error = err;
+}
+
 static void grace_over(struct rt_timer *timer)
 {
 	shut_all(container_of(timer, struct nvme_host, grace));
@@ -660,10 +671,28 @@ static bool nqn_fits(const char *nqn)
 static int options_check(const struct nvme_host_options *o)
 {
 	bool numbers = o->queues <= NVME_HOST_QUEUES_MAX && o->queue_depth <= NVME_HOST_DEPTH_MAX &&
-		       o->keep_alive_ns >= NS_PER_MS && o->keep_alive_ns / NS_PER_MS <= UINT32_MAX;
+		       o->keep_alive_ns >= NS_PER_MS && o->keep_alive_ns / NS_PER_MS <= UINT32_MAX &&
+		       o->least_group <= NVME_AUTH_GROUPS;
 	return o->address && nqn_fits(o->subsystem_nqn) && (!o->host_nqn || nqn_fits(o->host_nqn)) && numbers
 		       ? 0
 		       : OXE_INVAL;
+}
+
+static int secret_take(const char *text, struct nvme_secret *out)
+{
+	return text ? nvme_secret_parse(text, out) : 0;
+}
+
+/* Whom we do not prove ourselves to cannot be asked to: that is one exchange. */
+static int secrets_take(struct nvme_host *h)
+{
+	int err = secret_take(h->options.secret, &h->secret);
+	if (!err)
+		err = secret_take(h->options.controller_secret, &h->controller_secret);
+	h->options.secret = h->options.controller_secret = NULL;
+	if (!err && nvme_secret_is_set(&h->controller_secret) && !nvme_secret_is_set(&h->secret))
+		err = OXE_INVAL;
+	return err;
 }
 
 static char *host_nqn_of(const struct nvme_host_options *o)
@@ -673,6 +702,24 @@ static char *host_nqn_of(const struct nvme_host_options *o)
 		return mem_strdup(o->host_nqn);
 	snprintf(nqn, sizeof(nqn), "%s%s", NVME_NQN_HOST_PREFIX, uuid_format(&o->host_id, text));
 	return mem_strdup(nqn);
+}
+
+static int key_take(struct nvme_host *h, const char *text)
+{
+	struct nvme_secret configured;
+	int err = nvme_tls_key_parse(text, &configured);
+	if (err)
+		return err;
+	h->options.tls_key = NULL; /* the text is the caller's */
+	h->psk = mem_zalloc(sizeof(*h->psk));
+	err = nvme_psk_make(&configured, h->options.tls_old_name ? 0 : 1, h->host_nqn,
+			    h->options.subsystem_nqn, h->psk);
+	explicit_bzero(&configured, sizeof(configured));
+	if (err) {
+		free(h->psk);
+		h->psk = NULL;
+	}
+	return err == OXE_RANGE ? OXE_INVAL : err;
 }
 
 static void host_init(struct nvme_host *h, struct rt *rt)
@@ -703,12 +750,22 @@ int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct
 		return err;
 	struct nvme_host *h = mem_zalloc(sizeof(*h));
 	h->options = o;
+	h->host_nqn = host_nqn_of(&o);
+	err = secrets_take(h);
+	if (!err && o.tls_key)
+		err = key_take(h, o.tls_key);
+	if (err) {
+		free(h->host_nqn);
+		explicit_bzero(h, sizeof(*h));
+		free(h);
+		return err;
+	}
 	h->address = mem_strdup(o.address);
 	h->subsystem_nqn = mem_strdup(o.subsystem_nqn);
-	h->host_nqn = host_nqn_of(&o);
 	host_init(h, rt);
 	h->status.since_ns = rt_now_ns(rt);
-	fiber_spawn(rt, "nvme-life", life_run, h);
+	fiber_spawn_big(rt, "nvme-life", life_run,
+			h); /* it may do arithmetic itself: where there are no workers, and of TLS */
 	*out = h;
 	return 0;
 }
@@ -736,9 +793,14 @@ void nvme_host_close(struct nvme_host *h)
 	for (uint32_t i = 0; i < h->options.queues; i++)
 		nvme_queue_free(&h->queues[i]);
 	free(h->queues);
+	if (h->psk)
+		explicit_bzero(h->psk, sizeof(*h->psk));
+	free(h->psk);
 	free(h->address);
 	free(h->subsystem_nqn);
 	free(h->host_nqn);
+	explicit_bzero(&h->secret, sizeof(h->secret));
+	explicit_bzero(&h->controller_secret, sizeof(h->controller_secret));
 	free(h);
 }
 

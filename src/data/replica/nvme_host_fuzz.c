@@ -11,6 +11,7 @@
  * What is not enough operands is zero, and zero is to obey, so that every run ends live. Buffers are allocated to the byte.
  */
 #include "base/crc32c.h"
+#include "base/fuzz.h"
 #include "data/engine/engine_testrt.h"
 #include "data/nvme/nvmetcp_pdu.h"
 #include "data/replica/nvme_host.h"
@@ -18,18 +19,6 @@
 #define ADDRESS	    "tcp:10.0.0.66:4420"
 #define VOLUME_SIZE (256 * KiB)
 #define REQUESTS    14
-
-struct input {
-	const uint8_t *at, *end;
-};
-
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-	while (n-- > 0 && in->at < in->end)
-		v = v << 8 | *in->at++;
-	return v;
-}
 
 static struct {
 	struct rt *rt;

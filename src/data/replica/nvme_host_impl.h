@@ -4,6 +4,7 @@
  *     nvme_host_state.c    which state comes after which
  *     nvme_host.c          requests in and out, the life fiber, time-outs
  *     nvme_host_make.c     making an association: connect, enable, identify, queues
+ *     nvme_host_prove.c    authentication, of a queue that is being made; its messages are nvme_host_auth.h
  *     nvme_host_queue.c    a queue: its connection, its commands, and the sender
  *     nvme_host_receive.c  what the target says
  *
@@ -14,8 +15,10 @@
 #ifndef OXBOW_DATA_REPLICA_NVME_HOST_IMPL_H
 #define OXBOW_DATA_REPLICA_NVME_HOST_IMPL_H
 
+#include "data/nvme/nvme_secret.h"
 #include "data/nvme/nvmetcp_pdu.h"
 #include "data/replica/nvme_host.h"
+#include "data/tls/tls.h"
 
 #define NVME_HOST_ADMIN_DEPTH 31u
 #define NVME_HOST_ADMIN_CAPSULE                                                                              \
@@ -75,6 +78,7 @@ struct nvme_queue {
 	struct nvme_host *host;
 	uint16_t qid;
 	struct rt_conn *conn; /* NULL: closed */
+	struct tls *tls;      /* NULL: in the clear */
 	bool is_buried;	      /* the target ended it */
 	bool is_ended;	      /* its receiver has left: nothing more can start */
 	bool has_sender;
@@ -99,6 +103,8 @@ struct nvme_host {
 	struct rt *rt;
 	struct nvme_host_options options; /* defaults filled in; texts owned */
 	char *address, *subsystem_nqn, *host_nqn;
+	struct nvme_secret secret, controller_secret; /* none: not set */
+	struct tls_psk *psk;			      /* NULL: in the clear */
 	enum nvme_host_state state;
 	struct nvme_host_status status;
 	struct nvme_host_info info;
@@ -128,10 +134,21 @@ struct nvme_host {
 	uint64_t keep_alive_at_ns;
 };
 
+/* A fiber of the host's: TLS likes a big stack. */
+static inline void nvme_host_spawn(struct nvme_host *h, const char *name, void (*fn)(void *arg), void *arg)
+{
+	if (h->psk)
+		fiber_spawn_big(h->rt, name, fn, arg);
+	else
+		fiber_spawn(h->rt, name, fn, arg);
+}
+
 /* ---- nvme_host.c ---- */
 
 /* The association ends, for the reason given. The first reason counts. Does not suspend; harmless when it ends already. */
 void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...) OX_PRINTF(3, 4);
+/* The same, but this reason counts: a target's last word, heard when the end of the connection behind it was seen already. */
+void nvme_host_lose_because(struct nvme_host *h, int err, const char *because);
 /* What has become of a request whose slot is free again: answered with `status`, or lost with its queue; is_buried: the target has
  * ended that connection itself, so nothing of it can still be on its way there. */
 void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t status);
@@ -150,12 +167,19 @@ OX_CHECKED int nvme_host_look(struct nvme_host *h);
 /* Wait for the next event of the target. Does not suspend. */
 void nvme_host_listen(struct nvme_host *h);
 
+/* ---- nvme_host_prove.c ---- */
+
+/* Authenticate on a queue that has connected. The association is lost if that fails. Suspends. */
+OX_CHECKED int nvme_host_prove(struct nvme_queue *q);
+
 /* ---- nvme_host_queue.c ---- */
 
 void nvme_queue_init(struct nvme_queue *q, struct nvme_host *h, uint16_t qid, uint32_t depth);
 void nvme_queue_free(struct nvme_queue *q);
 /* A connection, agreed upon (ICReq), with a receiver. Suspends. */
 OX_CHECKED int nvme_queue_open(struct nvme_queue *q, uint32_t depth, uint64_t deadline_ns);
+/* At least a byte from its connection, or OXE_CLOSED. Suspends. */
+OX_CHECKED int nvme_queue_get(struct nvme_queue *q, void *data, size_t len_bytes, size_t *got_bytes);
 /* After both its fibers have left. */
 void nvme_queue_close(struct nvme_queue *q);
 static inline bool nvme_queue_has_room(const struct nvme_queue *q)

@@ -187,6 +187,11 @@ static void batch_sent(struct batch *b, struct nvme_queue *q)
 	}
 }
 
+static int queue_put(struct nvme_queue *q, const struct rt_iovec *parts, size_t part_count)
+{
+	return q->tls ? tls_send(q->tls, parts, part_count) : rt_send(q->conn, parts, part_count);
+}
+
 /* What is still to be sent when the queue ends is the receiver's to end, with all the rest. */
 static void sender_run(void *arg)
 {
@@ -197,7 +202,7 @@ static void sender_run(void *arg)
 		b.bytes = 0;
 		while (batch_take(&b, q))
 			;
-		int err = rt_send(q->conn, b.parts, b.part_count);
+		int err = queue_put(q, b.parts, b.part_count);
 		if (err)
 			nvme_host_lose(q->host, err, "queue %u: a send failed: %s", q->qid, err_text(err));
 		batch_sent(&b, q);
@@ -213,7 +218,7 @@ static void queue_send(struct nvme_queue *q, struct nvme_command *c)
 		return;
 	q->has_sender = true;
 	group_add(&q->host->streams, 1);
-	fiber_spawn(q->host->rt, "nvme-send", sender_run, q);
+	nvme_host_spawn(q->host, "nvme-send", sender_run, q);
 }
 
 void nvme_command_grant(struct nvme_queue *q, struct nvme_command *c, uint16_t ttag, uint32_t granted_bytes)
@@ -328,15 +333,19 @@ void nvme_queue_start_io(struct nvme_queue *q, struct nvme_host_io *io)
 
 /* ---- the connection ------------------------------------------------------------------------------------------------------- */
 
-static int receive_all(struct rt_conn *conn, void *data, size_t len_bytes)
+int nvme_queue_get(struct nvme_queue *q, void *data, size_t len_bytes, size_t *got_bytes)
+{
+	int err = q->tls ? tls_recv(q->tls, data, len_bytes, got_bytes)
+			 : rt_recv(q->conn, data, len_bytes, got_bytes);
+	return err ? err : *got_bytes ? 0 : OXE_CLOSED;
+}
+
+static int receive_all(struct nvme_queue *q, void *data, size_t len_bytes)
 {
 	int err = 0;
 	size_t got = 0;
-	for (size_t done = 0; !err && done < len_bytes; done += got) {
-		err = rt_recv(conn, (uint8_t *)data + done, len_bytes - done, &got);
-		if (!err && got == 0)
-			err = OXE_CLOSED;
-	}
+	for (size_t done = 0; !err && done < len_bytes; done += got)
+		err = nvme_queue_get(q, (uint8_t *)data + done, len_bytes - done, &got);
 	return err;
 }
 
@@ -351,16 +360,16 @@ static int queue_agree(struct nvme_queue *q)
 	uint8_t wanted =
 		(o->header_digest ? NVMETCP_DIGEST_HEADER : 0) | (o->data_digest ? NVMETCP_DIGEST_DATA : 0);
 	nvmetcp_icreq_build(&ask, 0, wanted, 0);
-	int err = rt_send(q->conn, &(struct rt_iovec){&ask, sizeof(ask)}, 1);
+	int err = queue_put(q, &(struct rt_iovec){&ask, sizeof(ask)}, 1);
 	if (!err)
-		err = receive_all(q->conn, &answer.ch, sizeof(answer.ch));
+		err = receive_all(q, &answer.ch, sizeof(answer.ch));
 	if (err)
 		return err;
 	err = nvmetcp_ch_check(&q->terms, &answer.ch, &pdu, &fault);
 	if (!err && pdu.type != NVMETCP_ICRESP)
 		err = OXE_PROTO;
 	if (!err)
-		err = receive_all(q->conn, &answer.ch + 1, sizeof(answer) - sizeof(answer.ch));
+		err = receive_all(q, &answer.ch + 1, sizeof(answer) - sizeof(answer.ch));
 	if (!err)
 		err = nvmetcp_head_check(&q->terms, &pdu, &answer, &fault);
 	if (!err && (answer.digests & ~wanted)) {
@@ -378,6 +387,15 @@ static int queue_agree(struct nvme_queue *q)
 	return 0;
 }
 
+static int queue_secure(struct nvme_queue *q)
+{
+	const char *because;
+	int err = tls_connect_key(q->host->psk, q->conn, &q->tls, &because);
+	if (err)
+		nvme_host_lose(q->host, err, "queue %u: no TLS: %s", q->qid, because);
+	return err;
+}
+
 int nvme_queue_open(struct nvme_queue *q, uint32_t depth, uint64_t deadline_ns)
 {
 	struct nvme_host *h = q->host;
@@ -389,6 +407,9 @@ int nvme_queue_open(struct nvme_queue *q, uint32_t depth, uint64_t deadline_ns)
 	}
 	if (h->is_lost || h->is_closing)
 		return OXE_CLOSED;
+	err = h->psk ? queue_secure(q) : 0;
+	if (err)
+		return err;
 	q->terms = (struct nvmetcp_terms){.side = NVMETCP_SIDE_HOST, .rx_data_max = UINT32_MAX};
 	q->start = q->end = 0;
 	q->depth = depth;
@@ -398,15 +419,18 @@ int nvme_queue_open(struct nvme_queue *q, uint32_t depth, uint64_t deadline_ns)
 		return err;
 	q->is_ended = false;
 	group_add(&h->streams, 1);
-	fiber_spawn(h->rt, "nvme-receive", nvme_queue_receive, q);
+	nvme_host_spawn(h, "nvme-receive", nvme_queue_receive, q);
 	return 0;
 }
 
 void nvme_queue_close(struct nvme_queue *q)
 {
 	assert(q->in_flight == 0 && !q->has_sender);
+	if (q->tls)
+		tls_free(q->tls);
 	if (q->conn)
 		rt_conn_close(q->conn);
+	q->tls = NULL;
 	q->conn = NULL;
 	q->is_ended = true;
 }

@@ -65,12 +65,6 @@ static size_t buffered(const struct nvme_queue *q)
 	return q->end - q->start;
 }
 
-static int receive_some(struct nvme_queue *q, void *data, size_t len_bytes, size_t *got_bytes)
-{
-	int err = rt_recv(q->conn, data, len_bytes, got_bytes);
-	return err ? err : *got_bytes ? 0 : OXE_CLOSED;
-}
-
 static int fill_slowly(struct nvme_queue *q, size_t need)
 {
 	int err = 0;
@@ -83,7 +77,7 @@ static int fill_slowly(struct nvme_queue *q, size_t need)
 	}
 	while (!err && buffered(q) < need) {
 		size_t got = 0;
-		err = receive_some(q, q->buffer + q->end, NVME_HOST_RECEIVE_BYTES - q->end, &got);
+		err = nvme_queue_get(q, q->buffer + q->end, NVME_HOST_RECEIVE_BYTES - q->end, &got);
 		q->end += err ? 0 : got;
 	}
 	return err;
@@ -111,7 +105,7 @@ static int read_into(struct nvme_queue *q, uint8_t *data, size_t len_bytes)
 			memcpy(data, q->buffer + q->start, got);
 			q->start += got;
 		} else if (len_bytes >= DIRECT_MIN_BYTES) {
-			err = receive_some(q, data, len_bytes, &got);
+			err = nvme_queue_get(q, data, len_bytes, &got);
 		} else {
 			err = fill_slowly(q, len_bytes);
 		}

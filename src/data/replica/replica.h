@@ -138,7 +138,8 @@ struct replica_ops {
 	int (*join_begin)(struct replica *r, const struct uuid *join_id, uint64_t size_bytes);
 	/* Into the old head. With data == NULL zeroes. */
 	int (*fill)(struct replica *r, const void *data, uint64_t offset_bytes, uint64_t len_bytes);
-	/* The old chain becomes this large, if it is smaller. */
+	/* The old head becomes this large. Of a larger one the rest is zeroed: should the volume grow again, it is zeroes. No layer may stand on
+	 * a larger one: join_end is OXE_INVAL then. The caller fills nothing beyond meanwhile. */
 	int (*fill_grow)(struct replica *r, uint64_t size_bytes);
 	/* What was filled is flushed, and the old head sealed as this layer. 0 if the old chain has it. */
 	int (*fill_seal)(struct replica *r, const struct uuid *layer_id, const char *name);

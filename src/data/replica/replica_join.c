@@ -86,6 +86,8 @@ int local_fill_grow(struct replica *r, uint64_t size_bytes)
 	err = fill_begin(c);
 	if (!err && vol_info(c->vol)->size_bytes < size_bytes)
 		err = volume_grow(c->pool, &c->volume_id, size_bytes);
+	else if (!err)
+		err = volume_shrink(c->pool, &c->volume_id, size_bytes);
 	return control_leave(l, err, true);
 }
 

@@ -782,7 +782,6 @@ REPLICA_TEST(a_copy_joins_it_takes_writes_above_while_it_is_filled_below_and_the
 	CHECK_OK(fill_seal_as(r, LAYER + 8, "~b"));
 	CHECK_OK(fill_seal_as(r, LAYER + 8, "~b"));
 	CHECK_OK(r->ops->fill_grow(r, 2 * VOLUME_BYTES));
-	CHECK_OK(r->ops->fill_grow(r, VOLUME_BYTES));
 	fill_at(r, 2 * VOLUME_BYTES - BLOCK, BLOCK, 2);
 	CHECK_ERR(r->ops->join_end(r), OXE_INVAL);
 	CHECK_OK(fill_seal_as(r, LAYER + 9, "~join"));
@@ -910,6 +909,38 @@ REPLICA_TEST(a_join_does_not_end_over_what_was_filled_since_or_two_layers_of_one
 	CHECK_OK(r->ops->join_end(r));
 	expect_at(r, 0, BLOCK, 2);
 	expect_at(r, BLOCK, BLOCK, 1);
+	close_it(r);
+}
+
+REPLICA_TEST(a_copy_that_is_larger_than_what_it_joins_is_cut_and_shows_nothing_old_when_it_grows)
+{
+	struct replica *r = copy_left_behind(w);
+	struct replica_state state;
+	write_at(r, VOLUME_BYTES - 3 * BLOCK, 3 * BLOCK, 5);
+	CHECK_OK(seal_as(r, 5, LAYER + 1, "b"));
+	write_at(r, VOLUME_BYTES - BLOCK, BLOCK, 6);
+	CHECK_OK(join_as(r, LAYER + 9, VOLUME_BYTES / 2));
+	CHECK_OK(fill_seal_as(r, LAYER + 8, "~large"));
+	CHECK_OK(r->ops->fill_grow(r, VOLUME_BYTES / 2));
+	CHECK_OK(r->ops->fill_grow(r, VOLUME_BYTES / 2));
+	CHECK_OK(fill_seal_as(r, LAYER + 9, "~join"));
+	CHECK_OK(delete_layer(r, LAYER + 8));
+	CHECK_OK(r->ops->join_end(r));
+	r = copy_again(w, r, 6, &state);
+	CHECK_EQ(state.size_bytes, VOLUME_BYTES / 2);
+	CHECK_OK(pool_jobs_wait(w->pool));
+	CHECK_OK(r->ops->grow(r, 2 * VOLUME_BYTES));
+	expect_at(r, VOLUME_BYTES / 2, 3 * VOLUME_BYTES / 2, 0);
+	expect_at(r, 0, MiB, 1);
+	close_it(r);
+}
+
+REPLICA_TEST(a_join_upon_a_layer_that_is_larger_does_not_end)
+{
+	struct replica *r = copy_left_behind(w);
+	CHECK_OK(join_as(r, LAYER + 9, VOLUME_BYTES / 2));
+	CHECK_OK(fill_seal_as(r, LAYER + 9, "~join"));
+	CHECK_ERR(r->ops->join_end(r), OXE_INVAL);
 	close_it(r);
 }
 

@@ -278,7 +278,7 @@ static int page_load(struct page *p)
 			  F_U64("owner", p->tree->owner), F_U64("index", p->index));
 		return OXE_CORRUPT;
 	}
-	int err = rt_disk_read(pool->disk, p->data, PAGE_BYTES, p->address * PAGE_BYTES);
+	int err = metapage_read(pool, p->address, p->data);
 	if (!err)
 		err = page_believe(pool, p->data, p->tree->kind, p->tree->owner, p->level, p->index,
 				   p->address, p->generation);

@@ -35,10 +35,12 @@ struct catalog {
 	struct page **pages; /* pinned, by leaf index; NULL: could not be read */
 	struct slot *slots;
 	uint32_t *touched;
-	uint32_t page_count, page_capacity, touched_count, touched_capacity, first_free;
+	uint32_t page_count, page_capacity, touched_count, first_free;
 	uint64_t next_number;
-	struct htab layers_by_number, layers_by_id, volumes_by_number, volumes_by_id, volumes_by_name;
+	struct htab layers_by_number, layers_by_id, snapshots_by_name;
+	struct htab volumes_by_number, volumes_by_id, volumes_by_name;
 	struct list volumes, layers; /* by age */
+	struct list nameless;
 	uint32_t volume_count, layer_count, snapshot_count;
 	bool damaged;
 	bool has_younger_parent; /* as loaded: some layer stands on one that is not older, as in every loop */
@@ -58,6 +60,7 @@ struct catalog *catalog_new(struct pool *pool)
 	c->next_number = 1;
 	list_init(&c->volumes);
 	list_init(&c->layers);
+	list_init(&c->nameless);
 	list_init(&c->lost_volumes);
 	list_init(&c->lost_layers);
 	tree_init(&c->tree, pool, PAGE_CATALOG, 0, (struct root){0});
@@ -122,11 +125,17 @@ struct volume *catalog_volume_by_name(const struct catalog *c, const char *name)
 	return NULL;
 }
 
-struct layer *volume_snapshot_by_name(const struct volume *v, const char *name)
+static uint64_t snapshot_hash(const struct volume *v, const char *name)
 {
-	struct layer *l;
-	list_for_each (l, &v->layers, in_volume) {
-		if (l->named && strcmp(l->name, name) == 0)
+	return hash_bytes(name, strlen(name)) ^ hash_u64(v->number);
+}
+
+struct layer *catalog_snapshot_by_name(const struct catalog *c, const struct volume *v, const char *name)
+{
+	for (struct hnode *n = htab_first(&c->snapshots_by_name, snapshot_hash(v, name)); n;
+	     n = htab_next(n)) {
+		struct layer *l = container_of(n, struct layer, name_node);
+		if (l->volume == v && strcmp(l->name, name) == 0)
 			return l;
 	}
 	return NULL;
@@ -135,6 +144,11 @@ struct layer *volume_snapshot_by_name(const struct volume *v, const char *name)
 struct list *catalog_volumes(struct catalog *c)
 {
 	return &c->volumes;
+}
+
+struct list *catalog_nameless(struct catalog *c)
+{
+	return &c->nameless;
 }
 
 struct list *catalog_layers(struct catalog *c)
@@ -157,19 +171,39 @@ uint32_t catalog_snapshot_count(const struct catalog *c)
 	return c->snapshot_count;
 }
 
-static bool is_users(const struct layer *l)
+static void name_forget(struct catalog *c, struct layer *l)
 {
-	return l->named && !pool_name_is_system(l->name);
+	list_del(&l->nameless);
+	if (!l->named)
+		return;
+	htab_remove(&c->snapshots_by_name, &l->name_node);
+	c->snapshot_count -= layer_is_snapshot(l);
+	l->volume->snapshot_count -= layer_is_snapshot(l);
+	l->named = false;
 }
 
+/* What has a name has a volume. */
 void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name)
 {
-	c->snapshot_count -= is_users(l);
+	assert(l->sealed);
+	name_forget(c, l);
 	memset(l->name, 0, sizeof(l->name));
-	l->named = name != NULL;
-	if (name)
-		memcpy(l->name, name, strlen(name));
-	c->snapshot_count += is_users(l);
+	if (!name) {
+		list_add_tail(&c->nameless, &l->nameless);
+		return;
+	}
+	l->named = true;
+	memcpy(l->name, name, strlen(name));
+	htab_insert(&c->snapshots_by_name, &l->name_node, snapshot_hash(l->volume, name));
+	c->snapshot_count += layer_is_snapshot(l);
+	l->volume->snapshot_count += layer_is_snapshot(l);
+}
+
+void layer_count_clusters(struct layer *l, int64_t more)
+{
+	l->cluster_count += (uint64_t)more;
+	if (l->volume)
+		l->volume->cluster_count += (uint64_t)more;
 }
 
 struct root catalog_root(const struct catalog *c)
@@ -194,20 +228,40 @@ uint64_t catalog_new_number(struct catalog *c)
 
 /* ---- slots and their pages ---------------------------------------------------------------------------------------------- */
 
-static void slots_cover(struct catalog *c, uint32_t page_count)
+/* *array grown to `count` items; those from `old_count` on are zero. */
+static int array_grow(void *array, uint64_t old_count, uint64_t count, size_t item_bytes)
 {
-	if (page_count > c->page_capacity) {
-		uint32_t old = c->page_capacity;
-		c->page_capacity = (uint32_t)u64_max(page_count, 2 * (uint64_t)old);
-		c->pages = mem_realloc(c->pages, c->page_capacity * sizeof(*c->pages));
-		c->slots = mem_realloc(c->slots,
-				       (size_t)c->page_capacity * CATALOG_PER_PAGE * sizeof(*c->slots));
-		memset(c->pages + old, 0, (c->page_capacity - old) * sizeof(*c->pages));
-		memset(c->slots + (size_t)old * CATALOG_PER_PAGE, 0,
-		       (size_t)(c->page_capacity - old) * CATALOG_PER_PAGE * sizeof(*c->slots));
-	}
-	if (page_count > c->page_count)
+	uint8_t **items = array;
+	uint8_t *grown = mem_try_realloc(*items, count * item_bytes);
+	if (!grown)
+		return OXE_NOMEM;
+	memset(grown + old_count * item_bytes, 0, (count - old_count) * item_bytes);
+	*items = grown;
+	return 0;
+}
+
+/* Room for every slot to be touched is had with the slot: touching never fails. */
+static int capacity_grow(struct catalog *c, uint32_t page_count)
+{
+	uint32_t old = c->page_capacity;
+	uint64_t capacity = u64_max(page_count, 2 * (uint64_t)old);
+	uint64_t old_slots = (uint64_t)old * CATALOG_PER_PAGE, slots = capacity * CATALOG_PER_PAGE;
+	int err = array_grow(&c->pages, old, capacity, sizeof(*c->pages));
+	if (!err)
+		err = array_grow(&c->slots, old_slots, slots, sizeof(*c->slots));
+	if (!err)
+		err = array_grow(&c->touched, old_slots, slots, sizeof(*c->touched));
+	if (!err)
+		c->page_capacity = (uint32_t)capacity;
+	return err;
+}
+
+static int slots_cover(struct catalog *c, uint32_t page_count)
+{
+	int err = page_count > c->page_capacity ? capacity_grow(c, page_count) : 0;
+	if (!err && page_count > c->page_count)
 		c->page_count = page_count;
+	return err;
 }
 
 /* The first slot from `slot` on whose page is not lost. */
@@ -230,12 +284,13 @@ static int slot_page_get(struct catalog *c, uint32_t slot)
 		return OXE_CORRUPT;
 	if (leaf < c->page_count && c->pages[leaf])
 		return 0;
-	int err = tree_raise(&c->tree, leaf + 1);
+	int err = slots_cover(c, leaf + 1);
+	if (!err)
+		err = tree_raise(&c->tree, leaf + 1);
 	if (!err)
 		err = page_get(&c->tree, 0, leaf, true, &page);
 	if (err)
 		return err;
-	slots_cover(c, leaf + 1);
 	if (c->pages[leaf])
 		page_unpin(page); /* another fiber was faster */
 	else
@@ -256,25 +311,35 @@ int catalog_slot_take(struct catalog *c, uint32_t *slot)
 	if (c->first_free >= SLOTS_MAX)
 		return OXE_NOSPC;
 	*slot = c->first_free;
-	slots_cover(c, *slot / CATALOG_PER_PAGE + 1);
+	int err = slots_cover(c, *slot / CATALOG_PER_PAGE + 1);
+	if (err)
+		return err;
 	c->slots[*slot].state = SLOT_TAKEN; /* before anything suspends */
-	int err = slot_page_get(c, *slot);
+	err = slot_page_get(c, *slot);
 	if (err)
 		catalog_slot_give(c, *slot);
 	return err;
 }
 
-/* Live, a slot is the caller's by catalog_slot_take. Replayed beside damage, it may be on a lost page, or have another object that
- * had to move there, or to stay: nothing refers to an object by its slot, so it moves. */
-int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+static int slot_move(struct catalog *c, uint32_t slot)
 {
-	bool may_move = c->pool->replaying && (c->damaged || c->pool->records_lost);
-	if (!may_move || slot_is_usable(c, slot))
-		return slot_page_get(c, slot);
 	assert(c->move_count < MOVES_MAX);
 	c->moves[c->move_count].from = slot;
 	int err = catalog_slot_take(c, &c->moves[c->move_count].to);
 	c->move_count += !err;
+	return err;
+}
+
+/* Live, a slot is the caller's by catalog_slot_take. Replayed beside damage, it may be on a lost page, or have another object that
+ * had to move there, or to stay: nothing refers to an object by its slot, so it moves. Not to the record's other slot. */
+int catalog_slot_prepare(struct catalog *c, uint32_t slot)
+{
+	bool may_move = c->pool->replaying && (c->damaged || c->pool->records_lost);
+	if (may_move && !slot_is_usable(c, slot))
+		return slot_move(c, slot);
+	int err = slot_page_get(c, slot);
+	if (!err && may_move && !MUTANT(70))
+		c->slots[slot].state = SLOT_TAKEN;
 	return err;
 }
 
@@ -302,10 +367,6 @@ static void slot_touch(struct catalog *c, uint32_t slot)
 	if (slot == SLOT_NONE || c->slots[slot].touched)
 		return;
 	c->slots[slot].touched = true;
-	if (c->touched_count == c->touched_capacity) {
-		c->touched_capacity = c->touched_capacity ? c->touched_capacity * 2 : 64;
-		c->touched = mem_realloc(c->touched, c->touched_capacity * sizeof(*c->touched));
-	}
 	c->touched[c->touched_count++] = slot;
 }
 
@@ -329,7 +390,7 @@ uint64_t catalog_touched_slots(const struct catalog *c)
 static void object_added(struct catalog *c, uint32_t slot, enum slot_state state, void *object,
 			 uint64_t number)
 {
-	slots_cover(c, slot / CATALOG_PER_PAGE + 1);
+	assert(slot / CATALOG_PER_PAGE < c->page_count); /* it was taken, or prepared, or loaded */
 	c->slots[slot].state = (uint8_t)state;
 	c->slots[slot].object = object;
 	c->next_number = u64_max(c->next_number, number + 1);
@@ -345,6 +406,7 @@ static struct layer *layer_new(struct catalog *c, uint64_t number, uint32_t slot
 	list_init(&l->sibling);
 	list_init(&l->in_volume);
 	list_init(&l->window.link);
+	list_init(&l->nameless);
 	tree_init(&l->map, c->pool, PAGE_MAP, number, (struct root){0});
 	l->map.layer = l;
 	htab_insert(&c->layers_by_number, &l->number_node, hash_u64(number));
@@ -427,11 +489,16 @@ static void list_insert_by_number(struct volume *v, struct layer *l)
 
 void catalog_layer_set_volume(struct layer *l, struct volume *v)
 {
-	if (l->volume)
+	assert(!l->named);
+	if (l->volume) {
 		list_del(&l->in_volume);
+		l->volume->cluster_count -= l->cluster_count;
+	}
 	l->volume = v;
-	if (v)
+	if (v) {
 		list_insert_by_number(v, l);
+		v->cluster_count += l->cluster_count;
+	}
 	catalog_layer_touch(l);
 }
 
@@ -455,10 +522,10 @@ static void layer_forget(struct catalog *c, struct layer *l)
 {
 	htab_remove(&c->layers_by_number, &l->number_node);
 	list_del(&l->age);
+	name_forget(c, l);
 	if (!l->map.lost) {
 		htab_remove(&c->layers_by_id, &l->id_node);
 		c->layer_count--;
-		c->snapshot_count -= is_users(l);
 	}
 	free(l);
 }
@@ -515,6 +582,7 @@ void catalog_free(struct catalog *c)
 		volume_forget(c, list_first(&c->lost_volumes, struct volume, age));
 	htab_free(&c->layers_by_number);
 	htab_free(&c->layers_by_id);
+	htab_free(&c->snapshots_by_name);
 	htab_free(&c->volumes_by_number);
 	htab_free(&c->volumes_by_id);
 	htab_free(&c->volumes_by_name);
@@ -572,6 +640,17 @@ bool volume_is_whole(const struct volume *v)
 	return !v->lost && !l;
 }
 
+/* From any layer of its own down: where one chain was grafted upon another the oldest need not be the lowest. */
+const struct layer *volume_origin(const struct volume *v)
+{
+	const struct layer *l = v->head;
+	if (!catalog_is_damaged(l->map.pool->catalog))
+		l = list_first(&v->layers, struct layer, in_volume);
+	while (l && l->volume == v)
+		l = l->parent;
+	return l;
+}
+
 struct layer *volume_head(const struct volume *v)
 {
 	struct layer *l;
@@ -584,13 +663,16 @@ struct layer *volume_head(const struct volume *v)
 	return NULL;
 }
 
-static void leaves_lose(struct catalog *c, unsigned level, uint64_t index)
+static int leaves_lose(struct catalog *c, unsigned level, uint64_t index)
 {
 	uint64_t count = tree_leaf_capacity(level + 1);
-	c->lost_leaves = mem_realloc(c->lost_leaves, (c->lost_count + 1) * sizeof(*c->lost_leaves));
+	int err = array_grow(&c->lost_leaves, c->lost_count, c->lost_count + 1, sizeof(*c->lost_leaves));
+	if (err)
+		return err;
 	c->lost_leaves[c->lost_count++] = (struct lost_leaves){.first = index * count, .count = count};
 	c->damaged = true;
 	c->pool->pages_lost++;
+	return 0;
 }
 
 int catalog_disown_lost(struct catalog *c)
@@ -699,7 +781,8 @@ static bool entry_is_sane(const struct catalog *c, const struct catalog_entry_di
 		return false;
 	if (e->kind == CATALOG_VOLUME)
 		return le32_get(e->lba_bytes) == 512 || le32_get(e->lba_bytes) == 4096;
-	return e->kind == CATALOG_LAYER && le64_get(e->link) < c->next_number;
+	return e->kind == CATALOG_LAYER && le64_get(e->link) < c->next_number &&
+	       (!named || (le64_get(e->volume) && (e->flags & LAYER_SEALED)));
 }
 
 /* 0 or OXE_CORRUPT: another object says the same of itself. */
@@ -731,10 +814,11 @@ static int layer_decode(struct catalog *c, const struct loaded *at)
 	struct volume *volume = catalog_volume_refer(c, le64_get(e->volume));
 	struct layer *l = catalog_layer_add(c, le64_get(e->number), at->slot, &id, volume, NULL);
 	l->sealed = e->flags & LAYER_SEALED;
-	catalog_layer_set_name(c, l, e->flags & LAYER_NAMED ? (const char *)e->name : NULL);
+	if (l->sealed)
+		catalog_layer_set_name(c, l, e->flags & LAYER_NAMED ? (const char *)e->name : NULL);
 	l->size_bytes = le64_get(e->size_bytes);
 	l->created_wall_ns = le64_get(e->created_wall_ns);
-	l->cluster_count = le64_get(e->cluster_count);
+	layer_count_clusters(l, (int64_t)le64_get(e->cluster_count));
 	l->map.root = root_from_disk(&e->map);
 	c->has_younger_parent |= le64_get(e->link) >= l->number;
 	return 0;
@@ -750,8 +834,8 @@ static bool closes_loop(const struct catalog *c, const struct layer *l, const st
 /* It stands in for itself: those that stand on it are not told that there is nothing below. */
 static void layer_lose(struct catalog *c, struct layer *l)
 {
+	name_forget(c, l);
 	catalog_layer_set_volume(l, NULL);
-	catalog_layer_set_name(c, l, NULL);
 	htab_remove(&c->layers_by_id, &l->id_node);
 	list_del(&l->age);
 	list_add_tail(&c->lost_layers, &l->age);
@@ -833,12 +917,19 @@ static void collect_page(const struct page *p, uint32_t leaf, struct loaded *all
 	}
 }
 
-static void leaf_loaded(struct catalog *c, uint32_t leaf, struct page *p, struct loaded **all, size_t *count)
+/* Takes the pin. */
+static int leaf_loaded(struct catalog *c, uint32_t leaf, struct page *p, struct loaded **all, size_t *count)
 {
-	slots_cover(c, leaf + 1);
+	int err = slots_cover(c, leaf + 1);
+	if (!err)
+		err = array_grow(all, *count, (uint64_t)c->page_count * CATALOG_PER_PAGE, sizeof(**all));
+	if (err) {
+		page_unpin(p);
+		return err;
+	}
 	c->pages[leaf] = p;
-	*all = mem_realloc(*all, (size_t)c->page_count * CATALOG_PER_PAGE * sizeof(**all));
 	collect_page(p, leaf, *all, count);
+	return 0;
 }
 
 /* The page and everything below it. A leaf stays pinned. */
@@ -849,13 +940,11 @@ static int load_below(struct catalog *c, unsigned level, uint64_t index, struct 
 			  ? OXE_CORRUPT
 			  : page_get(&c->tree, level, index, false, &p);
 	if (err == OXE_CORRUPT)
-		leaves_lose(c, level, index);
+		return leaves_lose(c, level, index);
 	if (err)
-		return err == OXE_CORRUPT || err == OXE_NOENT ? 0 : err;
-	if (level == 0) {
-		leaf_loaded(c, (uint32_t)index, p, all, count);
-		return 0;
-	}
+		return err == OXE_NOENT ? 0 : err;
+	if (level == 0)
+		return leaf_loaded(c, (uint32_t)index, p, all, count);
 	for (uint64_t i = 0; !err && i < PAGE_FANOUT; i++) {
 		if (((const struct inner_entry *)page_view(p))[i].page)
 			err = load_below(c, level - 1, index * PAGE_FANOUT + i, all, count);

@@ -35,8 +35,8 @@ struct layer {
 	uint32_t child_count, open_count;
 	struct tree map;
 	struct space_window window;
-	struct hnode number_node, id_node;
-	struct list age;
+	struct hnode number_node, id_node, name_node; /* the last if it is named */
+	struct list age, nameless;
 };
 
 struct volume {
@@ -47,8 +47,10 @@ struct volume {
 	uint64_t size_bytes, created_wall_ns;
 	uint32_t lba_bytes, flags, open_count;
 	bool lost;
-	struct layer *head; /* NULL if the volume is lost */
-	struct list layers; /* head and sealed ones that belong to it, by age */
+	struct layer *head;	/* NULL if the volume is lost */
+	struct list layers;	/* head and sealed ones that belong to it, by age: they stand on the first */
+	uint64_t cluster_count; /* of these layers */
+	uint32_t snapshot_count;
 	struct tree notes;
 	/* Writers pass the gate; sealing the head waits until none is inside (write.c). */
 	uint32_t writers;
@@ -57,6 +59,12 @@ struct volume {
 	struct hnode number_node, id_node, name_node;
 	struct list age;
 };
+
+/* A snapshot, not a system's layer. */
+static inline bool layer_is_snapshot(const struct layer *l)
+{
+	return l->named && !pool_name_is_system(l->name);
+}
 
 struct catalog *catalog_new(struct pool *pool);
 void catalog_free(struct catalog *c);
@@ -82,15 +90,18 @@ struct layer *catalog_layer_refer(struct catalog *c, uint64_t number);
 struct volume *catalog_volume_refer(struct catalog *c, uint64_t number);
 /* Is every layer of the volume's chain there? */
 bool volume_is_whole(const struct volume *v);
+/* The layer of another volume, or of none, on which a volume that is not lost stands; NULL if on none. */
+const struct layer *volume_origin(const struct volume *v);
 /* The layer that is its head, also of a lost one; NULL if that is lost with it. */
 struct layer *volume_head(const struct volume *v);
 struct layer *catalog_layer_by_id(const struct catalog *c, const struct uuid *id);
 struct volume *catalog_volume_by_id(const struct catalog *c, const struct uuid *id);
 struct volume *catalog_volume_by_name(const struct catalog *c, const char *name);
-struct layer *volume_snapshot_by_name(const struct volume *v, const char *name);
+struct layer *catalog_snapshot_by_name(const struct catalog *c, const struct volume *v, const char *name);
 /* In order of age. */
-struct list *catalog_volumes(struct catalog *c);	/* of struct volume, by age */
-struct list *catalog_layers(struct catalog *c);		/* of struct layer, by age */
+struct list *catalog_volumes(struct catalog *c);  /* of struct volume, by age */
+struct list *catalog_nameless(struct catalog *c); /* of struct layer: sealed, and no snapshots; in no order */
+struct list *catalog_layers(struct catalog *c);	  /* of struct layer, by age */
 uint32_t catalog_volume_count(const struct catalog *c); /* without the system's */
 uint32_t catalog_layer_count(const struct catalog *c);
 uint32_t catalog_snapshot_count(const struct catalog *c); /* without the system's */
@@ -112,8 +123,10 @@ void catalog_layer_set_volume(struct layer *l, struct volume *v);
 void catalog_volume_set_name(struct catalog *c, struct volume *v, const char *name);
 void catalog_layer_remove(struct catalog *c, struct layer *l);
 void catalog_volume_remove(struct catalog *c, struct volume *v);
-/* NULL: it has none. */
+/* Of a sealed layer: a snapshot of this name, or a system's layer; or none any more: NULL. */
 void catalog_layer_set_name(struct catalog *c, struct layer *l, const char *name);
+/* Its map names so many clusters more, or less. */
+void layer_count_clusters(struct layer *l, int64_t more);
 void catalog_layer_touch(struct layer *l);
 void catalog_volume_touch(struct catalog *c, struct volume *v);
 

@@ -247,12 +247,34 @@ static void check_damage(struct check *c)
 		"part of the list of volumes and layers was lost when the pool was opened");
 }
 
+static void check_volume_counts(struct check *c, const struct volume *v)
+{
+	const struct layer *l, *origin = v->head;
+	uint64_t clusters = 0;
+	uint32_t snapshots = 0;
+	list_for_each (l, &v->layers, in_volume) {
+		clusters += l->cluster_count;
+		snapshots += layer_is_snapshot(l);
+	}
+	while (origin && origin->volume == v)
+		origin = origin->parent;
+	if (clusters != v->cluster_count || snapshots != v->snapshot_count)
+		problem(c, POOL_PROBLEM_COUNT,
+			"volume %s counts %llu clusters and %u snapshots, and has %llu and %u", v->name,
+			(unsigned long long)v->cluster_count, v->snapshot_count, (unsigned long long)clusters,
+			snapshots);
+	if (origin != volume_origin(v))
+		problem(c, POOL_PROBLEM_CHAIN, "volume %s does not stand on the layer it is said to",
+			v->name);
+}
+
 /* What the walk over the layers has not seen of volumes. */
 static void check_volumes(struct check *c)
 {
 	struct volume *v;
 	list_for_each (v, catalog_volumes(c->pool->catalog), age) {
 		walk_tree(c, &v->notes, NULL);
+		check_volume_counts(c, v);
 		if (v->head->map.lost)
 			problem(c, POOL_PROBLEM_CHAIN, "the head of volume %s, layer %llu, is lost", v->name,
 				(unsigned long long)v->head->number);

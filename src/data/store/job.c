@@ -54,11 +54,16 @@ void jobs_rate_changed(struct jobs *j)
 	jobs_kick(j);
 }
 
-/* May the next step begin? Waits for the rate and for whoever paused us. False: stop. */
-bool jobs_step_begin(struct jobs *j)
+static void step_end(struct jobs *j)
 {
 	j->stepping = false;
 	waitq_wake_all(&j->changed);
+}
+
+/* May the next step begin? Waits for the rate and for whoever paused us. False: stop. */
+bool jobs_step_begin(struct jobs *j)
+{
+	step_end(j);
 	fiber_yield();
 	while (!j->stopping && !j->pool->failed) {
 		if (j->paused)
@@ -153,6 +158,16 @@ static int name_gone_for_good(struct pool *pool)
 	return MUTANT(14) ? 0 : flush_records(pool->flush, seq);
 }
 
+/* What a merge gives to the only child is that one's alone: it is written to in place, and over. Readers of the child see the old
+ * blocks as long as they are to be seen. But a clone that was flattened let go of the layer, and a read of it that found its blocks
+ * here before that may still be under way: it must not find what others write now (S4). */
+static void old_reads_wait(struct jobs *j)
+{
+	step_end(j); /* the device may take its time */
+	if (!MUTANT(68))
+		space_readers_wait(j->pool->space);
+}
+
 static int reap(struct jobs *j, uint64_t number)
 {
 	struct pool *pool = j->pool;
@@ -160,6 +175,7 @@ static int reap(struct jobs *j, uint64_t number)
 	int err = name_gone_for_good(pool);
 	j->number = number;
 	j->done_clusters = 0;
+	old_reads_wait(j);
 	while (!err) {
 		if (!jobs_step_begin(j))
 			return OXE_SHUTDOWN;
@@ -190,6 +206,12 @@ static void todo_add(struct todo *t, uint64_t number)
 	t->numbers[t->count++] = number;
 }
 
+static int youngest_first(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? 1 : -(x > y);
+}
+
 static bool job_ended(struct jobs *j, uint64_t number, int err)
 {
 	j->number = 0;
@@ -201,7 +223,10 @@ static bool job_ended(struct jobs *j, uint64_t number, int err)
 	return !err;
 }
 
-/* Everything that can be worked on now, each once. True if something was finished, which may have made more possible. */
+/* Everything that can be worked on now, each once. True if something was finished, which may have made more possible.
+ *
+ * The youngest layers first: those of a deleted volume are dropped from its head down, and of deleted neighbours each is merged
+ * once. The other way round what the oldest holds would move from layer to layer through the whole chain. */
 static bool pass(struct jobs *j)
 {
 	struct todo layers = {0}, volumes = {0};
@@ -209,10 +234,12 @@ static bool pass(struct jobs *j)
 	struct volume *v;
 	bool progress = false;
 	j->stuck_err = 0;
-	list_for_each (l, catalog_layers(j->pool->catalog), age) {
+	list_for_each (l, catalog_nameless(j->pool->catalog), nameless) {
 		if (may_reap(l))
 			todo_add(&layers, l->number);
 	}
+	if (layers.count > 0)
+		qsort(layers.numbers, layers.count, sizeof(*layers.numbers), youngest_first);
 	list_for_each (v, catalog_volumes(j->pool->catalog), age) {
 		if (v->flags & VOLUME_FLATTEN)
 			todo_add(&volumes, v->number);
@@ -230,8 +257,7 @@ static void wait_for_work(struct jobs *j)
 {
 	uint64_t retry_ns = rt_now_ns(j->pool->rt) + RETRY_AFTER_NS;
 	j->idle = true;
-	j->stepping = false;
-	waitq_wake_all(&j->changed);
+	step_end(j);
 	while (!j->kicked && !j->stopping && !j->pool->failed) {
 		if (!j->stuck_err)
 			waitq_wait(&j->work);
@@ -315,7 +341,7 @@ void pool_job_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct p
 {
 	struct layer *l;
 	struct volume *v;
-	list_for_each (l, catalog_layers(pool->catalog), age) {
+	list_for_each (l, catalog_nameless(pool->catalog), nameless) {
 		struct pool_job job = {.id = l->id, .kind = l->child_count ? POOL_JOB_MERGE : POOL_JOB_DROP};
 		if (!may_reap(l) || (l->volume && pool_name_is_system(l->volume->name)))
 			continue;

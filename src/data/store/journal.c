@@ -23,7 +23,7 @@
 
 /* However usual records are packed, a block that is closed for lack of room for one holds at least so many; or a large one, which
  * is counted for two full blocks: its own, and the one before, which it may have closed early. */
-#define RECORDS_PER_BLOCK (JOURNAL_PAYLOAD_BYTES / RECORD_BYTES_USUAL)
+#define RECORDS_PER_BLOCK JOURNAL_RECORDS_PER_BLOCK
 
 struct write {
 	struct rt_io io;
@@ -38,7 +38,8 @@ struct journal {
 	uint64_t tail_seq, written_seq, issued_seq, open_seq;
 	uint64_t mark;
 	uint32_t chain;
-	uint32_t open_used, reserved;
+	uint32_t open_used;
+	struct journal_room reserved;
 	uint8_t *memory;
 	struct write writes[WRITES_MAX];
 	uint64_t blocks_written, records_written;
@@ -85,27 +86,30 @@ static uint64_t block_offset_bytes(uint64_t block_count, uint64_t seq)
 
 /* ---- appending -------------------------------------------------------------------------------------------------------- */
 
-/* Blocks that will be open when everything reserved has been appended and `count` records more, while the writer is busy: then
- * records gather in full blocks. */
-static uint64_t end_with(const struct journal *j, uint32_t count)
+/* In memory: the open block when everything reserved has been appended and `records` more, while the writer is busy, so that they
+ * gather in full blocks. */
+static bool memory_has_room(const struct journal *j, uint32_t records, uint64_t margin)
 {
-	return j->open_seq + 2 + (j->reserved + count) / RECORDS_PER_BLOCK;
+	uint64_t end = j->open_seq + 2 + (j->reserved.records + records) / RECORDS_PER_BLOCK + margin;
+	return end - j->written_seq < j->mem_blocks;
 }
 
-/* In the ring each record may come to have a block for itself: an idle writer takes what there is. (Half the ring must do for all
- * of them; in the smallest ring there is, one large write may ask for more.) A forced mark has the margin, and does not wait for
- * those who reserved: they may wait for the checkpoint that it is for. */
-static bool ring_has_room(const struct journal *j, uint32_t count, uint64_t margin)
+/* In the ring an idle writer takes what there is, so that every breath may begin blocks of its own: whoever begins one has reserved
+ * it. The margin is for blocks that nobody has reserved: forced marks. When it is used up they wait, as all others do, for
+ * checkpoints, which need no room: they write down what has been appended, and wait for nobody who has yet to append. */
+static bool ring_has_room(const struct journal *j, uint32_t blocks, uint64_t margin)
 {
-	uint64_t reserved = margin ? u64_min(j->reserved + count, j->block_count / 2) : 0;
+	uint64_t reserved = j->reserved.blocks + blocks;
+	if (MUTANT(69))
+		reserved = u64_min(reserved, j->block_count / 2);
 	return j->open_seq + 2 + reserved + margin - j->tail_seq < j->block_count;
 }
 
-static int wait_room(struct journal *j, uint32_t count, uint64_t margin)
+static int wait_room(struct journal *j, struct journal_room room, uint64_t margin)
 {
 	while (!j->pool->failed) {
-		bool ring = ring_has_room(j, count, margin) || MUTANT(24);
-		if (ring && end_with(j, count) - j->written_seq < j->mem_blocks)
+		bool ring = ring_has_room(j, room.blocks, margin) || MUTANT(24);
+		if (ring && memory_has_room(j, room.records, margin))
 			return 0;
 		if (!ring)
 			checkpoint_ask(j->pool);
@@ -114,22 +118,35 @@ static int wait_room(struct journal *j, uint32_t count, uint64_t margin)
 	return OXE_FAILED;
 }
 
-uint32_t journal_record_cost(const struct record_head *record)
+static uint32_t record_cost(const struct record_head *record)
 {
 	return record->len_bytes <= RECORD_BYTES_USUAL ? 1 : 2 * RECORDS_PER_BLOCK;
 }
 
-int journal_reserve(struct journal *j, uint32_t count)
+struct journal_room journal_room_for(uint32_t records)
 {
-	int err = wait_room(j, count, MARGIN_BLOCKS);
-	j->reserved += err ? 0 : count;
+	return (struct journal_room){records, (uint32_t)u64_div_up(records, RECORDS_PER_BLOCK)};
+}
+
+struct journal_room journal_room_of(const struct record_head *record)
+{
+	return (struct journal_room){record_cost(record), 1};
+}
+
+int journal_reserve(struct journal *j, struct journal_room room)
+{
+	assert(room.blocks <= JOURNAL_ROOM_BLOCKS_MAX);
+	int err = wait_room(j, room, MARGIN_BLOCKS);
+	j->reserved.records += err ? 0 : room.records;
+	j->reserved.blocks += err ? 0 : room.blocks;
 	return err;
 }
 
-void journal_unreserve(struct journal *j, uint32_t count)
+void journal_unreserve(struct journal *j, struct journal_room room)
 {
-	assert(j->reserved >= count);
-	j->reserved -= count;
+	assert(j->reserved.records >= room.records && j->reserved.blocks >= room.blocks);
+	j->reserved.records -= room.records;
+	j->reserved.blocks -= room.blocks;
 	waitq_wake_all(&j->room);
 }
 
@@ -149,13 +166,16 @@ static void close_block(struct journal *j)
 	h->crc = le32_of(j->chain);
 	j->open_seq++;
 	j->open_used = 0;
+	assert(j->open_seq - j->tail_seq < j->block_count || MUTANT(24) || MUTANT(69));
+	assert(j->open_seq - j->written_seq < j->mem_blocks);
 }
 
 uint64_t journal_append(struct journal *j, const struct record_head *record)
 {
-	uint32_t cost = journal_record_cost(record);
-	assert(j->reserved >= cost && record->len_bytes <= RECORD_BYTES_MAX && record->len_bytes % 4 == 0);
-	j->reserved -= cost;
+	uint32_t cost = record_cost(record);
+	assert(j->reserved.records >= cost && j->reserved.blocks > 0);
+	assert(record->len_bytes <= RECORD_BYTES_MAX && record->len_bytes % 4 == 0);
+	j->reserved.records -= cost;
 	if (j->open_used + record->len_bytes > JOURNAL_PAYLOAD_BYTES)
 		close_block(j);
 	memcpy(slot(j, j->open_seq) + JOURNAL_HEADER_BYTES + j->open_used, record, record->len_bytes);
@@ -177,7 +197,7 @@ uint64_t journal_cut(struct journal *j, uint32_t *chain)
 
 int journal_force(struct journal *j, uint64_t *seq)
 {
-	int err = wait_room(j, 0, 0);
+	int err = wait_room(j, (struct journal_room){0}, 0);
 	if (err)
 		return err;
 	close_block(j);

@@ -31,12 +31,23 @@ void journal_start(struct journal *j, struct journal_position at);
 /* Waits until the writer has written everything and has ended. */
 void journal_stop(struct journal *j);
 
-/* What a record counts for in the next two: 1, unless it is large. */
-uint32_t journal_record_cost(const struct record_head *record);
-/* Room for `count` records, all at once (waiting with half of them would be a deadlock). 0 or OXE_FAILED. Each is used by one
- * append or given back. */
-OX_CHECKED int journal_reserve(struct journal *j, uint32_t count);
-void journal_unreserve(struct journal *j, uint32_t count);
+/* What records need: memory, where they gather in full blocks while the writer is busy, and blocks of the ring, of which an
+ * idle writer gives each breath new ones. */
+struct journal_room {
+	uint32_t records; /* a large one counts for several */
+	uint32_t blocks;
+};
+/* For `records` usual ones that are appended in one breath; for this one. */
+struct journal_room journal_room_for(uint32_t records);
+struct journal_room journal_room_of(const struct record_head *record);
+#define JOURNAL_RECORDS_PER_BLOCK (JOURNAL_PAYLOAD_BYTES / RECORD_BYTES_USUAL)
+/* For everything that one request can ask for. Two of them fit the smallest ring, beside what a checkpoint leaves in it. */
+#define JOURNAL_ROOM_BLOCKS_MAX (JOURNAL_BYTES_MIN / JOURNAL_BLOCK_BYTES * 3 / 8)
+
+/* Room for all of it at once (waiting with half of it would be a deadlock), JOURNAL_ROOM_BLOCKS_MAX at most. 0 or OXE_FAILED. An
+ * append uses up its record; the rest, and all blocks, are given back: those of a breath when it is over. */
+OX_CHECKED int journal_reserve(struct journal *j, struct journal_room room);
+void journal_unreserve(struct journal *j, struct journal_room room);
 /* Returns the block's seq. */
 uint64_t journal_append(struct journal *j, const struct record_head *record);
 /* 0 or OXE_FAILED. */

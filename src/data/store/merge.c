@@ -53,7 +53,7 @@ static int copy_blocks(struct merge *m, uint32_t from, uint32_t to, uint16_t mas
 
 static bool will_be_grafted(const struct layer *l)
 {
-	return l->volume && l->volume->flags & VOLUME_FRESH && !MUTANT(69);
+	return l->volume && l->volume->flags & VOLUME_FRESH && !MUTANT(76);
 }
 
 /* Which cluster the merged entry keeps: pointers move where masks allow, else the smaller side is copied into places of the
@@ -121,7 +121,7 @@ static int merge_pin(struct merge *m, struct pins *pins)
 	return err;
 }
 
-static int merge_commit(struct merge *m, uint32_t *reserved)
+static int merge_commit(struct merge *m, struct journal_room *room)
 {
 	struct pool *pool = m->jobs->pool;
 	struct pins pins = {.count = 0};
@@ -132,13 +132,13 @@ static int merge_commit(struct merge *m, uint32_t *reserved)
 		cluster_hold_changed(&m->to[i], map_entry_view(m->child_leaf, m->index + i));
 		seq = record_commit(pool, &m->records[i].head);
 		flush_moved(pool->flush, seq);
-		--*reserved;
+		room->records--;
 	}
 	pins_release(&pins);
 	return err ? err : journal_wait(pool->journal, seq);
 }
 
-static int merge_held(struct merge *m, uint32_t *reserved)
+static int merge_held(struct merge *m, struct journal_room *room)
 {
 	struct pool *pool = m->jobs->pool;
 	int err = merge_copy(m);
@@ -146,7 +146,7 @@ static int merge_held(struct merge *m, uint32_t *reserved)
 		return err;
 	uint32_t ticket =
 		space_read_enter(pool->space); /* readers still see the old entries until the holds go */
-	err = merge_commit(m, reserved);
+	err = merge_commit(m, room);
 	for (uint32_t i = 0; i < m->count; i++) {
 		cluster_release(pool->ops, &m->from[i]);
 		cluster_release(pool->ops, &m->to[i]);
@@ -159,22 +159,22 @@ static int merge_held(struct merge *m, uint32_t *reserved)
 static int merge_hold(struct merge *m)
 {
 	struct pool *pool = m->jobs->pool;
-	uint32_t reserved = m->count;
+	struct journal_room room = journal_room_for(m->count);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, reserved);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	for (uint32_t i = 0; i < m->count; i++) {
 		cluster_hold(pool->ops, &m->from[i], m->layer, m->index + i, UINT16_MAX, true);
 		cluster_hold(pool->ops, &m->to[i], m->child, m->index + i, UINT16_MAX, true);
 	}
-	err = merge_held(m, &reserved);
+	err = merge_held(m, &room);
 	for (uint32_t i = 0; i < m->count; i++) { /* after an error */
 		cluster_release(pool->ops, &m->from[i]);
 		cluster_release(pool->ops, &m->to[i]);
 	}
-	journal_unreserve(pool->journal, reserved);
+	journal_unreserve(pool->journal, room);
 	return err;
 }
 

@@ -5,6 +5,7 @@
  */
 #include "data/store/metapage.h"
 
+#include "base/log.h"
 #include "base/u32map.h"
 #include "data/store/space.h"
 #include "data/store/store.h"
@@ -54,6 +55,74 @@ void metapages_free(struct metapages *m)
 	u32map_free(&m->index);
 	free(m);
 }
+
+/* ---- reading ----------------------------------------------------------------------------------------------------------- */
+
+/* Records about a page that could not be read are passed over: should it be readable a moment later, it must not be believed. Not
+ * until recovery begins again, or the next start. */
+static bool is_given_up(const struct pool *pool, uint64_t page)
+{
+	for (size_t i = 0; i < pool->given_up_count; i++) {
+		if (pool->given_up[i] == page)
+			return !MUTANT(72);
+	}
+	return false;
+}
+
+static void give_up(struct pool *pool, uint64_t page)
+{
+	LOG_ERROR("pool.page_unreadable",
+		  "a metadata page cannot be read: what hangs under it is lost for now",
+		  F_UUID("pool", &pool->ident.id), F_U64("page", page));
+	pool->given_up = mem_realloc(pool->given_up, (pool->given_up_count + 1) * sizeof(*pool->given_up));
+	pool->given_up[pool->given_up_count++] = page;
+}
+
+/* Something else is written there now. */
+static void forget_given_up(struct pool *pool, uint64_t page)
+{
+	for (size_t i = 0; i < pool->given_up_count; i++) {
+		if (pool->given_up[i] == page)
+			pool->given_up[i] = pool->given_up[--pool->given_up_count];
+	}
+}
+
+/* A path that fails over, or a disk that has just been plugged in, is waited for, once. */
+static int read_patiently(struct pool *pool, uint64_t page, uint8_t *image)
+{
+	int err = OXE_IO;
+	for (unsigned i = 0; err == OXE_IO && i < READ_TRIES; i++) {
+		if (!pool->has_waited)
+			fiber_sleep(READ_WAIT_NS);
+		err = rt_disk_read(pool->disk, image, PAGE_BYTES, page * PAGE_BYTES);
+	}
+	pool->has_waited = true;
+	return err;
+}
+
+/* The superblock that this began with could be read. If it no longer can, it is not the page. */
+static int disk_error(struct pool *pool, uint8_t *image)
+{
+	return MUTANT(73) ? 0
+			  : rt_disk_read(pool->disk, image, SUPER_BYTES,
+					 pool->ident.generation % 2 * SUPER_SLOT_BYTES);
+}
+
+int metapage_read(struct pool *pool, uint64_t page, uint8_t *image)
+{
+	if (is_given_up(pool, page))
+		return OXE_CORRUPT;
+	int err = rt_disk_read(pool->disk, image, PAGE_BYTES, page * PAGE_BYTES);
+	if (err != OXE_IO || !pool->recovering)
+		return err;
+	err = read_patiently(pool, page, image);
+	if (err != OXE_IO || disk_error(pool, image))
+		return err;
+	give_up(pool, page);
+	return OXE_CORRUPT;
+}
+
+/* ---- the table ---------------------------------------------------------------------------------------------------------- */
 
 static void cluster_list_add(struct cluster_list *l, uint32_t value)
 {
@@ -110,7 +179,7 @@ static int usage_page_load(struct metapages *m, uint32_t index, uint64_t *page, 
 	struct pool *pool = m->pool;
 	if (*page == 0 || *page >= pool->cluster_count * PAGES_PER_CLUSTER)
 		return OXE_CORRUPT;
-	int err = rt_disk_read(pool->disk, image, PAGE_BYTES, *page * PAGE_BYTES);
+	int err = metapage_read(pool, *page, image);
 	if (!err)
 		err = page_believe(pool, image, PAGE_USAGE, 0, 0, index, *page,
 				   (uint32_t)pool->ident.generation);
@@ -177,7 +246,9 @@ uint64_t metapage_alloc(struct metapages *m)
 		unsigned i = (unsigned)__builtin_ctz(ready);
 		e->used |= (uint16_t)(1u << i);
 		m->ready--;
-		return (uint64_t)e->cluster * PAGES_PER_CLUSTER + i;
+		uint64_t page = (uint64_t)e->cluster * PAGES_PER_CLUSTER + i;
+		forget_given_up(m->pool, page);
+		return page;
 	}
 }
 

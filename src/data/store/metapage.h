@@ -18,6 +18,10 @@ struct metapages;
 
 struct metapages *metapages_new(struct pool *pool);
 void metapages_free(struct metapages *m);
+/* Read one page, into PAGE_BYTES. While a pool is opened (pool->recovering) a page that cannot be read, though the superblock can, is
+ * OXE_CORRUPT: as lost as one that cannot be believed (S9), in this life of the pool; the next start asks again. OXE_IO: the disk
+ * cannot be read, or the pool is open. Suspends. */
+OX_CHECKED int metapage_read(struct pool *pool, uint64_t page, uint8_t *image);
 /* Read the table of the superblock's generation. Suspends. */
 OX_CHECKED int metapages_load(struct metapages *m, uint64_t page, uint32_t page_count);
 

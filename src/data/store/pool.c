@@ -1,8 +1,10 @@
 /* pool.c: format, identify, open, close, grow, and what the pool says about itself. See pool.h; the parts are in store.h. */
 #include "base/log.h"
 #include "data/store/cluster_op.h"
+#include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/journal.h"
+#include "data/store/readahead.h"
 #include "data/store/resolve.h"
 #include "data/store/super.h"
 #include "data/store/metapage.h"
@@ -77,7 +79,7 @@ static bool may_start_over(struct rt_disk *disk, const struct uuid *id)
 static int what_is_there(struct rt_disk *disk, const struct uuid *id, bool overwrite)
 {
 	struct super newest, older;
-	int err = super_read(disk, &newest, &older);
+	int err = super_read(disk, &newest, &older, NULL);
 	if (!err && uuid_equal(&newest.pool_id, id))
 		return 1;
 	if (err && err != OXE_NOTPOOL && err != OXE_CORRUPT && err != OXE_VERSION)
@@ -144,7 +146,7 @@ int pool_format(struct rt_disk *disk, const struct pool_format_spec *spec, bool 
 int pool_identify(struct rt_disk *disk, struct pool_ident *out)
 {
 	struct super newest, older;
-	int err = super_read(disk, &newest, &older);
+	int err = super_read(disk, &newest, &older, NULL);
 	if (err)
 		return err;
 	*out = (struct pool_ident){.id = newest.pool_id,
@@ -195,12 +197,14 @@ static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *op
 		pool->options.cache_bytes = CACHE_BYTES_DEFAULT;
 	pool->options.cache_bytes = u64_max(pool->options.cache_bytes, CACHE_BYTES_MIN);
 	fmutex_init(&pool->control);
+	pool->discard = discard_new(pool);
 	state_new(pool);
 	pool->flush = flush_new(pool);
 	pool->checkpoint = checkpoint_new(pool);
 	pool->jobs = jobs_new(pool);
 	pool->ops = cluster_ops_new();
 	pool->resolved = resolve_cache_new(pool->options.cache_bytes / 8);
+	pool->readahead = readahead_new(pool);
 	return pool;
 }
 
@@ -209,6 +213,7 @@ void pool_state_reset(struct pool *pool)
 	state_free(pool);
 	state_new(pool);
 	pool->pages_lost = 0;
+	pool->given_up_count = 0; /* each is asked for again */
 	pool->records_lost = pool->recovery_records = 0;
 }
 
@@ -216,6 +221,7 @@ void pool_state_reset(struct pool *pool)
 static void pool_end(struct pool *pool)
 {
 	jobs_stop(pool->jobs);
+	discard_stop(pool->discard);
 	checkpoint_stop(pool->checkpoint);
 	flush_stop(pool->flush);
 	if (pool->journal)
@@ -223,9 +229,12 @@ static void pool_end(struct pool *pool)
 	state_free(pool);
 	cluster_ops_free(pool->ops);
 	resolve_cache_free(pool->resolved);
+	readahead_free(pool->readahead);
 	flush_free(pool->flush);
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);
+	free(pool->given_up);
+	discard_free(pool->discard);
 	rt_disk_close(pool->disk);
 	free(pool);
 }
@@ -286,6 +295,7 @@ void pool_fail(struct pool *pool, int err, const char *why)
 		journal_fail(pool->journal);
 	checkpoint_fail(pool->checkpoint);
 	flush_fail(pool->flush);
+	discard_fail(pool->discard);
 	jobs_kick(pool->jobs);
 }
 
@@ -344,8 +354,10 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.journal_records_written = journal_records_written(pool->journal),
 		.checkpoints = checkpoint_count(pool->checkpoint),
 		.device_flushes = flush_count(pool->flush),
+		.discarded_bytes = discard_bytes(pool->discard),
 		.cache_used_bytes = cache_page_count(pool->cache) * PAGE_BYTES,
 		.cache_misses = cache_miss_count(pool->cache),
+		.readahead_bytes = readahead_served_bytes(pool->readahead),
 		.recovery_ns = pool->recovery_ns,
 		.recovery_records = pool->recovery_records,
 		.recovery_blocks_verified = pool->recovery_blocks_verified,

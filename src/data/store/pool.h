@@ -13,7 +13,7 @@
  *   what is durable   a control call (create, delete, snapshot ...) that returned 0 survives power loss. Data: see vol_write
  *   idempotence       the caller chooses the id of what it makes. The same call again with the same id and the same facts is
  *                     0; the same id with other facts, or the same name with another id, is OXE_EXISTS
- *   when it is hurt   S9: metadata that cannot be believed costs what hangs under it. A volume with a lost layer serves what it
+ *   when it is hurt   S9: metadata that cannot be believed, or read, costs what hangs under it. A volume with a lost layer serves what it
  *                     still can; the rest of it is OXE_CORRUPT. With part of the list of volumes and layers lost (pool_stats:
  *                     catalog_damaged) nobody knows which ids and names are taken: what is not found is OXE_CORRUPT rather than
  *                     OXE_NOENT, whatever would make or name something is OXE_CORRUPT, and no space is given back. Volumes that
@@ -74,6 +74,9 @@ struct pool_options {
 	uint64_t cache_bytes;		 /* metadata kept in memory; 0: 64 MiB */
 	uint64_t background_bytes_per_s; /* limit on merge and flatten copying; 0: no limit */
 	bool read_only;			 /* inspect without writing a byte; volumes open read-only */
+	bool no_discard;		 /* keep what becomes free, instead of giving it back to the device */
+	uint32_t
+		discard_after_ms; /* freed space rests so long, up to ten times while there is much to do; 0: 2 s */
 };
 
 /* Recover and open: newest valid superblock, replay, verify, one flush (S5). `options` may be NULL. The pool takes the disk
@@ -93,7 +96,8 @@ void pool_set_background_rate(struct pool *pool, uint64_t bytes_per_s);
 struct pool_stats { /* bytes unless named otherwise; total = data + metadata + journal + free */
 	uint64_t total_bytes, data_bytes, metadata_bytes, journal_bytes, free_bytes, reserve_bytes;
 	uint64_t journal_used_bytes, journal_blocks_written, journal_records_written;
-	uint64_t checkpoints, device_flushes, cache_used_bytes, cache_misses;
+	uint64_t checkpoints, device_flushes, discarded_bytes, cache_used_bytes, cache_misses;
+	uint64_t readahead_bytes; /* read by clients from what had been read ahead for them */
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t volume_count, snapshot_count, layer_count;
 	/* S9. Pages that could not be believed so far, without those of volumes' maps, which cost only the reads that need them; and
@@ -226,13 +230,17 @@ OX_CHECKED int layer_rename(struct pool *pool, const struct uuid *layer_id, cons
 
 /* As volume_create; the name may be a system's. */
 OX_CHECKED int volume_create_any(struct pool *pool, const struct volume_spec *spec);
+/* Smaller only; a larger size changes nothing, 0. What lay beyond the new end is zeroed, and is zeroes should the volume grow again. The
+ * caller keeps everybody from writing there meanwhile. */
+OX_CHECKED int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes);
 /* A fresh volume: empty, of a system's name, and to be grafted upon a layer of another. What is zeroed in it is noted although it
  * reads as zeroes already: so it hides what will lie below. A write of less than a block, too, takes zeroes for the rest of it. */
 OX_CHECKED int volume_create_fresh(struct pool *pool, const struct volume_spec *spec);
 /* The whole chain of a fresh volume goes upon the newest sealed layer of another, in place of that one's head, by one record: its
  * layers become the other's, its head the other's head, its size the other's size, and it is gone. head_id is that of its head: a call
  * whose head_id is already the other's head is done, 0. OXE_BUSY while either is open (snapshots of them may be). OXE_INVAL if the head
- * that goes says anything about any block, if the layer below it is another volume's or has no name, or if logical blocks differ.
+ * that goes says anything about any block, if the layer below it is another volume's, has no name or is larger than the fresh volume or a layer of
+ * that, or if logical blocks differ.
  * OXE_EXISTS if both have a layer of the same name. */
 OX_CHECKED int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
 			    const struct uuid *head_id);
@@ -307,10 +315,9 @@ OX_CHECKED int vol_trim(struct vol *vol, uint64_t offset_bytes, uint64_t len_byt
 OX_CHECKED int vol_flush(struct vol *vol);
 
 enum {
-	VOL_EXTENT_HOLE = 1, /* nothing stored: reads as zeroes */
-	VOL_EXTENT_ZERO = 2, /* reads as zeroes (a hole, or marked zero) */
-	VOL_EXTENT_CHANGED =
-		4, /* differs, or may differ, from the snapshot `since`: defined in a layer above it */
+	VOL_EXTENT_HOLE = 1,	/* nothing stored: reads as zeroes */
+	VOL_EXTENT_ZERO = 2,	/* reads as zeroes (a hole, or marked zero) */
+	VOL_EXTENT_CHANGED = 4, /* differs, or may differ, from the snapshot `since` */
 };
 
 struct vol_extent {
@@ -319,7 +326,11 @@ struct vol_extent {
 };
 
 /* Describe [offset, offset + len) as consecutive extents, at most max_extents of them (the last may end early; neighbours
- * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT. */
+ * with equal flags are joined). `since` (may be NULL) is an ancestor snapshot of what is open, else OXE_NOENT.
+ *
+ * What is not called changed reads as it does in `since`. What is called changed are whole 4 KiB blocks of which something was
+ * written, zeroed or trimmed since, with whatever content; by calls that were under way when the snapshot was taken, or that failed,
+ * too; and, if `since` is of the volume that this one was cloned from, those that volume_flatten copied. */
 OX_CHECKED int vol_extents(struct vol *vol, const struct uuid *since, uint64_t offset_bytes,
 			   uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			   size_t *extent_count);

@@ -87,7 +87,7 @@ static int apply_define(struct pool *pool, uint64_t seq, const void *record)
 		if (err)
 			return err;
 		e->cluster = r->cluster;
-		l->cluster_count++;
+		layer_count_clusters(l, 1);
 		catalog_layer_touch(l);
 	}
 	if (e->cluster != r->cluster)
@@ -106,7 +106,7 @@ static int entry_shed(struct pool *pool, struct layer *l, struct map_entry *e, u
 		return 0;
 	uint32_t cluster = e->cluster;
 	e->cluster = 0;
-	l->cluster_count--;
+	layer_count_clusters(l, -1);
 	catalog_layer_touch(l);
 	return space_mark_free(pool->space, cluster, seq);
 }
@@ -218,7 +218,7 @@ static int merge_half(struct pool *pool, uint64_t seq, const struct record_merge
 	if (err || !e)
 		return err;
 	uint32_t now = is_child ? r->cluster : 0;
-	own->cluster_count += (now != 0) - (uint64_t)(old != 0);
+	layer_count_clusters(own, (now != 0) - (old != 0));
 	*e = (struct map_entry){0};
 	if (is_child)
 		*e = (struct map_entry){.cluster = now, .defined = r->defined, .zero = r->zero};
@@ -240,8 +240,8 @@ static int apply_merge(struct pool *pool, uint64_t seq, const void *record)
 	int err = 0;
 	if (r->cluster && r->cluster != old[0] && r->cluster != old[1])
 		return OXE_CORRUPT;
-	l->cluster_count -= old[0] != 0;
-	child->cluster_count += (r->cluster != 0) - (old[1] != 0);
+	layer_count_clusters(l, -(old[0] != 0));
+	layer_count_clusters(child, (r->cluster != 0) - (old[1] != 0));
 	*from = (struct map_entry){0};
 	*to = (struct map_entry){.cluster = r->cluster, .defined = r->defined, .zero = r->zero};
 	for (unsigned i = 0; !err && i < 2; i++) {
@@ -429,14 +429,15 @@ static int apply_layer_set(struct pool *pool, uint64_t seq, const void *record)
 {
 	(void)seq;
 	const struct record_layer_set *r = record;
-	char name[POOL_NAME_MAX + 1];
 	struct layer *l = catalog_layer_refer(pool->catalog, number_get(r->number));
+	bool named = r->flags & LAYER_NAMED;
+	char name[POOL_NAME_MAX + 1];
 	if (l && l->map.lost)
 		return was_lost(pool);
-	if (!l || !l->sealed)
+	if (!l || !l->sealed || (named && !l->volume))
 		return OXE_CORRUPT;
 	name_copy(name, r->name);
-	catalog_layer_set_name(pool->catalog, l, r->flags & LAYER_NAMED ? name : NULL);
+	catalog_layer_set_name(pool->catalog, l, named ? name : NULL);
 	catalog_layer_touch(l);
 	return 0;
 }
@@ -475,6 +476,19 @@ static int prepare_graft(struct pool *pool, const void *record, struct pins *pin
 	return bring_notes(catalog_volume_refer(pool->catalog, number_get(r->fresh)), pins);
 }
 
+/* Names are a volume's. */
+static void layer_adopt(struct pool *pool, struct layer *l, struct volume *v)
+{
+	char name[POOL_NAME_MAX + 1];
+	bool named = l->named;
+	memcpy(name, l->name, sizeof(name));
+	if (named)
+		catalog_layer_set_name(pool->catalog, l, NULL);
+	catalog_layer_set_volume(l, v);
+	if (named)
+		catalog_layer_set_name(pool->catalog, l, name);
+}
+
 /* The head that goes is given back like that of a revert. */
 static int apply_graft(struct pool *pool, uint64_t seq, const void *record)
 {
@@ -497,7 +511,7 @@ static int apply_graft(struct pool *pool, uint64_t seq, const void *record)
 	if (old)
 		layer_orphan(pool, old);
 	while (!list_empty(&fresh->layers))
-		catalog_layer_set_volume(list_first(&fresh->layers, struct layer, in_volume), v);
+		layer_adopt(pool, list_first(&fresh->layers, struct layer, in_volume), v);
 	if (!root->map.lost)
 		catalog_layer_set_parent(root, base);
 	if (top->map.lost && top->volume != v)
@@ -715,18 +729,19 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 int record_do(struct pool *pool, const struct record_head *record, bool durable)
 {
 	struct pins pins;
-	uint32_t cost = journal_record_cost(record);
+	struct journal_room room = journal_room_of(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, cost);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	err = record_prepare(pool, record, &pins);
 	if (err) {
-		journal_unreserve(pool->journal, cost);
+		journal_unreserve(pool->journal, room);
 		return err;
 	}
 	uint64_t seq = record_commit(pool, record);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	pins_release(&pins);
 	err = journal_wait(pool->journal, seq);
 	return err || !durable ? err : flush_wait(pool->flush);

@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/prng.h"
+#include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/journal.h"
 #include "data/store/resolve.h"
@@ -396,6 +397,7 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	if (err || pool->options.read_only)
 		return err;
 	err = space_rebuild_lost(pool->space);
+	pool->recovering = false;
 	if (err)
 		return err;
 	journal_start(pool->journal, *at);
@@ -405,9 +407,11 @@ static int start(struct recovery *r, const struct journal_position *at, const st
 	err = make_verdict_durable(pool, s, at);
 	if (!err && s->version < SUPER_FORMAT_VERSION)
 		err = upgrade(pool);
-	if (!err)
-		jobs_start(pool->jobs);
-	return err;
+	if (err)
+		return err;
+	jobs_start(pool->jobs);
+	discard_start(pool->discard);
+	return 0;
 }
 
 static void tentatives_free(struct recovery *r)
@@ -434,7 +438,7 @@ static int fold(struct recovery *r, const struct super *s, struct journal_positi
 
 static bool is_damaged(const struct pool *pool, int err)
 {
-	return err == OXE_CORRUPT || pool->pages_lost || pool->records_lost ||
+	return err == OXE_CORRUPT || err == OXE_IO || pool->pages_lost || pool->records_lost ||
 	       (!err && catalog_is_damaged(pool->catalog));
 }
 
@@ -458,12 +462,25 @@ static int fold_either(struct recovery *r, struct super *newest, struct super *o
 	return err;
 }
 
-static int recover_with(struct recovery *r, struct super *newest, struct super *older)
+/* The superblock that cannot be read may be the newest. If it came back after the next checkpoint has begun to write over its pages,
+ * it would be believed. */
+static int unreadable_super_wipe(struct pool *pool, const struct super *readable)
+{
+	if (pool->options.read_only || MUTANT(74))
+		return 0;
+	LOG_WARN("pool.super_unreadable", "one of the two superblocks cannot be read, and is written anew",
+		 F_UUID("pool", &pool->ident.id), F_U64("generation", readable->generation));
+	return super_wipe(pool->disk, readable->generation + 1);
+}
+
+static int recover_with(struct recovery *r, struct super *newest, struct super *older, bool unreadable)
 {
 	struct journal_position at;
 	int err = fold_either(r, newest, older, &at);
 	if (!err)
 		err = verify(r);
+	if (!err && unreadable)
+		err = unreadable_super_wipe(r->pool, newest);
 	if (err)
 		return err;
 	at.tail_seq = older->generation ? older->replay_seq : newest->replay_seq;
@@ -481,9 +498,12 @@ int pool_recover(struct pool *pool)
 	uint64_t begin_ns = rt_now_exact_ns(pool->rt);
 	list_init(&r.all);
 	list_init(&r.unverified);
-	int err = super_read(pool->disk, &newest, &older);
+	bool unreadable;
+	int err = super_read(pool->disk, &newest, &older, &unreadable);
+	pool->recovering = true;
 	if (!err)
-		err = recover_with(&r, &newest, &older);
+		err = recover_with(&r, &newest, &older, unreadable);
+	pool->recovering = false;
 	tentatives_free(&r);
 	htab_free(&r.table);
 	pool->recovery_ns = rt_now_exact_ns(pool->rt) - begin_ns;

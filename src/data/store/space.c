@@ -1,7 +1,7 @@
 /*
  * space.c: see space.h for the picture.
  *
- * `blocked` holds the clusters whose bit is 0 but which may not be handed out: those in windows and those in quarantine.
+ * `blocked` holds the clusters whose bit is 0 but which may not be handed out: those in windows, in quarantine, and held.
  * Quarantine is a FIFO by journal block; behind it stand two generations of readers: a batch that became durable in read
  * generation g is usable when no reader of generation g or earlier is left.
  */
@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/u32map.h"
+#include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/metapage.h"
 #include "data/store/store.h"
@@ -42,12 +43,13 @@ struct space {
 	uint64_t ahead_from, ahead_to; /* told to the disk as about to be written */
 
 	struct u32map blocked;
-	uint64_t windowed;
+	uint64_t windowed, held; /* held: while they are discarded */
 	struct list windows;
 	struct freed_queue quarantine; /* waiting for their record */
 	struct u32list draining[2];    /* waiting for readers, by read generation & 1 */
 	uint32_t readers[2];
-	uint32_t read_generation;
+	uint32_t waiting[2]; /* fibers in space_readers_wait, in the same way */
+	uint64_t read_generation;
 	struct waitq drained;
 };
 
@@ -309,12 +311,15 @@ static void release_drained(struct space *s)
 	unsigned old = (s->read_generation + 1) & 1;
 	while (s->readers[old] == 0 || MUTANT(33)) {
 		struct u32list *l = &s->draining[old];
-		bool younger_wait = s->draining[old ^ 1].count > 0;
-		for (size_t i = 0; i < l->count; i++)
+		bool younger_wait = s->draining[old ^ 1].count + s->waiting[old ^ 1] > 0;
+		for (size_t i = 0; i < l->count; i++) {
 			u32map_remove(&s->blocked, l->items[i]);
-		if (l->count > 0)
+			discard_add(s->pool->discard, l->items[i]);
+		}
+		if (l->count + s->waiting[old] > 0)
 			waitq_wake_all(&s->drained);
 		l->count = 0;
+		s->waiting[old] = 0;
 		if (!younger_wait)
 			return;
 		s->read_generation++; /* new readers count on the other side; what waited there drains next */
@@ -334,6 +339,15 @@ void space_read_leave(struct space *s, uint32_t side)
 	assert(s->readers[side] > 0);
 	if (--s->readers[side] == 0)
 		release_drained(s);
+}
+
+void space_readers_wait(struct space *s)
+{
+	uint64_t mine = s->read_generation; /* the readers there are now are of this one or the one before */
+	s->waiting[mine & 1]++;
+	release_drained(s);
+	while (s->read_generation == mine || (s->read_generation == mine + 1 && s->readers[mine & 1] > 0))
+		waitq_wait(&s->drained);
 }
 
 void space_durable(struct space *s, uint64_t seq)
@@ -362,11 +376,12 @@ static void quarantine_add(struct space *s, uint32_t cluster, uint64_t seq)
 	}
 	q->items[q->first + q->count++] = (struct freed){cluster, seq};
 	u32map_put(&s->blocked, cluster, 0);
+	discard_expect(s->pool->discard);
 	if (q->count == QUARANTINE_MAX)
 		flush_ask(s->pool->flush);
 }
 
-static bool has_quarantine(const struct space *s)
+bool space_has_quarantine(const struct space *s)
 {
 	return s->quarantine.count + s->draining[0].count + s->draining[1].count > 0;
 }
@@ -518,6 +533,12 @@ static void windows_take_back(struct space *s)
 		space_window_release(s, list_first(&s->windows, struct space_window, link));
 }
 
+/* Something comes back by itself: when readers leave, or a discard ends. */
+static bool will_drain(const struct space *s)
+{
+	return s->held > 0 || (space_has_quarantine(s) && s->quarantine.count == 0);
+}
+
 /* Try to have an ordinary cluster available: reclaim quarantine and other writers' windows before saying the pool is full. */
 static int make_usable(struct space *s)
 {
@@ -525,12 +546,12 @@ static int make_usable(struct space *s)
 		windows_take_back(s);
 		if (usable(s, s->reserve_clusters) > 0)
 			return 0;
-		if (!has_quarantine(s))
+		if (!space_has_quarantine(s) && s->held == 0)
 			return OXE_NOSPC;
-		int err = flush_wait(s->pool->flush);
+		int err = space_has_quarantine(s) ? flush_wait(s->pool->flush) : 0;
 		if (err)
 			return err;
-		if (usable(s, s->reserve_clusters) == 0 && has_quarantine(s) && s->quarantine.count == 0)
+		if (usable(s, s->reserve_clusters) == 0 && will_drain(s))
 			waitq_wait(&s->drained);
 	}
 	return 0;
@@ -620,10 +641,14 @@ int space_cluster_take(struct space *s, uint32_t *cluster)
 	uint64_t start;
 	uint32_t length;
 	int err = find_clusters(s, 1, &page, &start, &length);
-	if (err == OXE_NOSPC && has_quarantine(s)) {
+	if (err == OXE_NOSPC && space_has_quarantine(s)) {
 		err = flush_wait(s->pool->flush);
 		if (!err)
 			err = find_clusters(s, 1, &page, &start, &length);
+	}
+	while (err == OXE_NOSPC && s->held > 0) {
+		waitq_wait(&s->drained);
+		err = find_clusters(s, 1, &page, &start, &length);
 	}
 	if (err)
 		return err;
@@ -644,11 +669,48 @@ void space_cluster_cool(struct space *s, uint32_t cluster)
 void space_cluster_usable(struct space *s, uint32_t cluster)
 {
 	u32map_remove(&s->blocked, cluster);
+	discard_add(s->pool->discard, cluster);
 }
 
+/* What is held will be there when it is needed. */
 int space_admit_metadata(const struct space *s)
 {
-	return usable(s, s->reserve_clusters / 2) > 0 ? 0 : OXE_NOSPC;
+	return s->free_bits + s->held > s->blocked.count + s->reserve_clusters / 2 ? 0 : OXE_NOSPC;
+}
+
+/* ---- discards -------------------------------------------------------------------------------------------------------- */
+
+bool space_is_owned(const struct page *leaf, uint64_t cluster)
+{
+	const uint8_t *bits = page_view(leaf);
+	uint64_t bit = cluster % BITMAP_BITS_PER_PAGE;
+	return bits[bit / 8] >> bit % 8 & 1;
+}
+
+bool space_is_free(const struct space *s, const struct page *leaf, uint64_t cluster)
+{
+	return cluster >= s->pool->first_cluster && cluster < s->pool->cluster_count &&
+	       cluster_is_free(s, page_view(leaf), cluster);
+}
+
+/* A sparse file gets the space back that it took ahead for the next writers: they have to tell it again. */
+void space_hold(struct space *s, uint32_t from, uint32_t to)
+{
+	for (uint32_t c = from; c < to && !MUTANT(65); c++)
+		u32map_put(&s->blocked, c, 0);
+	s->held += MUTANT(65) ? 0 : to - from;
+	if (from < s->ahead_to && to > s->ahead_from)
+		s->ahead_to = u64_max(s->ahead_from, from);
+}
+
+void space_unhold(struct space *s, uint32_t from, uint32_t to)
+{
+	if (MUTANT(65))
+		return;
+	for (uint32_t c = from; c < to; c++)
+		u32map_remove(&s->blocked, c);
+	s->held -= to - from;
+	waitq_wake_all(&s->drained);
 }
 
 uint32_t space_leaf_free(const struct space *s, uint64_t leaf)

@@ -7,6 +7,8 @@
  *         ^                                                                              |
  *         '-- released: the record is durable and no read that began before it is left --'-- record applied: quarantine (S4)
  *
+ * What was released is also discarded when it has rested a while (discard.h), and held for the time that takes.
+ *
  * The reserve (S8): ordinary writes stop at `reserve` free clusters, new metadata pages at half of it; checkpoints and
  * deletes use what is left.
  */
@@ -69,10 +71,22 @@ void space_grow(struct space *s, uint64_t old_cluster_count);
 /* Readers: what a read finds may be freed while it waits for the device; it is not reused until the read has left. */
 uint32_t space_read_enter(struct space *s);
 void space_read_leave(struct space *s, uint32_t ticket);
+/* Until every read has left that is under way now. Those that begin meanwhile do not count. Suspends. */
+void space_readers_wait(struct space *s);
 
 /* Recovery, at its end: replace bitmap pages that are lost by what the maps and the usage table say, if these are whole.
  * Suspends. */
 OX_CHECKED int space_rebuild_lost(struct space *s);
+
+/* ---- for discards (discard.h). None suspends. `leaf` is the bitmap page of the cluster. ---- */
+
+bool space_is_owned(const struct page *leaf, uint64_t cluster);
+/* Anyone may own it, nobody does, and nobody is about to. */
+bool space_is_free(const struct space *s, const struct page *leaf, uint64_t cluster);
+/* Free clusters [from, to) are given to nobody until they are let go. Who finds no space meanwhile waits for that. */
+void space_hold(struct space *s, uint32_t from, uint32_t to);
+void space_unhold(struct space *s, uint32_t from, uint32_t to);
+bool space_has_quarantine(const struct space *s);
 
 /* ---- for metadata (metapage.h) ---- */
 

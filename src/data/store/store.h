@@ -9,7 +9,7 @@
  *     journal.c     the ring                                           check.c     everything reachable against what is marked
  *     flush.c       shared flushes, the flush mark, unsettled blocks
  *     space.c       clusters            metapage.c   metadata pages on disk
- *     cache.c       metadata pages in memory
+ *     cache.c       metadata pages in memory             discard.c   free clusters go back to the device
  *
  * The state of a pool is the fold of its records over its last checkpoint. A live operation does:
  *
@@ -41,6 +41,7 @@ struct journal;
 struct flush;
 struct checkpoint;
 struct jobs;
+struct discard;
 struct cluster_ops;
 struct resolve_cache;
 struct metapages;
@@ -53,6 +54,7 @@ struct pool {
 	uint64_t created_wall_ns, cluster_count, first_cluster, journal_blocks;
 	uint64_t dirty_limit; /* pages that may be dirty before writers wait for a checkpoint */
 	bool failed, closing;
+	bool recovering; /* nothing has been written yet: pages that cannot be read are given up (metapage.c) */
 	bool replaying; /* recovery folds the journal: what a record is about may be lost (record.c) */
 	uint32_t open_handles;
 
@@ -64,17 +66,26 @@ struct pool {
 	struct catalog *catalog;
 	struct checkpoint *checkpoint;
 	struct jobs *jobs;
+	struct discard *discard;
 	struct cluster_ops *ops;
 	struct resolve_cache *resolved;
+	struct readahead *readahead;
 	struct fmutex control; /* one control operation at a time */
 
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t
 		pages_lost; /* metadata pages that were needed and could not be believed, beside those of maps */
-	bool overruling;    /* the superblock before leads to records that recovery rejected */
-	uint64_t records_lost;			      /* replayed about something lost */
+	uint64_t *given_up; /* pages that could not be read */
+	size_t given_up_count;
+	bool has_waited;       /* for a page to become readable */
+	bool overruling;       /* the superblock before leads to records that recovery rejected */
+	uint64_t records_lost; /* replayed about something lost */
 	uint64_t check_pages_read, check_pages_total; /* of the check under way; 0: there is none */
 };
+
+/* What cannot be read is asked for again, so often. */
+#define READ_TRIES   5u
+#define READ_WAIT_NS (200 * NS_PER_MS)
 
 /* Memory for device requests: payload, or as much as something counts. NULL: the caller returns OXE_NOMEM and has changed nothing, or
  * does without. A single page is page_image_alloc, small things are mem_alloc: these stop the process (base.h). */

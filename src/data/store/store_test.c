@@ -266,6 +266,45 @@ STORE_TEST(deleting_snapshots_merges_them_and_gives_space_back)
 	CHECK_OK(pool_close(pool));
 }
 
+#define CHAIN	       40u
+#define CHAIN_CLUSTERS 64u
+
+/* A volume of which the oldest snapshot holds CHAIN_CLUSTERS clusters and each later one another. */
+static struct uuid chain_make(struct pool *pool)
+{
+	struct uuid id = make_volume(pool, 2, "v", 8 * MiB);
+	struct vol *v = open_id(pool, id);
+	write_pattern(v, 0, CHAIN_CLUSTERS * 64 * KiB, 1);
+	for (uint8_t i = 0; i < CHAIN; i++) {
+		struct uuid s = an_id((uint8_t)(20 + i));
+		char name[16];
+		snprintf(name, sizeof(name), "s%u", i);
+		CHECK_OK(snapshot_create(pool, &id, &s, name, NULL));
+		write_pattern(v, i * 64 * KiB, 4096, 10u + i);
+	}
+	vol_close(v);
+	return id;
+}
+
+static uint64_t records_written(struct pool *pool)
+{
+	struct pool_stats stats;
+	pool_stats(pool, &stats);
+	return stats.journal_records_written;
+}
+
+STORE_TEST(a_deleted_volume_s_data_is_given_back_where_it_is_and_not_moved_through_its_snapshots)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = chain_make(pool);
+	uint64_t before = records_written(pool);
+	CHECK_OK(volume_delete(pool, &id));
+	CHECK_OK(pool_jobs_wait(pool));
+	CHECK(records_written(pool) - before < 4 * CHAIN);
+	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
 STORE_TEST(a_clone_starts_equal_goes_its_own_way_and_outlives_its_origin)
 {
 	struct pool *pool = pool_fresh();
@@ -1267,5 +1306,40 @@ STORE_TEST(a_note_set_through_a_handle_is_the_volumes_and_is_replaced_also_on_a_
 	CHECK_ERR(vol_note_set(v, POOL_NOTE_REPLICA, data, 2048), OXE_INVAL);
 	vol_close(v);
 	check_clean(pool);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_fresh_volume_has_nothing_to_flatten_and_a_graft_holds_though_it_was_asked_to)
+{
+	struct pool *pool = pool_fresh();
+	struct volume_info info;
+	struct uuid id = volume_to_join(pool, 2 * MiB), fresh = make_fresh(pool, 3, 3 * MiB);
+	seal_as(pool, id, 4, "~j");
+	write_fresh(pool, fresh);
+	CHECK_OK(volume_flatten(pool, &fresh, true));
+	CHECK_OK(volume_get_any(pool, &fresh, &info));
+	CHECK(!info.is_flattening);
+	CHECK_OK(volume_graft(pool, &id, &fresh, &info.head_id));
+	CHECK_OK(pool_jobs_wait(pool));
+	expect_joined(pool, id);
+	CHECK_OK(pool_close(pool));
+}
+
+STORE_TEST(a_volume_that_was_shrunk_and_grows_again_shows_nothing_of_what_it_had)
+{
+	struct pool *pool = pool_fresh();
+	struct uuid id = volume_to_join(pool, 2 * MiB);
+	seal_as(pool, id, 4, "~a");
+	CHECK_OK(volume_shrink(pool, &id, 3 * MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_OK(volume_shrink(pool, &id, MiB));
+	CHECK_ERR(volume_shrink(pool, &id, 1000), OXE_INVAL);
+	pool = pool_reopen(pool);
+	struct vol *v = open_id(pool, id);
+	CHECK_EQ(vol_info(v)->size_bytes, MiB);
+	CHECK_OK(volume_grow(pool, &id, 2 * MiB));
+	expect(v, 0, MiB, 1);
+	expect(v, MiB, MiB, 0);
+	vol_close(v);
 	CHECK_OK(pool_close(pool));
 }

@@ -98,6 +98,17 @@ static int slot_read(struct rt_disk *disk, unsigned slot, uint8_t *image, struct
 	return err;
 }
 
+/* Perhaps for a moment only. */
+static int slot_read_patiently(struct rt_disk *disk, unsigned slot, uint8_t *image, struct super *s)
+{
+	int err = OXE_IO;
+	for (unsigned i = 0; err == OXE_IO && i < READ_TRIES; i++) {
+		fiber_sleep(READ_WAIT_NS);
+		err = slot_read(disk, slot, image, s);
+	}
+	return err;
+}
+
 /* When both slots are bad: the more telling of the two errors. */
 static int both_bad(int a, int b)
 {
@@ -108,16 +119,22 @@ static int both_bad(int a, int b)
 	return a == OXE_CORRUPT || b == OXE_CORRUPT ? OXE_CORRUPT : OXE_IO;
 }
 
-int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
+int super_read(struct rt_disk *disk, struct super *newest, struct super *older, bool *unreadable)
 {
 	struct super slots[2];
 	int err[2];
 	older->generation = 0;
+	if (unreadable)
+		*unreadable = false;
 	if (rt_disk_info(disk)->size_bytes < POOL_SIZE_MIN)
 		return OXE_NOTPOOL;
 	uint8_t *image = page_image_alloc();
 	for (unsigned i = 0; i < 2; i++)
 		err[i] = slot_read(disk, i, image, &slots[i]);
+	for (unsigned i = 0; i < 2; i++) {
+		if (err[i] == OXE_IO && !err[i ^ 1])
+			err[i] = slot_read_patiently(disk, i, image, &slots[i]);
+	}
 	free(image);
 	if (err[0] && err[1])
 		return both_bad(err[0], err[1]);
@@ -125,6 +142,8 @@ int super_read(struct rt_disk *disk, struct super *newest, struct super *older)
 		return OXE_VERSION; /* the other one may be old, and the journal after it full of what we do not know */
 	if (err[0] || err[1]) {
 		*newest = slots[err[0] ? 1 : 0];
+		if (unreadable)
+			*unreadable = err[0] == OXE_IO || err[1] == OXE_IO;
 		return 0;
 	}
 	unsigned new_slot = slots[1].generation > slots[0].generation;

@@ -23,8 +23,9 @@ void super_encode(const struct super *s, uint8_t *image);
 OX_CHECKED int super_decode(const uint8_t *image, uint64_t disk_bytes, struct super *s);
 
 /* The newest whole one in *newest, and in *older the other if it is whole and exactly one generation behind (else its
- * generation is 0). One bad slot is no error; two are. */
-OX_CHECKED int super_read(struct rt_disk *disk, struct super *newest, struct super *older);
+ * generation is 0). One bad slot is no error; two are. *unreadable (may be NULL): the other slot could not be read, and what is there
+ * may come back. */
+OX_CHECKED int super_read(struct rt_disk *disk, struct super *newest, struct super *older, bool *unreadable);
 /* Nobody shall believe the superblock of this generation any more: zeroes over its slot, durably. */
 OX_CHECKED int super_wipe(struct rt_disk *disk, uint64_t generation);
 /* Into its slot, durably. */

@@ -217,7 +217,9 @@ int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	if (!v)
 		return control_leave(pool, catalog_absent(pool->catalog));
-	uint32_t flags = start ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
+	bool has_below = !(v->flags & VOLUME_FRESH); /* else a graft might meet the end of the job */
+	uint32_t flags =
+		start && has_below ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
 	if (flags != v->flags)
 		err = volume_set(pool, v, v->name, v->size_bytes, flags);
 	jobs_kick(pool->jobs);
@@ -239,6 +241,32 @@ int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_b
 	else if (size_bytes > v->size_bytes)
 		err = volume_set(pool, v, v->name, size_bytes, v->flags);
 	return control_leave(pool, err);
+}
+
+int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size_bytes)
+{
+	struct vol *vol;
+	uint64_t old_bytes;
+	int err = size_bytes < VOLUME_SIZE_MIN || size_bytes % POOL_BLOCK_BYTES ? OXE_INVAL : 0;
+	if (!err)
+		err = vol_open(pool, volume_id, &vol);
+	if (err)
+		return err;
+	old_bytes = vol_info(vol)->size_bytes;
+	if (!vol->volume)
+		err = OXE_NOENT;
+	else if (size_bytes < old_bytes)
+		err = vol_zero(vol, size_bytes, old_bytes - size_bytes, 0);
+	if (!err)
+		err = control_enter(pool);
+	if (!err) {
+		struct volume *v = vol->volume;
+		if (size_bytes < v->size_bytes)
+			err = volume_set(pool, v, v->name, size_bytes, v->flags);
+		control_leave(pool, 0);
+	}
+	vol_close(vol);
+	return err;
 }
 
 int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *name)
@@ -307,12 +335,14 @@ static int snapshot_with_slot(struct pool *pool, struct volume *v, const struct 
 	memcpy(r.id, id->b, sizeof(r.id));
 	memcpy(r.new_head_id, head_id.b, sizeof(r.new_head_id));
 	name_put(r.name, name);
+	struct journal_room room = journal_room_of(&r.head);
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	uint64_t seq = seal(pool, v, &r, pause_ns);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	err = journal_wait(pool->journal, seq);
 	return err ? err : flush_wait(pool->flush);
 }
@@ -327,7 +357,7 @@ static int snapshot_locked(struct pool *pool, const struct uuid *volume_id, cons
 		return OXE_NOENT;
 	if (l)
 		return l->volume == v && l->named && strcmp(l->name, name) == 0 ? 0 : OXE_EXISTS;
-	if (id_is_taken(pool, id) || volume_snapshot_by_name(v, name))
+	if (id_is_taken(pool, id) || catalog_snapshot_by_name(pool->catalog, v, name))
 		return OXE_EXISTS;
 	int err = space_admit_metadata(pool->space);
 	if (!err)
@@ -392,7 +422,7 @@ int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *nam
 	if (err)
 		return err;
 	struct layer *l = catalog_layer_by_id(pool->catalog, layer_id);
-	struct layer *other = l && l->named ? volume_snapshot_by_name(l->volume, name) : NULL;
+	struct layer *other = l && l->named ? catalog_snapshot_by_name(pool->catalog, l->volume, name) : NULL;
 	if (!l || !l->named)
 		err = OXE_NOENT;
 	else if (other && other != l)
@@ -450,14 +480,25 @@ int volume_revert(struct pool *pool, const struct uuid *volume_id, const struct 
 
 /* ---- grafts --------------------------------------------------------------------------------------------------------------------- */
 
-static bool names_clash(const struct volume *v, const struct volume *fresh)
+static bool names_clash(const struct catalog *c, const struct volume *v, const struct volume *fresh)
 {
 	const struct layer *l;
 	list_for_each (l, &fresh->layers, in_volume) {
-		if (l->named && volume_snapshot_by_name(v, l->name))
+		if (l->named && catalog_snapshot_by_name(c, v, l->name))
 			return true;
 	}
 	return false;
+}
+
+/* No layer is smaller than what it stands on: what lies beyond its end would show when a volume upon it grows. */
+static bool sizes_fit(const struct layer *base, const struct volume *fresh)
+{
+	const struct layer *l;
+	list_for_each (l, &fresh->layers, in_volume) {
+		if (l->named && l->size_bytes < base->size_bytes)
+			return false;
+	}
+	return fresh->size_bytes >= base->size_bytes;
 }
 
 /* Does it define no block at all? */
@@ -468,15 +509,15 @@ static int layer_is_empty(struct layer *l)
 	return err == OXE_NOENT ? 0 : err ? err : OXE_INVAL;
 }
 
-static int graft_check(struct volume *v, struct volume *fresh, const struct uuid *head_id)
+static int graft_check(struct pool *pool, struct volume *v, struct volume *fresh, const struct uuid *head_id)
 {
 	const struct layer *base = v->head->parent;
 	if (v == fresh || !(fresh->flags & VOLUME_FRESH) || !uuid_equal(&fresh->head->id, head_id) ||
 	    fresh->lba_bytes != v->lba_bytes)
 		return OXE_INVAL;
-	if (!base || base->volume != v || !base->named)
+	if (!base || base->volume != v || !base->named || !sizes_fit(base, fresh))
 		return OXE_INVAL;
-	if (names_clash(v, fresh))
+	if (names_clash(pool->catalog, v, fresh))
 		return OXE_EXISTS;
 	return v->open_count || fresh->open_count ? OXE_BUSY : layer_is_empty(v->head);
 }
@@ -498,10 +539,11 @@ static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
 	struct record_graft r = {.head = {.type = RECORD_GRAFT, .len_bytes = sizeof(r)},
 				 .volume = number_of(v->number),
 				 .fresh = number_of(fresh->number)};
+	struct journal_room room = journal_room_of(&r.head);
 	struct pins pins;
 	int err = checkpoint_throttle(pool);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	err = record_prepare(pool, &r.head, &pins);
@@ -510,15 +552,16 @@ static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
 		err = OXE_BUSY;
 	}
 	if (err) {
-		journal_unreserve(pool->journal, 1);
+		journal_unreserve(pool->journal, room);
 		return err;
 	}
 	graft_tell(v, fresh, &r);
 	uint64_t seq = record_commit(pool, &r.head);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
 	pins_release(&pins);
 	jobs_kick(pool->jobs);
 	err = journal_wait(pool->journal, seq);
-	return err || MUTANT(70) ? err : flush_wait(pool->flush);
+	return err || MUTANT(77) ? err : flush_wait(pool->flush);
 }
 
 int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
@@ -534,7 +577,7 @@ int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct u
 	if (!v || !fresh)
 		return control_leave(pool, OXE_NOENT);
 	gate_close(v); /* nothing is written into the head that was found empty */
-	err = graft_check(v, fresh, head_id);
+	err = graft_check(pool, v, fresh, head_id);
 	if (!err)
 		err = graft(pool, v, fresh);
 	gate_open(v);
@@ -650,7 +693,7 @@ int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, ui
 	gate_enter(vol->volume);
 	int err = vol_note_put(vol, kind, data, len_bytes);
 	gate_leave(vol->volume);
-	if (!err && !MUTANT(71))
+	if (!err && !MUTANT(78))
 		err = flush_wait(vol->pool->flush);
 	group_done(&vol->calls);
 	return err;
@@ -674,7 +717,7 @@ int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t
 /* To users. */
 static bool is_shown(const struct layer *l)
 {
-	return l && l->named && !pool_name_is_system(l->name);
+	return l && layer_is_snapshot(l);
 }
 
 static bool volume_is_shown(const struct volume *v)
@@ -684,25 +727,21 @@ static bool volume_is_shown(const struct volume *v)
 
 static void volume_describe(const struct volume *v, struct volume_info *out)
 {
-	struct layer *l;
+	const struct layer *origin = volume_origin(v);
 	*out = (struct volume_info){.id = v->id,
 				    .head_id = v->head->id,
 				    .size_bytes = v->size_bytes,
 				    .created_wall_ns = v->created_wall_ns,
 				    .lba_bytes = v->lba_bytes,
 				    .open_count = v->open_count,
+				    .snapshot_count = v->snapshot_count,
+				    .own_bytes = v->cluster_count * POOL_CLUSTER_BYTES,
 				    .head_bytes = v->head->cluster_count * POOL_CLUSTER_BYTES,
 				    .is_flattening = v->flags & VOLUME_FLATTEN};
 	memcpy(out->name, v->name, sizeof(out->name));
-	list_for_each (l, &v->layers, in_volume) {
-		out->own_bytes += l->cluster_count * POOL_CLUSTER_BYTES;
-		out->snapshot_count += is_shown(l);
-	}
-	for (l = v->head; l && l->volume == v;)
-		l = l->parent;
-	out->is_clone = l && !l->map.lost;
+	out->is_clone = origin && !origin->map.lost;
 	if (out->is_clone)
-		out->origin_id = l->id;
+		out->origin_id = origin->id;
 	out->is_damaged = catalog_is_damaged(v->head->map.pool->catalog) && !volume_is_whole(v);
 }
 
@@ -751,7 +790,7 @@ int snapshot_find(const struct pool *pool, const struct uuid *volume_id, const c
 		  struct snapshot_info *out)
 {
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
-	struct layer *l = v ? volume_snapshot_by_name(v, name) : NULL;
+	struct layer *l = v ? catalog_snapshot_by_name(pool->catalog, v, name) : NULL;
 	if (!is_shown(l))
 		return catalog_absent(pool->catalog);
 	snapshot_describe(l, out);

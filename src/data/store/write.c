@@ -50,7 +50,7 @@ struct write {
 	bool only_undefined; /* give up, without harm, on a piece whose blocks the layer defines by now */
 	struct piece pieces[BATCH];
 	uint32_t count;
-	uint32_t reserved; /* journal records */
+	struct journal_room room;
 };
 
 /* ---- what the head says ----------------------------------------------------------------------------------------------------- */
@@ -277,7 +277,7 @@ static void record_send(struct write *w, struct piece *p, const struct record_he
 {
 	bool first = p->seq == 0;
 	p->seq = record_commit(w->pool, head);
-	w->reserved--;
+	w->room.records--;
 	if (first)
 		flush_define_begin(w->pool->flush, &p->op, p->seq);
 }
@@ -327,10 +327,41 @@ static uint16_t piece_define_over(struct write *w, struct piece *p, uint32_t clu
 	return mask;
 }
 
-/* Records for a piece: those of blocks over unsettled data, one for the others, and perhaps a REJECT. */
+/* Records that commit a piece: those of blocks over unsettled data, and one for the others. */
+#define RECORDS_MAX(blocks) (1 + ((blocks) + OVER_BLOCKS_MAX - 1) / OVER_BLOCKS_MAX)
+
 static uint32_t records_max(const struct piece *p)
 {
-	return 2 + (uint32_t)u64_div_up((unsigned)__builtin_popcount(p->cut.mask), OVER_BLOCKS_MAX);
+	return RECORDS_MAX((unsigned)__builtin_popcount(p->cut.mask));
+}
+
+static_assert(BATCH + (BATCH * RECORDS_MAX(BLOCKS_PER_CLUSTER) + JOURNAL_RECORDS_PER_BLOCK - 1) /
+				      JOURNAL_RECORDS_PER_BLOCK <=
+		      JOURNAL_ROOM_BLOCKS_MAX,
+	      "the largest batch fits the smallest journal");
+
+/* Perhaps each piece needs a REJECT, one after the other. */
+static struct journal_room rejects_room(const struct write *w)
+{
+	return (struct journal_room){w->count, w->count};
+}
+
+/* For everything: the commit of all pieces is one breath. */
+static struct journal_room write_room(const struct write *w)
+{
+	uint32_t records = 0;
+	for (uint32_t i = 0; i < w->count; i++)
+		records += records_max(&w->pieces[i]);
+	struct journal_room commit = journal_room_for(records), rejects = rejects_room(w);
+	return (struct journal_room){commit.records + rejects.records, commit.blocks + rejects.blocks};
+}
+
+static void committed_unreserve(struct write *w)
+{
+	struct journal_room rejects = rejects_room(w);
+	journal_unreserve(w->pool->journal, (struct journal_room){w->room.records - rejects.records,
+								  w->room.blocks - rejects.blocks});
+	w->room = rejects;
 }
 
 static void piece_send(struct write *w, struct piece *p, uint32_t cluster)
@@ -386,7 +417,7 @@ static void piece_reject(struct write *w, struct piece *p)
 	int err = record_prepare(pool, &r.head, &pins); /* resident: this piece has changed them */
 	if (!err) {
 		p->seq = record_commit(pool, &r.head);
-		w->reserved--;
+		w->room.records--;
 		pins_release(&pins);
 		err = journal_wait(pool->journal, p->seq);
 	}
@@ -434,17 +465,15 @@ static void piece_finish(struct write *w, struct piece *p, int err)
 static int write_prepare(struct write *w)
 {
 	struct pool *pool = w->pool;
-	uint32_t records = 0;
-	for (uint32_t i = 0; i < w->count; i++)
-		records += records_max(&w->pieces[i]);
+	struct journal_room room = write_room(w);
 	int err = checkpoint_throttle(pool);
 	if (!err)
 		err = flush_throttle(pool->flush);
 	if (!err)
-		err = journal_reserve(pool->journal, records);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
-	w->reserved = records;
+	w->room = room;
 	for (uint32_t i = 0; !err && i < w->count; i++)
 		err = piece_prepare(w, &w->pieces[i]);
 	for (uint32_t i = 0; !err && w->only_undefined && i < w->count; i++) {
@@ -464,8 +493,7 @@ static int write_run(struct write *w)
 	if (!err) {
 		for (uint32_t i = 0; i < w->count; i++)
 			piece_commit(w, &w->pieces[i]);
-		journal_unreserve(w->pool->journal, w->reserved - w->count); /* what is left is for rejects */
-		w->reserved = w->count;
+		committed_unreserve(w);
 	}
 	for (uint32_t i = 0; i < w->count; i++) {
 		struct piece *p = &w->pieces[i];
@@ -475,7 +503,7 @@ static int write_run(struct write *w)
 		piece_finish(w, p, piece_err);
 		err = err ? err : piece_err;
 	}
-	journal_unreserve(w->pool->journal, w->reserved);
+	journal_unreserve(w->pool->journal, w->room);
 	/* An ahead write that failed half-way is part old, part new: the next one over it would not know which of its sectors are
 	 * which. Settled, nobody compares any more. */
 	if (settle_seq && !w->pool->failed && flush_settle(w->pool->flush, settle_seq))
@@ -548,6 +576,7 @@ int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t
 		return err;
 	group_add(&vol->calls, 1);
 	gate_enter(vol->volume);
+	readahead_changing(vol, offset_bytes, len_bytes);
 	err = write_all(vol, data, offset_bytes, len_bytes, flags);
 	gate_leave(vol->volume);
 	group_done(&vol->calls);

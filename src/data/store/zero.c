@@ -26,22 +26,24 @@ struct zero_run {
 
 static bool is_fresh(const struct vol *vol)
 {
-	return vol->volume->flags & VOLUME_FRESH && !MUTANT(68);
+	return vol->volume->flags & VOLUME_FRESH && !MUTANT(75);
 }
 
-static void run_commit(struct zero_run *z, const struct record_zero *r, struct pins *pins, uint64_t *seq)
+static void run_commit(struct zero_run *z, const struct record_zero *r, struct pins *pins,
+		       struct journal_room *room, uint64_t *seq)
 {
 	struct pool *pool = z->vol->pool;
 	struct page *leaf = page_peek(&z->head->map, 0, z->index / PAGE_FANOUT, NULL);
 	for (uint32_t i = 0; i < z->count; i++)
 		cluster_hold_changed(&z->holds[i], map_entry_view(leaf, z->index + i));
 	*seq = record_commit(pool, &r->head);
+	room->records--;
 	pins_release(pins);
 }
 
 /* Everything is held and reserved. The ticket keeps clusters that are given back from being reused while readers still see
  * the old entry. */
-static int run_record(struct zero_run *z)
+static int run_record(struct zero_run *z, struct journal_room room)
 {
 	struct pool *pool = z->vol->pool;
 	struct record_zero r = {.head = {.type = RECORD_ZERO, .len_bytes = sizeof(r)},
@@ -53,28 +55,27 @@ static int run_record(struct zero_run *z)
 	struct pins pins;
 	uint64_t seq;
 	int err = record_prepare(pool, &r.head, &pins);
-	if (err) {
-		journal_unreserve(pool->journal, 1);
-		return err;
-	}
-	run_commit(z, &r, &pins, &seq);
-	return journal_wait(pool->journal, seq);
+	if (!err)
+		run_commit(z, &r, &pins, &room, &seq);
+	journal_unreserve(pool->journal, room);
+	return err ? err : journal_wait(pool->journal, seq);
 }
 
 static int run_zero(struct zero_run *z)
 {
 	struct pool *pool = z->vol->pool;
+	struct journal_room room = journal_room_for(1);
 	int err = checkpoint_throttle(pool);
 	if (!err)
 		err = space_admit_metadata(pool->space);
 	if (!err)
-		err = journal_reserve(pool->journal, 1);
+		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
 	for (z->held = 0; z->held < z->count; z->held++)
 		cluster_hold(pool->ops, &z->holds[z->held], z->head, z->index + z->held, z->mask, true);
 	uint32_t ticket = space_read_enter(pool->space);
-	err = run_record(z);
+	err = run_record(z, room);
 	while (z->held > 0)
 		cluster_release(pool->ops, &z->holds[--z->held]);
 	space_read_leave(pool->space, ticket);
@@ -136,6 +137,7 @@ static int zero_step(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes,
 static int zero_blocks(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	gate_enter(vol->volume);
+	readahead_changing(vol, offset_bytes, len_bytes);
 	int err = 0;
 	while (!err && len_bytes > 0) {
 		uint64_t done_bytes;

@@ -57,8 +57,7 @@ struct nbd_options { /* 0 means the default in brackets */
 	uint32_t options_max;	       /* [256] */
 };
 
-/* `options` may be NULL. OXE_INVAL if a certificate, key or CA cannot be used (logged which, and why); OXE_UNSUPPORTED if
- * TLS was asked of a build without it. */
+/* `options` may be NULL. OXE_INVAL if a certificate, key or CA cannot be used (logged which, and why). */
 OX_CHECKED int nbd_server_new(struct engines *engines, const struct nbd_options *options,
 			      struct nbd_server **out);
 /* Serve on one more address. `bound` (may be NULL) gets the address with its port, valid until the server is closed. Where it

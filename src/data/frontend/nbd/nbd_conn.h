@@ -12,7 +12,8 @@
 
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
-#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/link.h"
+#include "data/frontend/listener.h"
 
 #define NBD_CONTEXTS_MAX 8
 #define NBD_CONTEXT_MAX                                                                                      \
@@ -22,20 +23,20 @@
 #define NBD_OPTION_MAX	    (16 * KiB)
 #define NBD_REPLY_PARTS_MAX 64 /* iovecs of one reply */
 
-struct nbd_tls_context;
+struct tls_context;
 
 struct nbd_server {
 	struct rt *rt;
 	struct engines *engines;
 	struct nbd_options options; /* defaults filled in; the file names are not kept */
-	struct nbd_tls_context *tls;
+	struct tls_context *tls;
 	struct rt_bufpool *payloads;
 	uint64_t lent_bytes; /* of it */
 	struct waitq memory; /* receivers, until some of it is returned */
-	struct list connections, listeners;
+	struct list connections;
+	struct listeners listeners;
 	struct rt_group fibers;
-	struct nbd_stats stats;
-	bool closing, was_full;
+	struct nbd_stats stats; /* but what the listeners count */
 };
 
 /* The form of replies, each including those before it. */
@@ -48,7 +49,7 @@ struct nbd_context {
 struct nbd_conn {
 	struct nbd_server *server;
 	struct list link_in_server;
-	struct nbd_link link;
+	struct link link;
 	bool tls_required;
 	const char *dropped_because; /* static text; NULL: the client left in order */
 

@@ -11,6 +11,7 @@
  * What is not enough operands is zero. The other side is the whole server on virtual time, over a store of arrays, and every
  * run goes on until no timer is left.
  */
+#include "base/fuzz.h"
 #include "data/engine/pool_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_format.h"
@@ -19,18 +20,6 @@
 #define ADDRESS	    "unix:fuzz"
 #define VERBS_MAX   200
 #define VOLUME_SIZE (1 * MiB)
-
-struct input {
-	const uint8_t *at, *end;
-};
-
-static uint64_t take(struct input *in, size_t n)
-{
-	uint64_t v = 0;
-	while (n-- > 0 && in->at < in->end)
-		v = v << 8 | *in->at++;
-	return v;
-}
 
 static struct {
 	struct rt *rt;
@@ -65,10 +54,7 @@ static void swallow(void *arg)
 static size_t take_bytes(struct input *in, size_t n)
 {
 	n = u64_min(n, sizeof(scratch));
-	size_t have = u64_min(n, (size_t)(in->end - in->at));
-	memcpy(scratch, in->at, have);
-	memset(scratch + have, 0, n - have);
-	in->at += have;
+	take_into(in, scratch, n);
 	return n;
 }
 

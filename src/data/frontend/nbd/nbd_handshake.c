@@ -85,7 +85,7 @@ int nbd_option_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const v
 		.length = be32_of((uint32_t)len_bytes),
 	};
 	const struct rt_iovec parts[] = {{&w, sizeof(w)}, {(void *)data, len_bytes}};
-	return nbd_link_send(&c->link, parts, len_bytes > 0 ? 2 : 1);
+	return link_send(&c->link, parts, len_bytes > 0 ? 2 : 1);
 }
 
 int nbd_option_refuse(struct nbd_conn *c, uint32_t option, uint32_t type, const char *sentence)
@@ -180,7 +180,7 @@ static enum next option_export_name(struct nbd_conn *c, uint32_t option, struct 
 		.flags = be16_of(transmission_flags(c, e)),
 	};
 	const struct rt_iovec parts[] = {{&w, sizeof(w)}, {(void *)zeroes, sizeof(zeroes)}};
-	if (nbd_link_send(&c->link, parts, c->no_zeroes ? 1 : 2)) {
+	if (link_send(&c->link, parts, c->no_zeroes ? 1 : 2)) {
 		engine_close(e);
 		return NEXT_END;
 	}
@@ -243,7 +243,7 @@ static int send_exports(struct nbd_conn *c)
 		engines_walk(c->server->engines, batch_export, b);
 		seen += b->count;
 		if (b->len_bytes > 0)
-			err = nbd_link_send(&c->link, &(struct rt_iovec){b->bytes, b->len_bytes}, 1);
+			err = link_send(&c->link, &(struct rt_iovec){b->bytes, b->len_bytes}, 1);
 	} while (err == 0 && b->count > 0);
 	free(b);
 	return err;
@@ -390,8 +390,8 @@ static enum next option_starttls(struct nbd_conn *c, uint32_t option, struct nbd
 	if (!c->server->tls)
 		return refuse(c, option, NBD_REP_ERR_POLICY, "this server has no certificate");
 	/* What was sent ahead in the clear must not pass for something said under TLS. */
-	nbd_link_take(&c->link, sizeof(struct nbd_option_wire));
-	if (nbd_link_buffered(&c->link) > 0)
+	link_take(&c->link, sizeof(struct nbd_option_wire));
+	if (link_buffered(&c->link) > 0)
 		return drop(c, "bytes in the clear after STARTTLS");
 	if (nbd_option_reply(c, option, NBD_REP_ACK, NULL, 0))
 		return NEXT_END;
@@ -420,7 +420,7 @@ static enum next (*const option_handlers[])(struct nbd_conn *c, uint32_t option,
 /* The whole option is in the buffer. */
 static enum next handle_option(struct nbd_conn *c, uint32_t option, uint32_t length)
 {
-	const uint8_t *data = nbd_link_bytes(&c->link) + sizeof(struct nbd_option_wire);
+	const uint8_t *data = link_bytes(&c->link) + sizeof(struct nbd_option_wire);
 	bool is_plain = !c->link.tls;
 	if (c->tls_required && is_plain && option != NBD_OPT_STARTTLS && option != NBD_OPT_ABORT) {
 		if (option == NBD_OPT_EXPORT_NAME)
@@ -437,29 +437,29 @@ static enum next refuse_oversized(struct nbd_conn *c, uint32_t option, uint32_t 
 {
 	if (length > OPTION_SKIP_MAX || option == NBD_OPT_EXPORT_NAME)
 		return drop(c, "an oversized option");
-	nbd_link_take(&c->link, sizeof(struct nbd_option_wire));
-	if (nbd_link_skip(&c->link, length))
+	link_take(&c->link, sizeof(struct nbd_option_wire));
+	if (link_skip(&c->link, length))
 		return NEXT_END;
 	return refuse(c, option, NBD_REP_ERR_TOO_BIG, "more data than any option of this server takes");
 }
 
 static enum next receive_option(struct nbd_conn *c)
 {
-	if (nbd_link_fill(&c->link, sizeof(struct nbd_option_wire), false))
+	if (link_fill(&c->link, sizeof(struct nbd_option_wire), false))
 		return NEXT_END;
-	const struct nbd_option_wire *w = (const void *)nbd_link_bytes(&c->link);
+	const struct nbd_option_wire *w = (const void *)link_bytes(&c->link);
 	uint32_t option = be32_get(w->option), length = be32_get(w->length);
 	if (be64_get(w->magic) != NBD_OPTS_MAGIC)
 		return drop(c, "an option without its magic number");
 	if (length > NBD_OPTION_MAX)
 		return refuse_oversized(c, option, length);
 	size_t whole_bytes = sizeof(*w) + length;
-	if (nbd_link_fill(&c->link, whole_bytes, false))
+	if (link_fill(&c->link, whole_bytes, false))
 		return NEXT_END;
 	bool was_plain = !c->link.tls;
 	enum next next = handle_option(c, option, length);
 	if (was_plain == !c->link.tls && next != NEXT_END) /* STARTTLS took its own */
-		nbd_link_take(&c->link, whole_bytes);
+		link_take(&c->link, whole_bytes);
 	return next;
 }
 
@@ -470,13 +470,13 @@ static int greet(struct nbd_conn *c)
 		.opts_magic = be64_of(NBD_OPTS_MAGIC),
 		.handshake_flags = be16_of(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES),
 	};
-	int err = nbd_link_send(&c->link, &(struct rt_iovec){&w, sizeof(w)}, 1);
+	int err = link_send(&c->link, &(struct rt_iovec){&w, sizeof(w)}, 1);
 	if (err == 0)
-		err = nbd_link_fill(&c->link, sizeof(be32), false);
+		err = link_fill(&c->link, sizeof(be32), false);
 	if (err)
 		return err;
-	uint32_t flags = be32_get(*(const be32 *)nbd_link_bytes(&c->link));
-	nbd_link_take(&c->link, sizeof(be32));
+	uint32_t flags = be32_get(*(const be32 *)link_bytes(&c->link));
+	link_take(&c->link, sizeof(be32));
 	c->no_zeroes = flags & NBD_FLAG_C_NO_ZEROES;
 	if (flags & ~(uint32_t)(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES))
 		return nbd_drop(c, "client flags this server does not know");
@@ -485,13 +485,13 @@ static int greet(struct nbd_conn *c)
 
 int nbd_handshake(struct nbd_conn *c)
 {
-	nbd_link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.handshake_timeout_ns);
+	link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.handshake_timeout_ns);
 	int err = greet(c);
 	enum next next = err ? NEXT_END : NEXT_OPTION;
 	for (uint32_t i = 0; next == NEXT_OPTION; i++)
 		next = i < c->server->options.options_max ? receive_option(c)
 							  : drop(c, "options without end");
-	nbd_link_deadline(&c->link, 0);
+	link_deadline(&c->link, 0);
 	if (c->link.timed_out)
 		nbd_drop(c, "its handshake took too long");
 	return next == NEXT_TRANSMISSION && !c->link.timed_out ? 0 : OXE_CLOSED;

@@ -80,10 +80,10 @@ static void batch_send(struct batch *b, struct nbd_conn *c)
 {
 	if (c->is_broken)
 		return;
-	int err = nbd_link_send(&c->link, b->parts, b->part_count);
+	int err = link_send(&c->link, b->parts, b->part_count);
 	if (err) {
 		c->is_broken = true;
-		nbd_link_shutdown(&c->link); /* the receiver ends too */
+		link_shutdown(&c->link); /* the receiver ends too */
 		if (err == OXE_TIMEOUT)
 			nbd_drop(c, "it does not read its replies");
 	}

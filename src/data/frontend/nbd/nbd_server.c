@@ -1,8 +1,8 @@
 /*
- * nbd_server.c: listeners, and a client's life from accept to close.
+ * nbd_server.c: a client's life from accept to close, and the server's.
  *
- * A listener is a fiber that accepts; a client is a fiber that shakes hands and then receives requests until there are no
- * more. Closing the server cuts every connection and waits for the fibers.
+ * A client is a fiber that shakes hands and then receives requests until there are no more. Closing the server cuts every
+ * connection and waits for the fibers.
  */
 #include "data/frontend/nbd/nbd_conn.h"
 
@@ -11,15 +11,6 @@
 
 #define HANDSHAKE_BYTES	 (NBD_OPTION_MAX + 1 * KiB)
 #define BUDGET_MIN_BYTES (64 * MiB) /* the largest request, and as much left for others */
-#define ACCEPT_PAUSE_NS	 (100 * NS_PER_MS)
-
-struct nbd_listener {
-	struct list link;
-	struct nbd_server *server;
-	struct rt_listener *listener;
-	bool tls_required;
-	bool replaced; /* another listens at its address: it is in no list, and goes when its fiber ends */
-};
 
 /* ---- a client ----------------------------------------------------------------------------------------------------------- */
 
@@ -48,15 +39,13 @@ static void conn_free(struct nbd_conn *c)
 	while ((r = list_pop(&c->free_requests, struct nbd_request, link)))
 		free(r);
 	log_end(c);
-	if (c->link.tls && !c->dropped_because) {
-		nbd_link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.stall_timeout_ns);
-		nbd_tls_bye(c->link.tls, &c->link);
-	}
+	if (!c->dropped_because)
+		link_bye(&c->link);
 	if (c->engine)
 		engine_close(c->engine);
-	nbd_link_fini(&c->link);
+	link_fini(&c->link);
 	list_del(&c->link_in_server);
-	c->server->stats.connections--;
+	listeners_left(&c->server->listeners);
 	free(c);
 }
 
@@ -73,19 +62,18 @@ static void conn_run(void *arg)
 	group_done(&server->fibers);
 }
 
-static void conn_start(struct nbd_listener *l, struct rt_conn *conn)
+static void conn_start(struct listener *l, struct rt_conn *conn)
 {
-	struct nbd_server *server = l->server;
+	struct nbd_server *server = l->set->server;
 	struct nbd_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
-	c->tls_required = l->tls_required;
-	nbd_link_init(&c->link, server->rt, conn, HANDSHAKE_BYTES, server->options.stall_timeout_ns);
+	c->tls_required = server->options.tls.mode == NBD_TLS_REQUIRED && !l->is_unix;
+	link_init(&c->link, server->rt, conn, HANDSHAKE_BYTES, server->options.stall_timeout_ns);
 	waitq_init(&c->room);
 	list_init(&c->replies);
 	list_init(&c->free_requests);
 	group_init(&c->requests);
 	list_add_tail(&server->connections, &c->link_in_server);
-	server->stats.connections++;
 	group_add(&server->fibers, 1);
 	if (server->tls)
 		fiber_spawn_big(server->rt, "nbd-conn", conn_run, c);
@@ -95,91 +83,25 @@ static void conn_start(struct nbd_listener *l, struct rt_conn *conn)
 
 /* ---- listening ------------------------------------------------------------------------------------------------------------ */
 
-/* Logged once each time the limit is reached, not for each of thousands. */
-static void refuse_one_too_many(struct nbd_server *server, struct rt_conn *conn)
-{
-	server->stats.connections_refused++;
-	if (!server->was_full)
-		LOG_WARN("nbd.full", "connections are refused: the limit is reached",
-			 F_STR("peer", rt_conn_peer(conn)), F_U64("limit", server->options.connections_max));
-	server->was_full = true;
-	rt_conn_close(conn);
-}
-
-static void accepted(struct nbd_listener *l, struct rt_conn *conn)
-{
-	struct nbd_server *server = l->server;
-	server->stats.connections_accepted++;
-	if (server->stats.connections >= server->options.connections_max) {
-		refuse_one_too_many(server, conn);
-		return;
-	}
-	server->was_full = false;
-	conn_start(l, conn);
-}
-
-static void listener_run(void *arg)
-{
-	struct nbd_listener *l = arg;
-	struct nbd_server *server = l->server;
-	struct rt_conn *conn;
-	while (!server->closing && !l->replaced) {
-		int err = rt_accept(l->listener, &conn);
-		if (err == 0 && !server->closing)
-			accepted(l, conn);
-		else if (err == 0)
-			rt_conn_close(conn);
-		else if (err != OXE_SHUTDOWN)
-			fiber_sleep(ACCEPT_PAUSE_NS); /* out of descriptors: some will be closed */
-		else
-			break;
-	}
-	if (l->replaced)
-		free(l);
-	group_done(&server->fibers);
-}
-
-/* Somebody removed the socket file: nobody can reach the old listener any more. Its clients stay. */
-static void listener_replace(struct nbd_server *server, const char *address)
-{
-	struct nbd_listener *l, *old = NULL;
-	list_for_each (l, &server->listeners, link) {
-		if (strcmp(rt_listener_address(l->listener), address) == 0)
-			old = l;
-	}
-	if (!old)
-		return;
-	old->replaced = true;
-	list_del(&old->link);
-	rt_listener_close(old->listener);
-}
+static const struct listener_ops listening = {
+	.fiber_name = "nbd-listen",
+	.full_event = "nbd.full",
+	.start = conn_start,
+};
 
 int nbd_server_listen(struct nbd_server *server, const char *address, const char **bound)
 {
-	struct rt_listener *listener;
-	int err = rt_listen(server->rt, address, &listener);
+	const struct listener *l;
+	int err = listeners_listen(&server->listeners, address, &l);
 	if (err)
 		return err;
-	struct nbd_listener *l = mem_zalloc(sizeof(*l));
-	l->server = server;
-	l->listener = listener;
-	l->tls_required = server->options.tls.mode == NBD_TLS_REQUIRED && strncmp(address, "unix:", 5) != 0;
-	listener_replace(server, rt_listener_address(listener));
-	list_add_tail(&server->listeners, &l->link);
-	group_add(&server->fibers, 1);
-	fiber_spawn(server->rt, "nbd-listen", listener_run, l);
 	if (bound)
-		*bound = rt_listener_address(listener);
-	LOG_INFO("nbd.listening", "NBD is served", F_STR("address", rt_listener_address(listener)));
+		*bound = l->address;
+	LOG_INFO("nbd.listening", "NBD is served", F_STR("address", l->address));
 	return 0;
 }
 
 /* ---- the server ----------------------------------------------------------------------------------------------------------- */
-
-static uint64_t or_default(uint64_t value, uint64_t fallback)
-{
-	return value ? value : fallback;
-}
 
 static struct nbd_options with_defaults(const struct nbd_options *given)
 {
@@ -187,20 +109,19 @@ static struct nbd_options with_defaults(const struct nbd_options *given)
 	const struct nbd_options *o = given ? given : &none;
 	return (struct nbd_options){
 		.tls.mode = o->tls.mode,
-		.buffer_budget_bytes =
-			u64_max(or_default(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
-		.connection_bytes_max = or_default(o->connection_bytes_max, 64 * MiB),
-		.handshake_timeout_ns = or_default(o->handshake_timeout_ns, 60 * NS_PER_S),
-		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
-		.connections_max = (uint32_t)or_default(o->connections_max, 512),
-		.requests_max = (uint32_t)or_default(o->requests_max, 256),
-		.options_max = (uint32_t)or_default(o->options_max, 256),
+		.buffer_budget_bytes = u64_max(u64_or(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
+		.connection_bytes_max = u64_or(o->connection_bytes_max, 64 * MiB),
+		.handshake_timeout_ns = u64_or(o->handshake_timeout_ns, 60 * NS_PER_S),
+		.stall_timeout_ns = u64_or(o->stall_timeout_ns, 30 * NS_PER_S),
+		.connections_max = (uint32_t)u64_or(o->connections_max, 512),
+		.requests_max = (uint32_t)u64_or(o->requests_max, 256),
+		.options_max = (uint32_t)u64_or(o->options_max, 256),
 	};
 }
 
 int nbd_server_new(struct engines *engines, const struct nbd_options *options, struct nbd_server **out)
 {
-	struct nbd_tls_context *tls = NULL;
+	struct tls_context *tls = NULL;
 	if (options && options->tls.mode != NBD_TLS_OFF) {
 		int err = nbd_tls_context_new(&options->tls, &tls);
 		if (err)
@@ -214,7 +135,7 @@ int nbd_server_new(struct engines *engines, const struct nbd_options *options, s
 	server->payloads = rt_bufpool_new(server->rt, server->options.buffer_budget_bytes);
 	waitq_init(&server->memory);
 	list_init(&server->connections);
-	list_init(&server->listeners);
+	listeners_init(&server->listeners, server->rt, &listening, server, server->options.connections_max);
 	group_init(&server->fibers);
 	*out = server;
 	return 0;
@@ -224,37 +145,33 @@ static void cut_connections(struct nbd_server *server)
 {
 	struct nbd_conn *c;
 	list_for_each (c, &server->connections, link_in_server)
-		nbd_link_shutdown(&c->link);
+		link_shutdown(&c->link);
 }
 
 void nbd_server_evict(struct nbd_server *server, const char *pool_name)
 {
 	struct nbd_conn *c;
-	size_t length = strlen(pool_name);
-	list_for_each (c, &server->connections, link_in_server) {
-		const char *name = c->engine ? engine_name(c->engine) : "";
-		if (strncmp(name, pool_name, length) == 0 && name[length] == '/')
-			nbd_link_shutdown(&c->link);
-	}
+	list_for_each (c, &server->connections, link_in_server)
+		if (c->engine && engine_is_of_pool(c->engine, pool_name))
+			link_shutdown(&c->link);
 }
 
 void nbd_server_close(struct nbd_server *server)
 {
-	struct nbd_listener *l;
-	server->closing = true;
-	list_for_each (l, &server->listeners, link)
-		rt_listener_close(l->listener);
+	listeners_close(&server->listeners);
 	cut_connections(server);
 	group_wait(&server->fibers);
-	while ((l = list_pop(&server->listeners, struct nbd_listener, link)))
-		free(l);
+	listeners_fini(&server->listeners);
 	rt_bufpool_free(server->payloads);
 	if (server->tls)
-		nbd_tls_context_free(server->tls);
+		tls_context_free(server->tls);
 	free(server);
 }
 
 void nbd_server_stats(const struct nbd_server *server, struct nbd_stats *out)
 {
 	*out = server->stats;
+	out->connections = server->listeners.connections;
+	out->connections_accepted = server->listeners.accepted;
+	out->connections_refused = server->listeners.refused;
 }

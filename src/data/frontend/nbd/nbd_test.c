@@ -5,24 +5,19 @@
  */
 #include "base/prng.h"
 #include "base/test.h"
-#include "data/engine/pool_double.h"
+#include "data/frontend/frame_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_command.h"
 #include "data/frontend/nbd/nbd_client_double.h"
-#include "data/engine/engine_testrt.h"
 
 #include <stdio.h>
 
 #define ADDRESS	     "unix:test"
-#define SIZE	     (8 * MiB)
+#define SIZE	     FRAME_SIZE
 #define NBD_NO_FLAGS 0
 
 static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
 	struct nbd_server *server;
-	struct uuid volume;
 	struct nbd_options options;
 	void (*body)(void);
 } t;
@@ -30,32 +25,18 @@ static struct {
 static void body_fiber(void *arg)
 {
 	(void)arg;
-	CHECK_OK(nbd_server_new(t.engines, &t.options, &t.server));
+	CHECK_OK(nbd_server_new(frame.engines, &t.options, &t.server));
 	CHECK_OK(nbd_server_listen(t.server, ADDRESS, NULL));
 	t.body();
 	if (t.server)
 		nbd_server_close(t.server);
 }
 
-/* Runs `body` as a fiber beside a server of one volume "disk", 8 MiB; everything must be given back in the end. */
 static void with_options(struct nbd_options options, void (*body)(void))
 {
-	for (uint64_t seed = 1; seed <= 3; seed++) {
-		t.rt = testrt_new(seed, seed > 1);
-		t.pool = pool_double_new("tank");
-		t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-		t.engines = engines_new(t.rt);
-		t.options = options;
-		t.body = body;
-		engines_add_pool(t.engines, t.pool);
-		fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-		testrt_run(t.rt);
-		CHECK_EQ(testrt_conns(), 0);
-		CHECK_OK(engines_remove_pool(t.engines, t.pool));
-		engines_free(t.engines);
-		pool_double_free(t.pool);
-		testrt_free(t.rt);
-	}
+	t.options = options;
+	t.body = body;
+	frame_run(3, 512, body_fiber);
 }
 
 #define WITH_SERVER(test_name)                                                                               \
@@ -165,7 +146,7 @@ WITH_SERVER(the_empty_name_is_the_only_volume_until_there_are_two)
 	uint8_t data[64];
 	struct client c = client_begin(ADDRESS, "", FORM_SIMPLE);
 	client_disconnect(&c);
-	pool_double_volume(t.pool, "other", SIZE, 512);
+	pool_double_volume(frame.pool, "other", SIZE, 512);
 	c = greeted();
 	CHECK_EQ(client_ask(&c, NBD_OPT_GO, data, client_info_data(data, "", NULL, 0)), NBD_REP_ERR_UNKNOWN);
 	client_close(&c);
@@ -178,9 +159,9 @@ WITH_SERVER(list_names_every_volume_and_its_snapshots_however_many)
 	struct option_reply r;
 	for (int i = 0; i < COUNT; i++) {
 		snprintf(wanted, sizeof(wanted), "volume-%04d", i);
-		pool_double_volume(t.pool, wanted, 4096, 512);
+		pool_double_volume(frame.pool, wanted, 4096, 512);
 	}
-	pool_double_snapshot(t.pool, &t.volume, "mon");
+	pool_double_snapshot(frame.pool, &frame.volume, "mon");
 	struct client c = greeted();
 	client_option(&c, NBD_OPT_LIST, NULL, 0);
 	for (int i = -2; i < COUNT; i++) {
@@ -200,14 +181,14 @@ WITH_SERVER(a_name_in_two_pools_must_say_which)
 	uint8_t data[64];
 	struct pool *second = pool_double_new("lake");
 	pool_double_volume(second, "disk", SIZE, 4096);
-	engines_add_pool(t.engines, second);
+	engines_add_pool(frame.engines, second);
 	struct client c = greeted();
 	CHECK_EQ(client_ask(&c, NBD_OPT_GO, data, client_info_data(data, "disk", NULL, 0)),
 		 NBD_REP_ERR_UNKNOWN);
 	client_go(&c, "lake/disk");
 	CHECK_EQ(client_call(&c, 0, NBD_CMD_TRIM, 512, 512), NBD_EINVAL); /* its blocks are 4096 */
 	client_disconnect(&c);
-	CHECK_OK(engines_remove_pool(t.engines, second));
+	CHECK_OK(engines_remove_pool(frame.engines, second));
 	pool_double_free(second);
 }
 
@@ -355,8 +336,8 @@ static void list_contexts(struct client *c, const char *query, const char *const
 
 WITH_SERVER(contexts_are_listed_by_name_and_by_family)
 {
-	pool_double_snapshot(t.pool, &t.volume, "mon");
-	pool_double_snapshot(t.pool, &t.volume, "tue");
+	pool_double_snapshot(frame.pool, &frame.volume, "mon");
+	pool_double_snapshot(frame.pool, &frame.volume, "tue");
 	struct client c = client_begin(ADDRESS, NULL, FORM_STRUCTURED);
 	list_contexts(&c, NULL,
 		      NAMES("base:allocation", "oxbow:changed-since:mon", "oxbow:changed-since:tue"));
@@ -391,7 +372,7 @@ WITH_SERVER(more_contexts_than_a_connection_keeps_are_refused)
 	const char *queries[9];
 	for (int i = 0; i < 9; i++) {
 		snprintf(names[i], sizeof(names[i]), "s%d", i);
-		pool_double_snapshot(t.pool, &t.volume, names[i]);
+		pool_double_snapshot(frame.pool, &frame.volume, names[i]);
 		snprintf(names[i], sizeof(names[i]), "oxbow:changed-since:s%d", i);
 		queries[i] = names[i];
 	}
@@ -405,7 +386,7 @@ WITH_SERVER(more_contexts_than_a_connection_keeps_are_refused)
 
 WITH_SERVER(contexts_chosen_for_one_export_are_void_for_another)
 {
-	pool_double_volume(t.pool, "other", SIZE, 512);
+	pool_double_volume(frame.pool, "other", SIZE, 512);
 	struct client c = client_begin(ADDRESS, NULL, FORM_STRUCTURED);
 	CHECK_EQ(client_choose(&c, "disk", "base:allocation"), 1);
 	client_go(&c, "other");
@@ -444,7 +425,7 @@ static struct client with_two_contexts(int form)
 	struct option_reply r;
 	struct client c = attached(form);
 	CHECK_EQ(client_write(&c, 0, 0, bytes, 4096), 0);
-	pool_double_snapshot(t.pool, &t.volume, "mon");
+	pool_double_snapshot(frame.pool, &frame.volume, "mon");
 	CHECK_EQ(client_write(&c, 0, 64 * KiB, bytes, 64 * KiB), 0);
 	client_disconnect(&c);
 	free(bytes);
@@ -625,9 +606,10 @@ WITH_OPTIONS(a_payload_cut_in_half_ends_it_after_a_while, .stall_timeout_ns = 10
 	uint8_t *data = pattern(64 * KiB, 1);
 	struct client c = attached(FORM_SIMPLE);
 	client_request(&c, 0, NBD_CMD_WRITE, 1, 0, 64 * KiB, data, 32 * KiB);
-	uint64_t began_ns = rt_now_ns(t.rt);
+	uint64_t began_ns = rt_now_ns(frame.rt);
 	CHECK(client_is_cut(&c));
-	CHECK(rt_now_ns(t.rt) - began_ns >= 10 * NS_PER_S && rt_now_ns(t.rt) - began_ns < 30 * NS_PER_S);
+	CHECK(rt_now_ns(frame.rt) - began_ns >= 10 * NS_PER_S &&
+	      rt_now_ns(frame.rt) - began_ns < 30 * NS_PER_S);
 	CHECK_EQ(dropped(), 1);
 	client_close(&c);
 	free(data);
@@ -688,7 +670,7 @@ static void sample_peak(void *arg)
 {
 	(void)arg;
 	for (int i = 0; i < 100; i++) {
-		engines_stats_walk(t.engines, note_peak, NULL);
+		engines_stats_walk(frame.engines, note_peak, NULL);
 		fiber_sleep(NS_PER_MS / 3);
 	}
 }
@@ -699,9 +681,9 @@ WITH_OPTIONS(requests_beyond_the_limit_wait_in_the_socket, .requests_max = 16)
 	struct client c = attached(FORM_STRUCTURED);
 	bool seen[1000] = {0};
 	peak = 0;
-	pool_double_delay(t.pool, NS_PER_MS);
-	fiber_spawn(t.rt, "flood", flood, &c);
-	fiber_spawn(t.rt, "sample", sample_peak, NULL);
+	pool_double_delay(frame.pool, NS_PER_MS);
+	fiber_spawn(frame.rt, "flood", flood, &c);
+	fiber_spawn(frame.rt, "sample", sample_peak, NULL);
 	for (int i = 0; i < 1000; i++) {
 		client_reply(&c, &r, 4096);
 		CHECK(r.cookie < 1000 && !seen[r.cookie] && r.error == 0);
@@ -737,7 +719,7 @@ WITH_SERVER(disconnect_waits_for_what_was_asked_before)
 	struct reply r;
 	struct client c = attached(FORM_SIMPLE);
 	uint8_t *data = pattern(4096, 9), *in = mem_alloc(4096);
-	pool_double_delay(t.pool, NS_PER_S);
+	pool_double_delay(frame.pool, NS_PER_S);
 	for (uint64_t i = 0; i < 20; i++)
 		client_request(&c, 0, NBD_CMD_WRITE, i, i * 4096, 4096, data, 4096);
 	client_request(&c, 0, NBD_CMD_DISC, 0, 0, 0, NULL, 0);
@@ -759,7 +741,7 @@ WITH_SERVER(disconnect_waits_for_what_was_asked_before)
 WITH_SERVER(a_snapshot_is_read_and_never_written)
 {
 	uint8_t block[4096];
-	pool_double_snapshot(t.pool, &t.volume, "mon");
+	pool_double_snapshot(frame.pool, &frame.volume, "mon");
 	struct client c = client_begin(ADDRESS, "disk@mon", FORM_EXTENDED);
 	CHECK_EQ(client_read(&c, 0, block, 4096), 0);
 	CHECK_EQ(client_write(&c, 0, 0, block, 4096), NBD_EPERM);
@@ -830,12 +812,12 @@ WITH_SERVER(the_stores_errors_reach_the_client_by_kind)
 	for (int form = FORM_SIMPLE; form <= FORM_EXTENDED; form++) {
 		struct client c = attached(form);
 		for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
-			pool_double_fail(t.pool, cases[i].err);
+			pool_double_fail(frame.pool, cases[i].err);
 			CHECK_EQ(client_write(&c, 0, 0, block, 4096), cases[i].wanted);
 			CHECK_EQ(client_read(&c, 0, block, 4096), cases[i].wanted);
 			CHECK_EQ(client_call(&c, 0, NBD_CMD_FLUSH, 0, 0), cases[i].wanted);
 		}
-		pool_double_fail(t.pool, 0);
+		pool_double_fail(frame.pool, 0);
 		client_disconnect(&c);
 	}
 }
@@ -868,7 +850,7 @@ WITH_OPTIONS(ten_thousand_connections_are_refused_and_the_first_still_served, .c
 WITH_SERVER(closing_the_server_ends_every_connection)
 {
 	struct client a = attached(FORM_SIMPLE), b = greeted();
-	pool_double_delay(t.pool, NS_PER_S);
+	pool_double_delay(frame.pool, NS_PER_S);
 	client_request(&a, 0, NBD_CMD_FLUSH, 1, 0, 0, NULL, 0);
 	fiber_sleep(NS_PER_MS);
 	nbd_server_close(t.server);
@@ -881,7 +863,7 @@ WITH_SERVER(closing_the_server_ends_every_connection)
 WITH_SERVER(a_client_that_vanishes_leaves_nothing_behind)
 {
 	uint8_t *data = pattern(64 * KiB, 1);
-	pool_double_delay(t.pool, NS_PER_S);
+	pool_double_delay(frame.pool, NS_PER_S);
 	for (int cut = 0; cut < 4; cut++) {
 		struct client c = attached(FORM_STRUCTURED);
 		for (uint64_t i = 0; i < 10; i++)
@@ -899,7 +881,7 @@ WITH_SERVER(connections_to_one_export_share_its_engine)
 	CHECK_EQ(client_write(&a, 0, 0, data, 4096), 0);
 	CHECK_EQ(client_read(&b, 0, in, 4096), 0);
 	CHECK(memcmp(in, data, 4096) == 0);
-	CHECK_ERR(engines_remove_pool(t.engines, t.pool), OXE_BUSY);
+	CHECK_ERR(engines_remove_pool(frame.engines, frame.pool), OXE_BUSY);
 	client_disconnect(&a);
 	client_disconnect(&b);
 	free(data);

@@ -1,34 +1,15 @@
-/*
- * nbd_tls.h: TLS over a connection. The only file here that knows GnuTLS is nbd_tls.c.
- *
- * The session never waits for the network: ciphertext passes through two memory buffers, and our functions move those to and
- * from the socket. So no fiber is ever suspended inside the library, and one receiving and one sending fiber share a session
- * without a lock. Call from big stacks (fiber_spawn_big).
- */
+/* nbd_tls.h: TLS as NBD has it: by certificates, begun in the middle of the handshake. */
 #ifndef OXBOW_DATA_FRONTEND_NBD_NBD_TLS_H
 #define OXBOW_DATA_FRONTEND_NBD_NBD_TLS_H
 
+#include "data/frontend/link.h"
 #include "data/frontend/nbd/nbd.h"
-#include "data/frontend/nbd/nbd_link.h"
 
-struct nbd_tls_context; /* certificates and policy, one a server */
-struct nbd_tls;		/* one session */
-
-/* OXE_INVAL if a file cannot be used (logged), OXE_UNSUPPORTED without the library. */
-OX_CHECKED int nbd_tls_context_new(const struct nbd_tls_options *options, struct nbd_tls_context **out);
-void nbd_tls_context_free(struct nbd_tls_context *context);
+/* OXE_INVAL if a file cannot be used (logged). */
+OX_CHECKED int nbd_tls_context_new(const struct nbd_tls_options *options, struct tls_context **out);
 
 /* The handshake, as server, on a link that is plain so far; link->tls is set. When it fails, `because` says why (static
- * text). Suspends. */
-OX_CHECKED int nbd_tls_start(struct nbd_tls_context *context, struct nbd_link *link, const char **because);
-void nbd_tls_free(struct nbd_tls *tls);
-
-/* As rt_recv and rt_send. Suspend. */
-OX_CHECKED int nbd_tls_recv(struct nbd_tls *tls, struct nbd_link *link, void *data, size_t len_bytes,
-			    size_t *got_bytes);
-OX_CHECKED int nbd_tls_send(struct nbd_tls *tls, struct nbd_link *link, const struct rt_iovec *parts,
-			    size_t part_count);
-/* Say goodbye, so that the peer knows the end for one. Suspends. */
-void nbd_tls_bye(struct nbd_tls *tls, struct nbd_link *link);
+ * text). Suspends; from a big stack. */
+OX_CHECKED int nbd_tls_start(const struct tls_context *context, struct link *link, const char **because);
 
 #endif

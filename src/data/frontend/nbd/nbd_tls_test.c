@@ -1,14 +1,14 @@
 /*
- * nbd_tls_test.c: TLS with a client of the same library on the other side, in virtual time, every record cut into pieces.
+ * nbd_tls_test.c: TLS with a client of another library (GnuTLS) on the other side, in virtual time, every record cut into pieces.
  *
  * The certificates are made here: an authority, a server it signed, a client it signed, and one a stranger signed.
  */
 #include "base/prng.h"
 #include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
+#include "data/frontend/frame_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_client_double.h"
+#include "data/tls/tls.h"
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -18,7 +18,7 @@
 
 #define TCP  "tcp:test"
 #define UNIX "unix:test"
-#define SIZE (8 * MiB)
+#define SIZE FRAME_SIZE
 
 /* ---- certificates -------------------------------------------------------------------------------------------------------- */
 
@@ -126,7 +126,7 @@ static ssize_t push(gnutls_transport_ptr_t ctx, const void *data, size_t len_byt
 	return -1;
 }
 
-static void tls_send(struct client *c, const void *data, size_t len_bytes)
+static void secured_send(struct client *c, const void *data, size_t len_bytes)
 {
 	const uint8_t *at = data;
 	while (len_bytes > 0) {
@@ -138,7 +138,7 @@ static void tls_send(struct client *c, const void *data, size_t len_bytes)
 	}
 }
 
-static bool tls_recv(struct client *c, void *data, size_t len_bytes)
+static bool secured_recv(struct client *c, void *data, size_t len_bytes)
 {
 	ssize_t n;
 	for (size_t done = 0; done < len_bytes; done += (size_t)n) {
@@ -169,8 +169,8 @@ static bool tls_begin(struct client *c, const struct identity *id)
 	gnutls_transport_set_push_function(t->session, push);
 	gnutls_handshake_set_timeout(t->session, 0);
 	c->tls = t;
-	c->send = tls_send;
-	c->recv = tls_recv;
+	c->send = secured_send;
+	c->recv = secured_recv;
 	return gnutls_handshake(t->session) == 0;
 }
 
@@ -194,9 +194,6 @@ static struct client secured(const struct identity *id)
 /* ---- the server ----------------------------------------------------------------------------------------------------------- */
 
 static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
 	struct nbd_server *server;
 	enum nbd_tls_mode mode;
 	bool with_ca;
@@ -212,7 +209,7 @@ static void body_fiber(void *arg)
 		.handshake_timeout_ns = 5 * NS_PER_S,
 	};
 	(void)arg;
-	CHECK_OK(nbd_server_new(t.engines, &options, &t.server));
+	CHECK_OK(nbd_server_new(frame.engines, &options, &t.server));
 	CHECK_OK(nbd_server_listen(t.server, TCP, NULL));
 	CHECK_OK(nbd_server_listen(t.server, UNIX, NULL));
 	t.body();
@@ -221,22 +218,11 @@ static void body_fiber(void *arg)
 
 static void with_server(enum nbd_tls_mode mode, bool with_ca, void (*body)(void))
 {
+	t.mode = mode;
+	t.with_ca = with_ca;
+	t.body = body;
 	make_identities();
-	for (uint64_t seed = 1; seed <= 2; seed++) {
-		t.rt = testrt_new(seed, seed > 1);
-		t.pool = pool_double_new("tank");
-		pool_double_volume(t.pool, "disk", SIZE, 512);
-		t.engines = engines_new(t.rt);
-		t.mode = mode;
-		t.with_ca = with_ca;
-		t.body = body;
-		engines_add_pool(t.engines, t.pool);
-		fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-		testrt_run(t.rt);
-		engines_free(t.engines);
-		pool_double_free(t.pool);
-		testrt_free(t.rt);
-	}
+	frame_run(2, 512, body_fiber);
 	remove_identities();
 }
 
@@ -285,7 +271,7 @@ WITH_SERVER(many_requests_and_replies_pass_each_other, NBD_TLS_REQUIRED, true)
 	uint8_t *data = mem_zalloc(8 * KiB);
 	bool seen[100] = {0};
 	client_go(&c, "disk");
-	pool_double_delay(t.pool, NS_PER_MS);
+	pool_double_delay(frame.pool, NS_PER_MS);
 	for (uint64_t i = 0; i < 100; i++) {
 		bool write = i % 2;
 		client_request(&c, 0, write ? NBD_CMD_WRITE : NBD_CMD_READ, i, i * 8 * KiB,
@@ -383,4 +369,39 @@ TEST(a_certificate_that_cannot_be_used_is_refused_at_the_start)
 	struct nbd_options nothing = {.tls = {NBD_TLS_OPTIONAL, NULL, NULL, NULL}};
 	CHECK_ERR(nbd_server_new(NULL, &options, &server), OXE_INVAL);
 	CHECK_ERR(nbd_server_new(NULL, &nothing, &server), OXE_INVAL);
+}
+
+/* ---- keys, and who would do without ---------------------------------------------------------------------------------------- */
+
+/* A server that anybody could be: it has a certificate, and takes no notice of the key it is offered. */
+static void impostor(void *arg)
+{
+	char certificate[64], key[64];
+	const struct tls_files files = {path_of(certificate, "server.pem"), path_of(key, "key.pem"), NULL};
+	const char *what, *file, *because;
+	struct tls_context *context;
+	struct rt_conn *conn;
+	struct tls *tls;
+	CHECK_OK(tls_context_new(&files, &context, &what, &file, &because));
+	CHECK_OK(rt_accept(arg, &conn));
+	if (tls_accept(context, conn, &tls, &because) == 0)
+		tls_free(tls);
+	rt_conn_close(conn);
+	rt_listener_close(arg);
+	tls_context_free(context);
+}
+
+WITH_SERVER(a_client_with_a_key_takes_no_certificate_for_it, NBD_TLS_REQUIRED, false)
+{
+	struct tls_psk psk = {.hash = TLS_SHA256, .key_bytes = 32, .identity = "somebody"};
+	struct rt_listener *listener;
+	struct rt_conn *conn;
+	struct tls *tls;
+	const char *because;
+	CHECK_OK(rt_listen(frame.rt, "tcp:impostor", &listener));
+	fiber_spawn_big(frame.rt, "impostor", impostor, listener);
+	CHECK_OK(rt_connect(frame.rt, "tcp:impostor", UINT64_MAX, &conn));
+	CHECK_ERR(tls_connect_key(&psk, conn, &tls, &because), OXE_PROTO);
+	CHECK_STR(because, "certificate verify failed");
+	rt_conn_close(conn);
 }

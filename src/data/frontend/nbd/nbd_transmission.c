@@ -259,7 +259,7 @@ static int refuse(struct nbd_conn *c, const struct nbd_command *command, uint64_
 {
 	if (payload_bytes > NBD_SKIP_MAX)
 		return nbd_drop(c, "a payload nobody could send in good faith");
-	int err = nbd_link_skip(&c->link, payload_bytes);
+	int err = link_skip(&c->link, payload_bytes);
 	if (err)
 		return err;
 	wait_for_room(c, 0);
@@ -273,7 +273,7 @@ static int receive_status_payload(struct nbd_conn *c, struct nbd_command *comman
 {
 	uint8_t bytes[sizeof(struct nbd_block_status_payload_wire) + NBD_CONTEXTS_MAX * sizeof(be32)];
 	size_t len_bytes = command->length;
-	int err = nbd_link_read(&c->link, bytes, len_bytes);
+	int err = link_read(&c->link, bytes, len_bytes);
 	if (err)
 		return err;
 	const struct nbd_block_status_payload_wire *w = (const void *)bytes;
@@ -311,7 +311,7 @@ static struct nbd_bounds bounds_of(const struct nbd_conn *c)
 
 static int receive_payload(struct nbd_conn *c, struct nbd_request *r)
 {
-	int err = nbd_link_read(&c->link, r->payload, r->command.length);
+	int err = link_read(&c->link, r->payload, r->command.length);
 	if (err)
 		nbd_request_free(r);
 	return err;
@@ -352,11 +352,11 @@ static int receive_request(struct nbd_conn *c, bool *after_large, bool *is_disco
 	bool extended = c->form == NBD_FORM_EXTENDED;
 	size_t header_bytes = nbd_header_bytes(extended);
 	struct nbd_command command;
-	int err = nbd_link_fill(&c->link, header_bytes, *after_large);
+	int err = link_fill(&c->link, header_bytes, *after_large);
 	if (err)
 		return err;
-	bool has_magic = nbd_command_decode(nbd_link_bytes(&c->link), extended, &command);
-	nbd_link_take(&c->link, header_bytes);
+	bool has_magic = nbd_command_decode(link_bytes(&c->link), extended, &command);
+	link_take(&c->link, header_bytes);
 	if (!has_magic)
 		return nbd_drop(c, "a request without its magic number");
 	c->server->stats.requests++;
@@ -370,7 +370,7 @@ static int receive_request(struct nbd_conn *c, bool *after_large, bool *is_disco
 void nbd_transmission(struct nbd_conn *c)
 {
 	bool after_large = false, is_disconnect = false;
-	nbd_link_resize(&c->link, RECEIVE_BYTES);
+	link_resize(&c->link, RECEIVE_BYTES);
 	int err = 0;
 	while (err == 0 && !is_disconnect && !c->is_broken)
 		err = receive_request(c, &after_large, &is_disconnect);
@@ -378,7 +378,7 @@ void nbd_transmission(struct nbd_conn *c)
 		nbd_drop(c, "it stalled in the middle of a request");
 	if (err && err != OXE_CLOSED) { /* who only stopped sending still gets its answers */
 		c->is_broken = true;
-		nbd_link_shutdown(&c->link);
+		link_shutdown(&c->link);
 	}
 	group_wait(&c->requests);
 }

@@ -8,10 +8,11 @@
 
 /* ---- hosts ------------------------------------------------------------------------------------------------------------------ */
 
-static int take_secret(const char *text, struct nvme_secret *out)
+static int take_secret(int (*parse)(const char *text, struct nvme_secret *out), const char *text,
+		       struct nvme_secret *out)
 {
 	if (text && *text)
-		return nvme_secret_parse(text, out);
+		return parse(text, out);
 	memset(out, 0, sizeof(*out));
 	return 0;
 }
@@ -22,7 +23,7 @@ static int take_secret(const char *text, struct nvme_secret *out)
 		OXE_INVAL;                                                                                   \
 	})
 
-int nvmf_access_host_make(const char *nqn, const char *secret, const char *controller_secret,
+int nvmf_access_host_make(const char *nqn, const struct nvmf_access_texts *texts,
 			  struct nvmf_access_host *out, const char **because)
 {
 	memset(out, 0, sizeof(*out));
@@ -31,12 +32,14 @@ int nvmf_access_host_make(const char *nqn, const char *secret, const char *contr
 	nvme_nqn_put(out->nqn, nqn);
 	if (!nvme_nqn_is_valid(out->nqn))
 		return REFUSE("a host NQN begins with \"nqn.\" and has no spaces ('nvme show-hostnqn')");
-	if (take_secret(secret, &out->secret))
+	if (take_secret(nvme_secret_parse, texts->secret, &out->secret))
 		return REFUSE("a secret is DHHC-1:00:...: with a right sum ('nvme gen-dhchap-key')");
-	if (take_secret(controller_secret, &out->controller_secret))
+	if (take_secret(nvme_secret_parse, texts->controller_secret, &out->controller_secret))
 		return REFUSE("a controller secret is DHHC-1:00:...: with a right sum");
 	if (nvme_secret_is_set(&out->controller_secret) && !nvme_secret_is_set(&out->secret))
 		return REFUSE("a controller secret goes with a secret of the host's");
+	if (take_secret(nvme_tls_key_parse, texts->tls_key, &out->tls_key))
+		return REFUSE("a key for TLS is NVMeTLSkey-1:01:...: with a right sum ('nvme gen-tls-key')");
 	return 0;
 }
 
@@ -71,12 +74,21 @@ static size_t host_bytes(const struct nvmf_access_host *h)
 	struct uuid id;
 	size_t name_bytes = short_name(h->nqn, &id) ? sizeof(id.b) : strlen(h->nqn);
 	return sizeof(struct access_host_wire) + name_bytes + h->secret.len_bytes +
-	       h->controller_secret.len_bytes;
+	       h->controller_secret.len_bytes + h->tls_key.len_bytes;
+}
+
+static bool has_tls_keys(const struct nvmf_access *a)
+{
+	for (uint32_t i = 0; i < a->count; i++)
+		if (nvme_secret_is_set(&a->hosts[i].tls_key))
+			return true;
+	return false;
 }
 
 static size_t list_bytes(const struct nvmf_access *a)
 {
-	size_t bytes = sizeof(struct access_note_wire);
+	size_t bytes = sizeof(struct access_note_wire) +
+		       (has_tls_keys(a) ? a->count * sizeof(struct access_tls_wire) : 0);
 	for (uint32_t i = 0; i < a->count; i++)
 		bytes += host_bytes(&a->hosts[i]);
 	return bytes;
@@ -88,12 +100,16 @@ int nvmf_access_put(struct nvmf_access *a, const struct nvmf_access_host *host, 
 	*is_new = i == a->count;
 	if (i == NVMF_ACCESS_HOSTS_MAX)
 		return OXE_RANGE;
-	size_t before = *is_new ? 0 : host_bytes(&a->hosts[i]);
-	if (list_bytes(a) - before + host_bytes(host) > NVMF_ACCESS_NOTE_MAX)
-		return OXE_RANGE;
+	struct nvmf_access_host before = a->hosts[i];
 	a->hosts[i] = *host;
 	a->count += *is_new;
-	return 0;
+	bool fits = list_bytes(a) <= NVMF_ACCESS_NOTE_MAX;
+	if (!fits) {
+		a->hosts[i] = before;
+		a->count -= *is_new;
+	}
+	explicit_bzero(&before, sizeof(before));
+	return fits ? 0 : OXE_RANGE;
 }
 
 int nvmf_access_remove(struct nvmf_access *a, const char *nqn)
@@ -120,7 +136,7 @@ static uint8_t *put_bytes(uint8_t *at, const void *data, size_t len_bytes)
 	return at + len_bytes;
 }
 
-static uint8_t *put_host(uint8_t *at, const struct nvmf_access_host *h)
+static uint8_t *put_host(uint8_t *at, uint16_t version, const struct nvmf_access_host *h)
 {
 	struct uuid id;
 	bool is_short = short_name(h->nqn, &id);
@@ -130,17 +146,22 @@ static uint8_t *put_host(uint8_t *at, const struct nvmf_access_host *h)
 		.secret_bytes = h->secret.len_bytes,
 		.controller_secret_bytes = h->controller_secret.len_bytes,
 	};
+	struct access_tls_wire tls = {.hash = h->tls_key.hash, .key_bytes = h->tls_key.len_bytes};
 	at = put_bytes(at, &w, sizeof(w));
+	if (version == ACCESS_NOTE_VERSION_TLS)
+		at = put_bytes(at, &tls, sizeof(tls));
 	at = is_short ? put_bytes(at, id.b, sizeof(id.b)) : put_bytes(at, h->nqn, w.nqn_bytes);
 	at = put_bytes(at, h->secret.key, w.secret_bytes);
-	return put_bytes(at, h->controller_secret.key, w.controller_secret_bytes);
+	at = put_bytes(at, h->controller_secret.key, w.controller_secret_bytes);
+	return put_bytes(at, h->tls_key.key, tls.key_bytes);
 }
 
 uint32_t nvmf_access_encode(const struct nvmf_access *a, uint8_t note[NVMF_ACCESS_NOTE_MAX])
 {
+	uint16_t version = has_tls_keys(a) ? ACCESS_NOTE_VERSION_TLS : ACCESS_NOTE_VERSION;
 	struct access_note_wire w = {
 		.magic = le32_of(ACCESS_NOTE_MAGIC),
-		.version = le16_of(ACCESS_NOTE_VERSION),
+		.version = le16_of(version),
 		.count = le16_of((uint16_t)a->count),
 	};
 	uint8_t *at = note + sizeof(w);
@@ -149,7 +170,7 @@ uint32_t nvmf_access_encode(const struct nvmf_access *a, uint8_t note[NVMF_ACCES
 	assert(list_bytes(a) <= NVMF_ACCESS_NOTE_MAX); /* nvmf_access_put saw to it */
 	memcpy(note, &w, sizeof(w));
 	for (uint32_t i = 0; i < a->count; i++)
-		at = put_host(at, &a->hosts[i]);
+		at = put_host(at, version, &a->hosts[i]);
 	uint32_t len_bytes = (uint32_t)(at - note);
 	w.crc = le32_of(crc32c_around(note, len_bytes, offsetof(struct access_note_wire, crc)));
 	memcpy(note, &w, sizeof(w));
@@ -187,18 +208,27 @@ static bool take_name(struct reader *in, size_t nqn_bytes, char nqn[NVME_NQN_FIE
 static bool take_key(struct reader *in, uint8_t hash, uint8_t len_bytes, struct nvme_secret *out)
 {
 	*out = (struct nvme_secret){.hash = hash, .len_bytes = len_bytes};
-	return len_bytes <= sizeof(out->key) && take_bytes(in, out->key, len_bytes) &&
-	       nvme_secret_is_sound(out);
+	return len_bytes <= sizeof(out->key) && take_bytes(in, out->key, len_bytes);
 }
 
-static bool take_host(struct reader *in, struct nvmf_access_host *out)
+static bool is_sound(const struct nvmf_access_host *h)
+{
+	return nvme_secret_is_sound(&h->secret) && nvme_secret_is_sound(&h->controller_secret) &&
+	       nvme_tls_key_is_sound(&h->tls_key) &&
+	       (nvme_secret_is_set(&h->secret) || !nvme_secret_is_set(&h->controller_secret));
+}
+
+static bool take_host(struct reader *in, uint16_t version, struct nvmf_access_host *out)
 {
 	struct access_host_wire w;
+	struct access_tls_wire tls = {0};
 	memset(out, 0, sizeof(*out));
-	return take_bytes(in, &w, sizeof(w)) && take_name(in, w.nqn_bytes, out->nqn) &&
+	return take_bytes(in, &w, sizeof(w)) &&
+	       (version == ACCESS_NOTE_VERSION || take_bytes(in, &tls, sizeof(tls))) &&
+	       take_name(in, w.nqn_bytes, out->nqn) &&
 	       take_key(in, w.hashes & 15, w.secret_bytes, &out->secret) &&
 	       take_key(in, w.hashes >> 4, w.controller_secret_bytes, &out->controller_secret) &&
-	       (nvme_secret_is_set(&out->secret) || !nvme_secret_is_set(&out->controller_secret));
+	       take_key(in, tls.hash, tls.key_bytes, &out->tls_key) && is_sound(out);
 }
 
 /* Is it ours, of a version we know, and whole? */
@@ -210,7 +240,8 @@ static int check_note(const void *note, size_t len_bytes)
 		return OXE_CORRUPT;
 	if (le32_get(w->crc) != crc32c_around(note, len_bytes, offsetof(struct access_note_wire, crc)))
 		return OXE_CORRUPT;
-	if (le16_get(w->version) != ACCESS_NOTE_VERSION)
+	uint16_t version = le16_get(w->version);
+	if (version != ACCESS_NOTE_VERSION && version != ACCESS_NOTE_VERSION_TLS)
 		return OXE_VERSION;
 	size_t count = le16_get(w->count);
 	bool is_right = count > 0 && count <= NVMF_ACCESS_HOSTS_MAX &&
@@ -228,10 +259,12 @@ int nvmf_access_decode(const void *note, size_t len_bytes, struct nvmf_access *o
 		return err;
 	bool is_right = true;
 	for (uint32_t i = 0; is_right && i < le16_get(w->count); i++) {
-		is_right = take_host(&in, &out->hosts[i]) && !nvmf_access_find(out, out->hosts[i].nqn);
+		is_right = take_host(&in, le16_get(w->version), &out->hosts[i]) &&
+			   !nvmf_access_find(out, out->hosts[i].nqn);
 		out->count += is_right;
 	}
-	if (is_right && in.at == in.end)
+	if (is_right && in.at == in.end &&
+	    has_tls_keys(out) == (le16_get(w->version) == ACCESS_NOTE_VERSION_TLS))
 		return 0;
 	nvmf_access_wipe(out);
 	return OXE_CORRUPT;

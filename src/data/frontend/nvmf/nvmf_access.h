@@ -1,6 +1,6 @@
 /*
- * nvmf_access.h: who may connect to a volume over NVMe: a list of host NQNs, each with the secret the host must prove (or none)
- * and the one the volume proves to it (or none). Kept in the volume's note POOL_NOTE_ACCESS (nvmf_access_format.h).
+ * nvmf_access.h: who may connect to a volume over NVMe: a list of host NQNs, each with the secret the host must prove (or none),
+ * the one the volume proves to it (or none), and the key it has to come through TLS with (or none). Kept in the volume's note POOL_NOTE_ACCESS (nvmf_access_format.h).
  *
  *   an empty list     anybody who reaches the listener may connect
  *   who owns memory   lists are plain values; wipe one that held secrets (nvmf_access_wipe)
@@ -19,7 +19,7 @@
 
 struct nvmf_access_host {
 	char nqn[NVME_NQN_FIELD]; /* zero-padded */
-	struct nvme_secret secret, controller_secret;
+	struct nvme_secret secret, controller_secret, tls_key;
 };
 
 struct nvmf_access { /* all zero: the empty list */
@@ -28,7 +28,10 @@ struct nvmf_access { /* all zero: the empty list */
 };
 
 /* From text, as people give it; NULL or "": no such secret. OXE_INVAL, and *because is a sentence. */
-OX_CHECKED int nvmf_access_host_make(const char *nqn, const char *secret, const char *controller_secret,
+struct nvmf_access_texts {
+	const char *secret, *controller_secret, *tls_key;
+};
+OX_CHECKED int nvmf_access_host_make(const char *nqn, const struct nvmf_access_texts *texts,
 				     struct nvmf_access_host *out, const char **because);
 
 const struct nvmf_access_host *nvmf_access_find(const struct nvmf_access *a, const char *nqn);

@@ -3,7 +3,9 @@
  * follows. Little-endian.
  *
  *     a host      its head; its name: NQN_BYTES characters, or the 16 bytes of the uuid of nqn.2014-08.org.nvmexpress:uuid:UUID;
- *                 its secret; the controller's secret
+ *                 its secret; the controller's secret; in version 2 the head of its key for TLS before its name, and the key at the end
+ *
+ * A list without keys for TLS is of version 1, and one with any of version 2: what can be read by an older program is.
  *
  * With the short form of names 32 hosts with the longest secrets have room; with controller secrets too, as many as do.
  */
@@ -12,8 +14,9 @@
 
 #include "data/frontend/nvmf/nvmf_access.h"
 
-#define ACCESS_NOTE_MAGIC   0x4341584fu /* "OXAC" */
-#define ACCESS_NOTE_VERSION 1
+#define ACCESS_NOTE_MAGIC	0x4341584fu /* "OXAC" */
+#define ACCESS_NOTE_VERSION	1
+#define ACCESS_NOTE_VERSION_TLS 2
 
 struct access_note_wire {
 	le32 magic;
@@ -30,6 +33,12 @@ struct access_host_wire {
 	uint8_t controller_secret_bytes;
 };
 
+struct access_tls_wire {   /* version 2, behind each host's head */
+	uint8_t hash;	   /* of the key for TLS: as struct nvme_secret has it */
+	uint8_t key_bytes; /* 0: none */
+};
+
+static_assert(sizeof(struct access_tls_wire) == 2, "head of a key for TLS");
 static_assert(sizeof(struct access_note_wire) == 16 && offsetof(struct access_note_wire, crc) == 4 &&
 		      offsetof(struct access_note_wire, count) == 10,
 	      "access note");

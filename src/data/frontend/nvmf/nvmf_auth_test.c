@@ -3,86 +3,21 @@
  * against the target in virtual time.
  */
 #include "base/prng.h"
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_auth.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 
-#define ADDRESS "tcp:127.0.0.1:4420"
-#define SIZE	(8 * MiB)
-#define DNR	NVME_STATUS_DNR
-#define ALL	0xffffffffu
-#define S32	"DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
-#define S48	"DHHC-1:00:MDc+RUxTWmFob3Z9hIuSmaCnrrW8w8rR2N/m7fT7AgkQFx4lLDM6QUhPVl1ka3J51wkKvA==:"
+#define ALL 0xffffffffu
+#define S32 "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
+#define S48 "DHHC-1:00:MDc+RUxTWmFob3Z9hIuSmaCnrrW8w8rR2N/m7fT7AgkQFx4lLDM6QUhPVl1ka3J51wkKvA==:"
 #define S64                                                                                                  \
 	"DHHC-1:00:QEdOVVxjanF4f4aNlJuiqbC3vsXM09rh6O/2/QQLEhkgJy41PENKUVhfZm10e4KJkJeepayzusHIz9bd5Ovy+eQY" \
 	"loY=:"
 #define STRANSFORMED "DHHC-1:01:tOVlODJmo6wvuXBE40yX8W05nDfezspkES7I+UI0HaULVs0T:"
 
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct nvmf_options options;
-	struct uuid volume;
-	char nqn[NVMF_NQN_SIZE];
-	void (*body)(void);
-} t;
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	t.server = nvmf_server_new(t.engines, &t.options);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	nvmf_volume_nqn(&t.volume, t.nqn);
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_TARGET(test_name)                                                                               \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		t.options = (struct nvmf_options){0};                                                        \
-		for (uint64_t seed = 1; seed <= 2; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
-
 static void allow(const char *secret, const char *controller_secret)
 {
-	static struct nvmf_access list;
-	uint8_t note[NVMF_ACCESS_NOTE_MAX];
-	struct nvmf_access_host h;
-	const char *because;
-	bool is_new;
-	nvmf_access_wipe(&list);
-	CHECK_OK(nvmf_access_host_make(HOST_NQN, secret, controller_secret, &h, &because));
-	CHECK_OK(nvmf_access_put(&list, &h, &is_new));
-	uint32_t len_bytes = nvmf_access_encode(&list, note);
-	CHECK_OK(pool_note_set(t.pool, &t.volume, POOL_NOTE_ACCESS, note, len_bytes));
-	nvmf_server_access_changed(t.server, &t.volume);
+	target_allow(HOST_NQN, &(struct nvmf_access_texts){secret, controller_secret, NULL}, true);
 }
 
 /* ---- a host's side ------------------------------------------------------------------------------------------------------------ */
@@ -133,14 +68,14 @@ struct prover {
 	uint8_t shared[NVME_AUTH_GROUP_BYTES_MAX];
 };
 
-static struct nvmf_auth_proof proof_of(const struct prover *p, bool is_host)
+static struct nvme_auth_proof proof_of(const struct prover *p, bool is_host)
 {
-	return (struct nvmf_auth_proof){
+	return (struct nvme_auth_proof){
 		.hash = p->x.hash,
 		.secret = is_host ? &p->secret : &p->controller_secret,
 		.is_host = is_host,
 		.hostnqn = HOST_NQN,
-		.subnqn = t.nqn,
+		.subnqn = target.nqn,
 		.sequence = is_host ? p->x.sequence : p->x.host_sequence,
 		.t_id = 77,
 		.challenge = is_host ? p->x.challenge : p->x.host_challenge,
@@ -177,11 +112,11 @@ static void send_reply(struct host *h, struct prover *p)
 				    .key_bytes = le16_of((uint16_t)key_bytes),
 				    .sequence = le32_of(9)};
 	uint8_t *at = message + sizeof(w);
-	struct nvmf_auth_proof proof = proof_of(p, true);
+	struct nvme_auth_proof proof = proof_of(p, true);
 	p->x.host_sequence = 9;
 	memset(p->x.host_challenge, wants ? 0xc2 : 0, sizeof(p->x.host_challenge));
 	memcpy(message, &w, sizeof(w));
-	CHECK_OK(nvmf_auth_respond(&proof, at));
+	CHECK_OK(nvme_auth_respond(&proof, at));
 	memcpy(at + hash_bytes, p->x.host_challenge, hash_bytes);
 	memcpy(at + 2 * hash_bytes, p->x.key, key_bytes);
 	CHECK_EQ(auth_send(h, sizeof(w) + 2 * hash_bytes + key_bytes), 0);
@@ -210,9 +145,9 @@ static uint8_t authenticate(struct host *h, struct prover *p, uint32_t groups)
 	if (id != NVME_AUTH_SUCCESS1 || !nvme_secret_is_set(&p->controller_secret))
 		return id;
 	uint8_t wanted[NVME_AUTH_HASH_BYTES_MAX];
-	struct nvmf_auth_proof proof = proof_of(p, false);
+	struct nvme_auth_proof proof = proof_of(p, false);
 	CHECK_EQ(w->has_response, 1);
-	CHECK_OK(nvmf_auth_respond(&proof, wanted));
+	CHECK_OK(nvme_auth_respond(&proof, wanted));
 	CHECK(memcmp(wanted, w + 1, auth_hash_bytes(p->x.hash)) == 0);
 	struct nvme_auth_success2 agreed = {.head = {.type = 1, .id = 4, .t_id = le16_of(77)}};
 	memcpy(message, &agreed, sizeof(agreed));
@@ -223,7 +158,7 @@ static uint8_t authenticate(struct host *h, struct prover *p, uint32_t groups)
 static struct host begin(void)
 {
 	struct host h = host_open(ADDRESS, 0, 0);
-	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32), 0);
+	CHECK_EQ(host_connect(&h, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32), 0);
 	return h;
 }
 
@@ -279,7 +214,7 @@ WITH_TARGET(until_it_has_proved_itself_a_queue_carries_out_nothing_else)
 	CHECK_EQ(enable(&h), NVME_STATUS_AUTH_REQUIRED | DNR);
 	CHECK_EQ(authenticate(&h, &p, 1), NVME_AUTH_SUCCESS1);
 	CHECK_EQ(enable(&h), 0);
-	CHECK_EQ(host_connect(&io, 1, h.cntlid, t.nqn, 32), 0);
+	CHECK_EQ(host_connect(&io, 1, h.cntlid, target.nqn, 32), 0);
 	CHECK_EQ(host_io(&io, NVME_IO_READ, 0, 8, 0, page, NULL, 4096), NVME_STATUS_AUTH_REQUIRED | DNR);
 	CHECK_EQ(authenticate(&io, &p, 1), NVME_AUTH_SUCCESS1);
 	CHECK_EQ(host_io(&io, NVME_IO_READ, 0, 8, 0, page, NULL, 4096), 0);
@@ -346,30 +281,30 @@ WITH_TARGET(a_host_that_does_not_finish_authenticating_in_time_is_dropped)
 	uint16_t fes;
 	allow(S32, NULL);
 	struct host h = begin();
-	uint64_t begin_ns = rt_now_ns(t.rt);
+	uint64_t begin_ns = rt_now_ns(frame.rt);
 	CHECK_EQ(send_negotiate(&h, 1), 0);
 	CHECK_EQ(auth_receive(&h), NVME_AUTH_CHALLENGE);
 	CHECK(host_is_cut(&h, &fes));
-	CHECK(rt_now_ns(t.rt) - begin_ns >= 29 * NS_PER_S);
+	CHECK(rt_now_ns(frame.rt) - begin_ns >= 29 * NS_PER_S);
 	host_close(&h);
-	nvmf_server_stats(t.server, &stats);
+	nvmf_server_stats(target.server, &stats);
 	CHECK_EQ(stats.connections_dropped, 1);
 }
 
 WITH_TARGET(a_host_that_fails_again_and_again_waits_longer_each_time)
 {
 	struct prover p = prover_of(STRANSFORMED, NULL);
-	uint64_t begin_ns = rt_now_ns(t.rt);
+	uint64_t begin_ns = rt_now_ns(frame.rt);
 	allow(S32, NULL);
 	for (int i = 0; i < 3; i++) {
 		struct host h = begin();
 		expect_failure(&h, authenticate(&h, &p, 1), NVME_AUTH_FAILED);
 	}
-	CHECK(rt_now_ns(t.rt) - begin_ns < 250 * NS_PER_MS);
+	CHECK(rt_now_ns(frame.rt) - begin_ns < 250 * NS_PER_MS);
 	for (int i = 0; i < 4; i++) {
 		struct host h = begin();
 		expect_failure(&h, authenticate(&h, &p, 1), NVME_AUTH_FAILED);
 	}
-	CHECK(rt_now_ns(t.rt) - begin_ns >= (250 + 500 + 1000 + 2000) * NS_PER_MS);
+	CHECK(rt_now_ns(frame.rt) - begin_ns >= (250 + 500 + 1000 + 2000) * NS_PER_MS);
 	expect_proof(S32, NULL, 1, NVME_AUTH_SHA256, NVME_AUTH_GROUP_NULL);
 }

@@ -13,18 +13,20 @@
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
  *     nvmf_auth_run.c     authentication, on a queue
- *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; its arithmetic: nvmf_auth_crypto.c)
+ *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; proofs: data/nvme/nvme_auth_proof.h)
  *     nvmf_gate.c         who may connect, by the volume's list
  *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
  *     nvmf_access.c       what such a list is, and its note (pure)
  *     nvmf_reservation.c  what a reservation is, and becomes (pure)
  *     nvmf_where.c        addresses as text (pure)
+ *     nvmf_status.c       who is here, for people
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 
-#include "data/frontend/nbd/nbd_link.h"
+#include "data/frontend/link.h"
+#include "data/frontend/listener.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
@@ -37,20 +39,14 @@
 #define NVMF_OUT_PARTS	   4
 #define NVMF_SLOTS_MAX                                                                                       \
 	(NVMF_ENTRIES_MAX + NVMF_BATCH_ANSWERS) /* a queue of commands, and answers on their way */
-#define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
-#define NVMF_ABORTS_MAX	  4
-#define NVMF_ERRORS_KEPT  16
-#define NVMF_NOTICES_KEPT 16
-#define NVMF_KATO_UNIT_MS 100	     /* KAS: keep alive time-outs are rounded up to it */
-#define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
-#define NVMF_MODEL	  "Oxbow volume"
-
-struct nvmf_listener {
-	struct list link;
-	struct nvmf_server *server;
-	struct rt_listener *listener;
-	uint16_t port_id;
-};
+#define NVMF_EVENTS_MAX	    4 /* requests for asynchronous events a host may leave with us */
+#define NVMF_ABORTS_MAX	    4
+#define NVMF_ERRORS_KEPT    16
+#define NVMF_NOTICES_KEPT   16
+#define NVMF_KATO_UNIT_MS   100	       /* KAS: keep alive time-outs are rounded up to it */
+#define NVMF_RECEIVE_MIN    (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
+#define NVMF_MODEL	    "Oxbow volume"
+#define NVMF_MODEL_SNAPSHOT "Oxbow snapshot"
 
 /* By an address, as a host, at a volume: authentications that failed since the last that did not. */
 #define NVMF_AUTH_FAILURES_KEPT 64
@@ -70,14 +66,14 @@ struct nvmf_server {
 	uint64_t lent_bytes;	 /* of it */
 	struct waitq memory;	 /* commands, until some of it is returned */
 	struct waitq departures; /* hosts that connect anew, until what they left has ended */
-	struct list connections, listeners, subsystems, controllers;
-	uint16_t last_cntlid, last_port_id;
+	struct list connections, subsystems, controllers;
+	struct listeners listeners;
+	uint16_t last_cntlid;
 	uint64_t discovery_generation, discovery_hash;
 	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
 	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
-	struct nvmf_stats stats;
-	bool closing, was_full;
+	struct nvmf_stats stats; /* but what the listeners count */
 };
 
 /* Reservations of a volume. */
@@ -97,11 +93,11 @@ struct nvmf_notices {
 	struct nvme_log_reservation pages[NVMF_NOTICES_KEPT]; /* the oldest first */
 };
 
-/* A volume that some host holds. */
+/* A volume or a snapshot that some host holds. */
 struct nvmf_subsystem {
 	struct list link, controllers;
-	struct uuid volume_id;
-	char nqn[NVME_NQN_FIELD];
+	uint32_t users;		   /* beside the controllers */
+	struct uuid id, volume_id; /* the latter: whose list says who may */
 	struct list writes, fused; /* ranges, see nvmf_io.c */
 	struct waitq ranges;
 	struct nvmf_fence fence;
@@ -123,6 +119,7 @@ struct nvmf_controller {
 	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
 	struct engine *engine;		  /* NULL: the same */
 	uint16_t cntlid;
+	bool is_tls;	 /* its connections came through TLS, by the host's key */
 	bool must_prove; /* itself, on every queue: the list has a secret for it */
 	bool is_near;	 /* the host is this node: what takes our memory away takes the host, too (V11) */
 	uint8_t hostid[16];
@@ -144,6 +141,7 @@ struct nvmf_controller {
 	uint64_t size_told;
 	struct nvmf_notices notices;
 
+	uint64_t since_wall_ns, command_count;
 	uint64_t error_count;
 	struct nvme_log_error errors[NVMF_ERRORS_KEPT]; /* error n at n % NVMF_ERRORS_KEPT */
 };
@@ -186,12 +184,18 @@ struct nvmf_request {
 	uint8_t answer_head[sizeof(struct nvmetcp_response) + NVMETCP_DIGEST_BYTES];
 };
 
+struct nvmf_tls_peer {
+	char hostnqn[NVME_NQN_FIELD], subnqn[NVME_NQN_FIELD];
+};
+
 struct nvmf_conn {
 	struct nvmf_server *server;
 	struct list link_in_server;
-	struct nbd_link link;
+	struct link link;
 	struct nvmetcp_terms terms;
 	const char *dropped_because; /* static text; NULL: the host left in order */
+	bool tls_required;
+	struct nvmf_tls_peer *tls_peer; /* whose key it came with; NULL: in the clear */
 
 	/* What Connect agreed upon. */
 	struct nvmf_controller *controller; /* NULL: not connected */
@@ -281,6 +285,12 @@ void nvmf_event_seen(struct nvmf_controller *ctrl, enum nvmf_event event);
 /* Keep a failed command for the error log. */
 void nvmf_error_note(struct nvmf_request *r, uint16_t status);
 
+/* The subsystem of what this engine serves, made if there is none; given back, it goes with its last controller and user. */
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct engine *engine);
+void nvmf_subsystem_put(struct nvmf_subsystem *s);
+/* That of a volume or snapshot, if some host holds it; NULL. */
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *id);
+
 static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {
 	return ctrl->subsystem == NULL;
@@ -308,8 +318,19 @@ OX_CHECKED int nvmf_gate_read(struct nvmf_server *server, const struct uuid *vol
 void nvmf_gate_free(struct nvmf_access *access);
 /* May this host have the volume? 0, or a status; a refusal is logged. Suspends. */
 OX_CHECKED uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer);
-/* Is the volume there for this host? Suspends. */
-bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn);
+/* Is the volume there for this host; and only through TLS? Suspends. */
+bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn,
+		     bool *by_tls);
+
+/* ---- nvmf_tls.c ------------------------------------------------------------------------------------------------------------- */
+
+/* May nobody come in the clear there? */
+bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l);
+/* The first byte is waited for, and the TLS handshake done if that is what it begins. *is_refused: it does not, and it must.
+ * Suspends. */
+OX_CHECKED int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused);
+/* Does Connect say what was said by the name of the key, if there was one? A refusal is logged. */
+bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *data);
 
 /* ---- nvmf_auth_run.c ------------------------------------------------------------------------------------------------------- */
 
@@ -317,6 +338,8 @@ bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, c
 void nvmf_auth_require(struct nvmf_conn *c);
 /* May this command be carried out yet? */
 bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Has the host proved itself on this queue? */
+bool nvmf_auth_has_proved(const struct nvmf_conn *c);
 /* Authentication Send or Receive. Suspends, for seconds if need be, and wants a big stack. */
 OX_CHECKED uint16_t nvmf_auth_run(struct nvmf_request *r);
 void nvmf_auth_free(struct nvmf_conn *c);

@@ -35,6 +35,10 @@ static uint16_t connect_queue(struct nvmf_request *r)
 	uint16_t status = check_connect(sqe, &data, &r->result);
 	if (status)
 		return status;
+	if (!nvmf_tls_admits(r->conn, &data)) {
+		r->result = NVME_CONNECT_IN_DATA(hostnqn);
+		return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
+	}
 	return le16_get(sqe->qid) == NVME_ADMIN_QUEUE ? nvmf_controller_new(r->conn, sqe, &data, &r->result)
 						      : nvmf_controller_join(r->conn, sqe, &data, &r->result);
 }
@@ -49,7 +53,7 @@ void nvmf_connect_run(struct nvmf_request *r)
 		status = r->data_is_bad ? NVME_STATUS_TRANSIENT_TRANSPORT : connect_queue(r);
 	if (status == 0) {
 		struct nvmf_controller *ctrl = c->controller;
-		nbd_link_deadline(&c->link, 0);
+		link_deadline(&c->link, 0);
 		if (ctrl->must_prove) {
 			nvmf_auth_require(c);
 			r->result |= NVME_CONNECT_ATR;
@@ -57,7 +61,7 @@ void nvmf_connect_run(struct nvmf_request *r)
 		LOG_INFO("nvmf.connected", "a host connected a queue",
 			 F_STR("peer", rt_conn_peer(c->link.conn)), F_STR("host", ctrl->hostnqn),
 			 F_STR("subsystem", ctrl->subnqn), F_U64("controller", ctrl->cntlid),
-			 F_U64("queue", c->qid), F_U64("entries", c->entries));
+			 F_U64("queue", c->qid), F_U64("entries", c->entries), F_U64("tls", ctrl->is_tls));
 	}
 	nvmf_answer(r, status);
 }
@@ -136,7 +140,10 @@ static uint16_t run_property(struct nvmf_request *r)
 	    property_get(ctrl, offset, is_wide, &r->result))
 		return 0;
 	r->result = 0;
-	if (w->fctype == NVME_FABRICS_PROPERTY_GET || offset != NVME_PROPERTY_CC || (w->size & 7) != 0)
+	/* Without DNR: nvme-cli (2.3, show-regs) reads every offset, and takes no other answer for "there is none". */
+	if (w->fctype == NVME_FABRICS_PROPERTY_GET)
+		return NVME_STATUS_INVALID_FIELD;
+	if (offset != NVME_PROPERTY_CC || (w->size & 7) != 0)
 		return NVME_STATUS_INVALID_FIELD | NVME_STATUS_DNR;
 	control(ctrl, (uint32_t)le64_get(w->value));
 	return 0;

@@ -1,99 +1,38 @@
 /*
  * nvmf_fence_test.c: reservations as hosts meet them: two or three hosts of our own and one volume, in virtual time.
  */
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_command.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 
-#define ADDRESS	   "tcp:127.0.0.1:4420"
-#define SIZE	   (8 * MiB)
 #define BLOCKS	   8 /* of 512 bytes: a page */
 #define PAGE_BYTES 4096
-#define DNR	   NVME_STATUS_DNR
 #define CONFLICT   (NVME_STATUS_RESERVATION_CONFLICT | DNR)
 #define WE	   NVME_RESERVATION_WRITE_EXCLUSIVE
 #define EA	   NVME_RESERVATION_EXCLUSIVE_ACCESS
 #define WERO	   NVME_RESERVATION_WRITE_EXCLUSIVE_REGISTRANTS
 
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct nvmf_options options;
-	struct uuid volume;
-	char nqn[NVMF_NQN_SIZE];
-	void (*body)(void);
-} t;
-
-static void target_start(void)
-{
-	t.server = nvmf_server_new(t.engines, &t.options);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-}
+/* A target on a machine whose kernel has run once. */
+#define WITH_MACHINE(test_name) WITH_OPTIONS(test_name, .boot_id = {.b = {1}})
 
 /* The process ends, and another begins; `off`: the machine, too. */
 static void target_restart(bool off)
 {
-	nvmf_server_close(t.server);
-	t.options.boot_id.b[0] += off;
+	nvmf_server_close(target.server);
+	target.options.boot_id.b[0] += off;
 	target_start();
 }
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	target_start();
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	nvmf_volume_nqn(&t.volume, t.nqn);
-	t.options = (struct nvmf_options){.boot_id = {.b = {1}}};
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_TARGET(test_name)                                                                               \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		for (uint64_t seed = 1; seed <= 3; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
 
 /* ---- hosts ------------------------------------------------------------------------------------------------------------------- */
-
-struct pair {
-	struct host admin, io;
-};
 
 static uint16_t try_attach(struct pair *p, uint8_t hostid)
 {
 	p->admin = host_open(ADDRESS, 0, 0);
 	p->admin.hostid = hostid;
-	uint16_t status = host_connect(&p->admin, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, t.nqn, 32);
+	uint16_t status = host_connect(&p->admin, NVME_ADMIN_QUEUE, NVME_CNTLID_ANY, target.nqn, 32);
 	if (status)
 		return status;
 	CHECK_EQ(host_property_set(&p->admin, NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES), 0);
-	p->io = host_queue(ADDRESS, &p->admin, t.nqn, 1, 0);
+	p->io = host_queue(ADDRESS, &p->admin, target.nqn, 1, 0);
 	return 0;
 }
 
@@ -102,12 +41,6 @@ static struct pair attach(uint8_t hostid)
 	struct pair p;
 	CHECK_EQ(try_attach(&p, hostid), 0);
 	return p;
-}
-
-static void detach(struct pair *p)
-{
-	host_close(&p->io);
-	host_close(&p->admin);
 }
 
 static uint16_t send_keys(struct host *h, uint8_t opcode, uint32_t cdw10, uint64_t current, uint64_t other)
@@ -170,7 +103,7 @@ static uint16_t read_page(struct pair *p, uint8_t page[PAGE_BYTES])
 
 /* ---- the gate ------------------------------------------------------------------------------------------------------------------ */
 
-WITH_TARGET(what_a_reservation_shuts_out_is_refused_with_a_conflict)
+WITH_MACHINE(what_a_reservation_shuts_out_is_refused_with_a_conflict)
 {
 	struct pair a = attach(1), b = attach(2);
 	uint8_t page[PAGE_BYTES] = {0};
@@ -202,7 +135,7 @@ WITH_TARGET(what_a_reservation_shuts_out_is_refused_with_a_conflict)
 	detach(&b);
 }
 
-WITH_TARGET(a_host_is_itself_on_each_of_its_controllers)
+WITH_MACHINE(a_host_is_itself_on_each_of_its_controllers)
 {
 	struct pair a = attach(1), also_a = attach(1), b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);
@@ -215,7 +148,7 @@ WITH_TARGET(a_host_is_itself_on_each_of_its_controllers)
 	detach(&b);
 }
 
-WITH_TARGET(a_fused_pair_is_refused_whole)
+WITH_MACHINE(a_fused_pair_is_refused_whole)
 {
 	struct pair a = attach(1), b = attach(2);
 	uint8_t data[512] = {0};
@@ -234,7 +167,7 @@ WITH_TARGET(a_fused_pair_is_refused_whole)
 	detach(&b);
 }
 
-WITH_TARGET(a_host_without_an_identifier_reserves_nothing)
+WITH_MACHINE(a_host_without_an_identifier_reserves_nothing)
 {
 	struct pair nobody = attach(0);
 	CHECK_EQ(reg(&nobody, 10), NVME_STATUS_SEQUENCE_ERROR | DNR);
@@ -288,10 +221,10 @@ static unsigned finish_writes(struct pair *p)
 static void expect_fenced(struct pair *a, struct pair *b, uint16_t (*fence)(struct pair *a))
 {
 	uint8_t page[PAGE_BYTES];
-	pool_double_delay(t.pool, NS_PER_S);
+	pool_double_delay(frame.pool, NS_PER_S);
 	write_without_end(b);
 	CHECK_EQ(fence(a), 0);
-	pool_double_delay(t.pool, 0);
+	pool_double_delay(frame.pool, 0);
 	CHECK_EQ(write_page(a, 1), 0);
 	fiber_sleep(10 * NS_PER_S); /* whatever was still to come has come */
 	CHECK_EQ(read_page(a, page), 0);
@@ -317,7 +250,7 @@ static uint16_t fence_by_acquire(struct pair *a)
 	return acquire(a, NVME_ACQUIRE, WE, 10, 0);
 }
 
-WITH_TARGET(no_write_of_a_preempted_host_takes_effect_after_the_preempt_was_answered)
+WITH_MACHINE(no_write_of_a_preempted_host_takes_effect_after_the_preempt_was_answered)
 {
 	uint16_t (*const ways[])(struct pair *) = {fence_by_preempt, fence_by_preempt_and_abort};
 	struct pair a = attach(1), b = attach(2);
@@ -332,7 +265,7 @@ WITH_TARGET(no_write_of_a_preempted_host_takes_effect_after_the_preempt_was_answ
 	detach(&b);
 }
 
-WITH_TARGET(no_write_of_another_host_takes_effect_after_an_acquire_was_answered)
+WITH_MACHINE(no_write_of_another_host_takes_effect_after_an_acquire_was_answered)
 {
 	struct pair a = attach(1), b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);
@@ -341,19 +274,19 @@ WITH_TARGET(no_write_of_another_host_takes_effect_after_an_acquire_was_answered)
 	detach(&b);
 }
 
-WITH_TARGET(a_preempted_host_that_went_away_in_the_middle_of_a_write_is_waited_for_all_the_same)
+WITH_MACHINE(a_preempted_host_that_went_away_in_the_middle_of_a_write_is_waited_for_all_the_same)
 {
 	struct pair a = attach(1), b = attach(2);
 	uint8_t page[PAGE_BYTES];
 	CHECK_EQ(reg(&a, 10), 0);
 	CHECK_EQ(reg(&b, 20), 0);
 	CHECK_EQ(acquire(&b, NVME_ACQUIRE, WE, 20, 0), 0);
-	pool_double_delay(t.pool, NS_PER_S);
+	pool_double_delay(frame.pool, NS_PER_S);
 	write_without_end(&b);
 	detach(&b);
 	fiber_sleep(NS_PER_MS);
 	CHECK_EQ(fence_by_preempt(&a), 0);
-	pool_double_delay(t.pool, 0);
+	pool_double_delay(frame.pool, 0);
 	CHECK_EQ(write_page(&a, 1), 0);
 	fiber_sleep(10 * NS_PER_S);
 	CHECK_EQ(read_page(&a, page), 0);
@@ -361,22 +294,22 @@ WITH_TARGET(a_preempted_host_that_went_away_in_the_middle_of_a_write_is_waited_f
 	detach(&a);
 }
 
-WITH_TARGET(a_host_that_registers_again_is_no_way_around_a_preempt_that_still_waits)
+WITH_MACHINE(a_host_that_registers_again_is_no_way_around_a_preempt_that_still_waits)
 {
 	struct pair a = attach(1), b = attach(2), also_b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);
 	CHECK_EQ(reg(&b, 20), 0);
 	CHECK_EQ(acquire(&b, NVME_ACQUIRE, WERO, 20, 0), 0);
-	uint64_t before_ns = rt_now_ns(t.rt);
-	pool_double_delay(t.pool, NS_PER_S);
+	uint64_t before_ns = rt_now_ns(frame.rt);
+	pool_double_delay(frame.pool, NS_PER_S);
 	write_without_end(&b);
-	pool_double_delay(t.pool, 5 * NS_PER_S);
+	pool_double_delay(frame.pool, 5 * NS_PER_S);
 	write_without_end(&also_b);
 	uint16_t preempt = send_keys(&a.io, NVME_IO_RESERVATION_ACQUIRE, NVME_PREEMPT | WERO << 8, 10, 20);
 	fiber_sleep(NS_PER_MS);
 	send_keys(&b.io, NVME_IO_RESERVATION_REGISTER, NVME_REGISTER, 0, 20);
 	CHECK_EQ(host_finish(&a.io, preempt, NULL, NULL, NULL), 0);
-	CHECK(rt_now_ns(t.rt) - before_ns >= 5 * NS_PER_S); /* the slowest, too */
+	CHECK(rt_now_ns(frame.rt) - before_ns >= 5 * NS_PER_S); /* the slowest, too */
 	detach(&a);
 	detach(&b);
 	detach(&also_b);
@@ -395,7 +328,7 @@ static void expect_held_by_a(struct pair *a, struct pair *b)
 	CHECK_EQ(write_page(a, 1), 0);
 }
 
-WITH_TARGET(a_reservation_outlives_its_hosts_the_process_and_the_machine)
+WITH_MACHINE(a_reservation_outlives_its_hosts_the_process_and_the_machine)
 {
 	struct pair a = attach(1), b;
 	CHECK_EQ(reg(&a, 10), 0);
@@ -418,7 +351,7 @@ WITH_TARGET(a_reservation_outlives_its_hosts_the_process_and_the_machine)
 	}
 }
 
-WITH_TARGET(a_reservation_that_is_not_to_persist_outlives_the_process_and_not_the_machine)
+WITH_MACHINE(a_reservation_that_is_not_to_persist_outlives_the_process_and_not_the_machine)
 {
 	struct pair a = attach(1), b = attach(2);
 	uint64_t persists;
@@ -443,7 +376,7 @@ WITH_TARGET(a_reservation_that_is_not_to_persist_outlives_the_process_and_not_th
 	detach(&b);
 }
 
-WITH_TARGET(the_feature_says_whether_it_persists_and_sets_it)
+WITH_MACHINE(the_feature_says_whether_it_persists_and_sets_it)
 {
 	struct pair a = attach(1);
 	uint64_t value;
@@ -468,22 +401,22 @@ WITH_TARGET(the_feature_says_whether_it_persists_and_sets_it)
 	detach(&a);
 }
 
-WITH_TARGET(what_cannot_be_made_durable_is_not_done)
+WITH_MACHINE(what_cannot_be_made_durable_is_not_done)
 {
 	struct pair a = attach(1), b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);
-	pool_double_fail(t.pool, OXE_NOSPC);
+	pool_double_fail(frame.pool, OXE_NOSPC);
 	CHECK_EQ(acquire(&a, NVME_ACQUIRE, WE, 10, 0), NVME_STATUS_CAPACITY_EXCEEDED | DNR);
-	pool_double_fail(t.pool, 0);
+	pool_double_fail(frame.pool, 0);
 	CHECK_EQ(report_of(&b).head.type, 0);
 	CHECK_EQ(write_page(&b, 1), 0);
 	pool_double_fail(
-		t.pool,
+		frame.pool,
 		OXE_FAILED); /* nobody knows whether it is done: the association ends, and the note tells */
 	send_keys(&a.io, NVME_IO_RESERVATION_ACQUIRE, NVME_ACQUIRE | WE << 8, 10, 0);
 	uint16_t fes;
 	CHECK(host_is_cut(&a.io, &fes));
-	pool_double_fail(t.pool, 0);
+	pool_double_fail(frame.pool, 0);
 	detach(&a);
 	detach(&b);
 }
@@ -491,12 +424,12 @@ WITH_TARGET(what_cannot_be_made_durable_is_not_done)
 static void put_note(const void *note, uint32_t len_bytes)
 {
 	struct engine *e;
-	CHECK_OK(engine_open_volume(t.engines, &t.volume, &e));
+	CHECK_OK(engine_open_volume(frame.engines, &frame.volume, &e));
 	CHECK_OK(engine_note_set(e, POOL_NOTE_RESERVATION, note, len_bytes));
 	engine_close(e);
 }
 
-WITH_TARGET(a_note_that_cannot_be_believed_keeps_every_host_out)
+WITH_MACHINE(a_note_that_cannot_be_believed_keeps_every_host_out)
 {
 	struct pair a;
 	put_note("nonsense", 8);
@@ -512,7 +445,7 @@ WITH_TARGET(a_note_that_cannot_be_believed_keeps_every_host_out)
 
 /* ---- the report ------------------------------------------------------------------------------------------------------------------- */
 
-WITH_TARGET(a_report_has_an_entry_for_each_controller_of_each_registrant)
+WITH_MACHINE(a_report_has_an_entry_for_each_controller_of_each_registrant)
 {
 	struct pair a = attach(1), also_a = attach(1), b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);
@@ -540,7 +473,7 @@ WITH_TARGET(a_report_has_an_entry_for_each_controller_of_each_registrant)
 	detach(&b);
 }
 
-WITH_TARGET(lengths_of_keys_and_reports_are_checked)
+WITH_MACHINE(lengths_of_keys_and_reports_are_checked)
 {
 	struct pair a = attach(1);
 	struct nvme_reservation_keys keys = {0};
@@ -581,7 +514,7 @@ static void expect_notice(struct host *h, uint64_t count, uint8_t what, uint8_t 
 	CHECK_EQ(le32_get(w.nsid), what != 0);
 }
 
-WITH_TARGET(a_preempted_host_is_told_on_each_controller_until_it_has_read_it)
+WITH_MACHINE(a_preempted_host_is_told_on_each_controller_until_it_has_read_it)
 {
 	struct pair a = attach(1), b = attach(2), also_b = attach(2);
 	uint16_t event = event_request(&b.admin), other = event_request(&a.admin);
@@ -610,7 +543,7 @@ WITH_TARGET(a_preempted_host_is_told_on_each_controller_until_it_has_read_it)
 	detach(&also_b);
 }
 
-WITH_TARGET(what_is_masked_is_not_told)
+WITH_MACHINE(what_is_masked_is_not_told)
 {
 	struct pair a = attach(1), b = attach(2);
 	uint64_t masked;
@@ -633,7 +566,7 @@ WITH_TARGET(what_is_masked_is_not_told)
 	detach(&b);
 }
 
-WITH_TARGET(more_notices_than_are_kept_leave_a_gap_in_the_counts)
+WITH_MACHINE(more_notices_than_are_kept_leave_a_gap_in_the_counts)
 {
 	struct pair a = attach(1), b = attach(2);
 	CHECK_EQ(reg(&a, 10), 0);

@@ -35,15 +35,30 @@ void nvmf_gate_free(struct nvmf_access *access)
 	free(access);
 }
 
-/* Does the list let this host in; and must it prove itself then? */
-static bool admits(const struct nvmf_server *server, const struct nvmf_access *access, const char *hostnqn,
-		   bool *must_prove)
+/* How a list takes a host. */
+struct admission {
+	bool is_admitted;
+	bool must_prove; /* itself, then */
+	bool by_tls;	 /* the list has a key for it: it must come through TLS */
+	const char *because;
+};
+
+static struct admission admission_of(const struct nvmf_server *server, const struct nvmf_access *access,
+				     const char *hostnqn, bool is_tls)
 {
 	const struct nvmf_access_host *host = nvmf_access_find(access, hostnqn);
-	*must_prove = host && nvme_secret_is_set(&host->secret);
-	if (server->options.authenticated_only)
-		return *must_prove;
-	return host || access->count == 0;
+	struct admission a = {.because = "it is not on the volume's list",
+			      .must_prove = host && nvme_secret_is_set(&host->secret),
+			      .by_tls = host && nvme_secret_is_set(&host->tls_key)};
+	if (a.by_tls && !is_tls)
+		a.because = server->options.tls == NVMF_TLS_OFF
+				    ? "it has to come through TLS, which is off here (--nvme-tls)"
+				    : "it has to come through TLS";
+	else if (server->options.authenticated_only)
+		a.is_admitted = a.must_prove || a.by_tls;
+	else
+		a.is_admitted = host || access->count == 0;
+	return a;
 }
 
 static void log_refusal(const struct nvmf_controller *ctrl, const char *peer, const char *because)
@@ -61,23 +76,26 @@ uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer)
 		log_refusal(ctrl, peer, err_text(err));
 		return NVME_STATUS_INTERNAL;
 	}
-	bool is_admitted = admits(ctrl->server, access, ctrl->hostnqn, &ctrl->must_prove);
+	struct admission a = admission_of(ctrl->server, access, ctrl->hostnqn, ctrl->is_tls);
 	nvmf_gate_free(access);
-	if (is_admitted)
+	ctrl->must_prove = a.must_prove;
+	if (a.is_admitted)
 		return 0;
-	log_refusal(ctrl, peer, "it is not on the volume's list");
+	ctrl->server->stats.hosts_refused++;
+	log_refusal(ctrl, peer, a.because);
 	return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 }
 
-bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn)
+bool nvmf_gate_shows(struct nvmf_server *server, const struct uuid *volume_id, const char *hostnqn,
+		     bool *by_tls)
 {
 	struct nvmf_access *access;
-	bool must_prove;
 	if (nvmf_gate_read(server, volume_id, &access))
 		return false;
-	bool is_admitted = admits(server, access, hostnqn, &must_prove);
+	struct admission a = admission_of(server, access, hostnqn, server->options.tls != NVMF_TLS_OFF);
 	nvmf_gate_free(access);
-	return is_admitted;
+	*by_tls = a.by_tls;
+	return a.is_admitted;
 }
 
 /* A host that had nothing to prove when it came, and has now, comes again. One that has proved itself stays: its next
@@ -86,13 +104,16 @@ static void end_refused(struct nvmf_server *server, const struct uuid *volume_id
 			const struct nvmf_access *access)
 {
 	struct nvmf_controller *ctrl;
-	bool must_prove;
 	list_for_each (ctrl, &server->controllers, link_in_server) {
+		struct admission a = {0};
 		if (nvmf_is_discovery(ctrl) || !uuid_equal(&ctrl->subsystem->volume_id, volume_id))
 			continue;
-		if (!access || !admits(server, access, ctrl->hostnqn, &must_prove))
-			nvmf_controller_end(ctrl, "it is not on the volume's list any more");
-		else if (must_prove && !ctrl->must_prove)
+		if (access)
+			a = admission_of(server, access, ctrl->hostnqn, ctrl->is_tls);
+		if (!a.is_admitted)
+			nvmf_controller_end(ctrl, a.by_tls ? "it has to come through TLS now"
+							   : "it is not on the volume's list any more");
+		else if (a.must_prove && !ctrl->must_prove)
 			nvmf_controller_end(ctrl, "it has to prove itself now");
 	}
 }

@@ -1,91 +1,25 @@
 /*
  * nvmf_gate_test.c: who may connect, as hosts meet it: hosts of our own, a volume and its list, in virtual time.
  */
-#include "base/test.h"
-#include "data/engine/engine_testrt.h"
-#include "data/engine/pool_double.h"
-#include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
-#include "data/frontend/nvmf/nvmf_host_double.h"
+#include "data/frontend/nvmf/nvmf_frame_double.h"
 #include "data/nvme/nvme_nqn.h"
 
-#define ADDRESS "tcp:127.0.0.1:4420"
-#define SIZE	(8 * MiB)
-#define DNR	NVME_STATUS_DNR
 #define REFUSED (NVME_STATUS_CONNECT_HOST | DNR)
 #define OTHER	"nqn.2026-11.test:another-host"
-
-static struct {
-	struct rt *rt;
-	struct pool *pool;
-	struct engines *engines;
-	struct nvmf_server *server;
-	struct nvmf_options options;
-	struct uuid volume;
-	char nqn[NVMF_NQN_SIZE];
-	void (*body)(void);
-} t;
-
-static void body_fiber(void *arg)
-{
-	(void)arg;
-	t.server = nvmf_server_new(t.engines, &t.options);
-	CHECK_OK(nvmf_server_listen(t.server, ADDRESS, NULL));
-	t.body();
-	nvmf_server_close(t.server);
-}
-
-static void run_once(uint64_t seed)
-{
-	t.rt = testrt_new(seed, seed > 1);
-	t.pool = pool_double_new("tank");
-	t.volume = pool_double_volume(t.pool, "disk", SIZE, 512);
-	nvmf_volume_nqn(&t.volume, t.nqn);
-	t.engines = engines_new(t.rt);
-	engines_add_pool(t.engines, t.pool);
-	fiber_spawn_big(t.rt, "test", body_fiber, NULL);
-	testrt_run(t.rt);
-	CHECK_EQ(testrt_conns(), 0);
-	CHECK_OK(engines_remove_pool(t.engines, t.pool));
-	engines_free(t.engines);
-	pool_double_free(t.pool);
-	testrt_free(t.rt);
-}
-
-#define WITH_OPTIONS(test_name, ...)                                                                         \
-	static void test_name##_body(void);                                                                  \
-	TEST(test_name)                                                                                      \
-	{                                                                                                    \
-		t.body = test_name##_body;                                                                   \
-		t.options = (struct nvmf_options){__VA_ARGS__};                                              \
-		for (uint64_t seed = 1; seed <= 3; seed++)                                                   \
-			run_once(seed);                                                                      \
-	}                                                                                                    \
-	static void test_name##_body(void)
-#define WITH_TARGET(test_name) WITH_OPTIONS(test_name, 0)
 
 /* ---- lists ------------------------------------------------------------------------------------------------------------------- */
 
 static void set_note(const void *note, uint32_t len_bytes)
 {
-	CHECK_OK(pool_note_set(t.pool, &t.volume, POOL_NOTE_ACCESS, note, len_bytes));
-	nvmf_server_access_changed(t.server, &t.volume);
+	CHECK_OK(pool_note_set(frame.pool, &frame.volume, POOL_NOTE_ACCESS, note, len_bytes));
+	nvmf_server_access_changed(target.server, &frame.volume);
 }
 
 /* The list is this host; NULL: nobody, which is anybody. */
 static void allow_only(const char *nqn)
 {
-	static struct nvmf_access list;
-	uint8_t note[NVMF_ACCESS_NOTE_MAX];
-	struct nvmf_access_host h;
-	const char *because;
-	bool is_new;
-	nvmf_access_wipe(&list);
-	if (nqn) {
-		CHECK_OK(nvmf_access_host_make(nqn, NULL, NULL, &h, &because));
-		CHECK_OK(nvmf_access_put(&list, &h, &is_new));
-	}
-	set_note(note, nvmf_access_encode(&list, note));
+	target_allow(nqn, &(struct nvmf_access_texts){0}, true);
 }
 
 /* ---- hosts ------------------------------------------------------------------------------------------------------------------- */
@@ -100,7 +34,7 @@ static uint16_t try_connect(struct host *h, const char *hostnqn, const char *sub
 static void expect_connect(const char *hostnqn, uint16_t status)
 {
 	struct host h;
-	CHECK_EQ(try_connect(&h, hostnqn, t.nqn), status);
+	CHECK_EQ(try_connect(&h, hostnqn, target.nqn), status);
 	host_close(&h);
 }
 
@@ -146,7 +80,7 @@ WITH_TARGET(a_refused_host_is_told_that_its_name_is_the_reason)
 	struct nvme_connect_data data = {.cntlid = le16_of(NVME_CNTLID_ANY)};
 	uint64_t result;
 	allow_only(OTHER);
-	nvme_nqn_put(data.subnqn, t.nqn);
+	nvme_nqn_put(data.subnqn, target.nqn);
 	nvme_nqn_put(data.hostnqn, HOST_NQN);
 	uint16_t cid = host_command(&h, (void *)&sqe, &data, sizeof(data), true);
 	CHECK_EQ(host_finish(&h, cid, NULL, NULL, &result), REFUSED);
@@ -156,9 +90,10 @@ WITH_TARGET(a_refused_host_is_told_that_its_name_is_the_reason)
 
 WITH_TARGET(a_host_taken_off_the_list_is_disconnected_and_one_that_stays_is_not)
 {
-	struct host mine = host_begin(ADDRESS, t.nqn, 0), io = host_queue(ADDRESS, &mine, t.nqn, 1, 0), other;
+	struct host mine = host_begin(ADDRESS, target.nqn, 0),
+		    io = host_queue(ADDRESS, &mine, target.nqn, 1, 0), other;
 	uint16_t fes;
-	CHECK_EQ(try_connect(&other, OTHER, t.nqn), 0);
+	CHECK_EQ(try_connect(&other, OTHER, target.nqn), 0);
 	allow_only(OTHER);
 	CHECK(host_is_cut(&mine, &fes));
 	CHECK(host_is_cut(&io, &fes));
@@ -172,7 +107,7 @@ WITH_TARGET(a_host_taken_off_the_list_is_disconnected_and_one_that_stays_is_not)
 WITH_TARGET(discovery_shows_a_host_only_what_it_may_connect_to)
 {
 	struct host mine = discovery_begin(HOST_NQN), other = discovery_begin(OTHER);
-	pool_double_volume(t.pool, "for-all", SIZE, 512);
+	pool_double_volume(frame.pool, "for-all", SIZE, 512);
 	CHECK_EQ(discovered(&mine), 2);
 	allow_only(OTHER);
 	CHECK_EQ(discovered(&mine), 1);
@@ -200,7 +135,7 @@ WITH_TARGET(a_host_that_waits_for_news_of_discovery_is_told_when_a_list_changes)
 
 WITH_TARGET(a_list_that_cannot_be_read_lets_nobody_in)
 {
-	struct host mine = host_begin(ADDRESS, t.nqn, 0), seeker = discovery_begin(HOST_NQN);
+	struct host mine = host_begin(ADDRESS, target.nqn, 0), seeker = discovery_begin(HOST_NQN);
 	uint16_t fes;
 	set_note("rubbish", 7);
 	CHECK(host_is_cut(&mine, &fes));

@@ -15,24 +15,37 @@ struct host host_open_raw(const char *address)
 	return h;
 }
 
+int host_secure(struct host *h, const struct tls_psk *psk)
+{
+	const char *because;
+	return tls_connect_key(psk, h->conn, &h->tls, &because);
+}
+
 void host_close(struct host *h)
 {
+	if (h->tls)
+		tls_free(h->tls);
 	rt_conn_close(h->conn);
 }
 
 void host_send(struct host *h, const void *data, size_t len_bytes)
 {
 	/* The target may have hung up: the test looks at what it says, not at this. */
-	int err = len_bytes ? rt_send(h->conn, &(struct rt_iovec){(void *)data, len_bytes}, 1) : 0;
+	const struct rt_iovec part = {(void *)data, len_bytes};
+	int err = len_bytes == 0 ? 0 : h->tls ? tls_send(h->tls, &part, 1) : rt_send(h->conn, &part, 1);
 	(void)err;
 }
 
 bool host_recv(struct host *h, void *data, size_t len_bytes)
 {
 	size_t got;
-	for (size_t done = 0; done < len_bytes; done += got)
-		if (rt_recv(h->conn, (uint8_t *)data + done, len_bytes - done, &got) || got == 0)
+	for (size_t done = 0; done < len_bytes; done += got) {
+		uint8_t *at = (uint8_t *)data + done;
+		int err = h->tls ? tls_recv(h->tls, at, len_bytes - done, &got)
+				 : rt_recv(h->conn, at, len_bytes - done, &got);
+		if (err || got == 0)
 			return false;
+	}
 	return true;
 }
 
@@ -75,22 +88,27 @@ bool host_is_cut(struct host *h, uint16_t *fes)
 	return true;
 }
 
-struct host host_open(const char *address, uint8_t digests, uint8_t hpda)
+void host_initialize(struct host *h, uint8_t digests, uint8_t hpda)
 {
-	struct host h = host_open_raw(address);
 	struct host_pdu in;
 	uint8_t icreq[sizeof(struct nvmetcp_icreq)];
-	host_send(&h, icreq, nvmetcp_icreq_build(icreq, hpda, digests, 0));
-	CHECK(host_pdu(&h, &in));
+	host_send(h, icreq, nvmetcp_icreq_build(icreq, hpda, digests, 0));
+	CHECK(host_pdu(h, &in));
 	const struct nvmetcp_icresp *w = (void *)in.head;
 	CHECK_EQ(in.pdu.type, NVMETCP_ICRESP);
 	CHECK_EQ(w->digests, digests);
-	h.terms.header_digest = digests & NVMETCP_DIGEST_HEADER;
-	h.terms.data_digest = digests & NVMETCP_DIGEST_DATA;
-	h.terms.rx_pda = hpda;
-	h.terms.tx_pda = w->cpda;
-	h.maxh2cdata = le32_get(w->maxh2cdata);
+	h->terms.header_digest = digests & NVMETCP_DIGEST_HEADER;
+	h->terms.data_digest = digests & NVMETCP_DIGEST_DATA;
+	h->terms.rx_pda = hpda;
+	h->terms.tx_pda = w->cpda;
+	h->maxh2cdata = le32_get(w->maxh2cdata);
 	free(in.data);
+}
+
+struct host host_open(const char *address, uint8_t digests, uint8_t hpda)
+{
+	struct host h = host_open_raw(address);
+	host_initialize(&h, digests, hpda);
 	return h;
 }
 

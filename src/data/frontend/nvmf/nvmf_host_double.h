@@ -7,12 +7,13 @@
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_HOST_DOUBLE_H
 
 #include "data/nvme/nvmetcp_pdu.h"
-#include "rt/rt.h"
+#include "data/tls/tls.h"
 
 #define HOST_NQN "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
 
 struct host {
 	struct rt_conn *conn;
+	struct tls *tls; /* NULL: in the clear */
 	struct nvmetcp_terms terms;
 	uint32_t maxh2cdata;
 	uint16_t next_cid, cntlid, qid;
@@ -33,6 +34,10 @@ struct host_pdu {
 struct host host_open(const char *address, uint8_t digests, uint8_t hpda);
 /* Connected, and nothing said. */
 struct host host_open_raw(const char *address);
+/* The TLS handshake on one of these: 0, or what tls_connect_key returns. */
+OX_CHECKED int host_secure(struct host *h, const struct tls_psk *psk);
+/* ICReq and what answers it. */
+void host_initialize(struct host *h, uint8_t digests, uint8_t hpda);
 void host_close(struct host *h);
 void host_send(struct host *h, const void *data, size_t len_bytes);
 /* False at the end of the stream. */

@@ -46,17 +46,17 @@ static int refuse_pdu(struct nvmf_conn *c, const struct received *in, enum nvmet
 static int skip_padding(struct nvmf_conn *c, const struct nvmetcp_pdu *pdu)
 {
 	uint32_t padding_bytes = pdu->data_offset_bytes - pdu->head_bytes;
-	return padding_bytes ? nbd_link_skip(&c->link, padding_bytes) : 0;
+	return padding_bytes ? link_skip(&c->link, padding_bytes) : 0;
 }
 
 /* pdu->data_bytes into `data`, and its digest. */
 static int receive_data(struct nvmf_conn *c, const struct nvmetcp_pdu *pdu, void *data, bool *is_bad)
 {
 	le32 digest;
-	int err = nbd_link_read(&c->link, data, pdu->data_bytes);
+	int err = link_read(&c->link, data, pdu->data_bytes);
 	if (err || !pdu->has_data_digest)
 		return err;
-	err = nbd_link_read(&c->link, &digest, sizeof(digest));
+	err = link_read(&c->link, &digest, sizeof(digest));
 	if (err == 0 && le32_get(digest) != crc32c(0, data, pdu->data_bytes))
 		*is_bad = true;
 	return err;
@@ -64,7 +64,7 @@ static int receive_data(struct nvmf_conn *c, const struct nvmetcp_pdu *pdu, void
 
 static int skip_data(struct nvmf_conn *c, const struct nvmetcp_pdu *pdu)
 {
-	return nbd_link_skip(&c->link, pdu->data_bytes + (pdu->has_data_digest ? NVMETCP_DIGEST_BYTES : 0));
+	return link_skip(&c->link, pdu->data_bytes + (pdu->has_data_digest ? NVMETCP_DIGEST_BYTES : 0));
 }
 
 /* ---- commands ---------------------------------------------------------------------------------------------------------------- */
@@ -159,8 +159,10 @@ static int take_command(struct nvmf_conn *c, const struct received *in)
 	struct nvmf_request *r = nvmf_request_new(c, sqe);
 	c->server->stats.commands++;
 	c->sq_head = (uint16_t)((c->sq_head + 1) % c->entries);
-	if (c->controller)
+	if (c->controller) {
 		c->controller->was_heard = true;
+		c->controller->command_count++;
+	}
 	r->status = check_order(c, sqe);
 	if (r->status == 0)
 		r->status = decode(c, sqe, in->pdu.data_bytes, &r->command);
@@ -187,7 +189,7 @@ static int receive_asked(struct nvmf_conn *c, const struct received *in, struct 
 	if (err || c->is_broken || r->received_bytes == r->command.data_bytes)
 		nvmf_request_data_done(r);
 	else
-		nbd_link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.stall_timeout_ns);
+		link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.stall_timeout_ns);
 	return err;
 }
 
@@ -260,7 +262,7 @@ static int take_pdu(struct nvmf_conn *c, const struct received *in)
 static int check_ch(struct nvmf_conn *c, struct received *in)
 {
 	struct nvmetcp_fault fault;
-	const struct nvmetcp_ch *ch = (const void *)nbd_link_bytes(&c->link);
+	const struct nvmetcp_ch *ch = (const void *)link_bytes(&c->link);
 	int err = nvmetcp_ch_check(&c->terms, ch, &in->pdu, &fault);
 	return err ? terminate(c, &fault, ch, sizeof(*ch)) : 0;
 }
@@ -268,8 +270,8 @@ static int check_ch(struct nvmf_conn *c, struct received *in)
 static int check_head(struct nvmf_conn *c, struct received *in)
 {
 	struct nvmetcp_fault fault;
-	memcpy(in->head, nbd_link_bytes(&c->link), in->pdu.head_bytes);
-	nbd_link_take(&c->link, in->pdu.head_bytes);
+	memcpy(in->head, link_bytes(&c->link), in->pdu.head_bytes);
+	link_take(&c->link, in->pdu.head_bytes);
 	int err = nvmetcp_head_check(&c->terms, &in->pdu, in->head, &fault);
 	return err ? terminate(c, &fault, in->head, in->pdu.head_bytes) : 0;
 }
@@ -279,14 +281,14 @@ static int receive_pdu(struct nvmf_conn *c)
 {
 	struct received in;
 	bool exactly = c->awaiting_large > 0;
-	int err = nbd_link_fill(&c->link, PDU_MIN_BYTES, exactly);
+	int err = link_fill(&c->link, PDU_MIN_BYTES, exactly);
 	if (err)
 		return err;
-	if (nbd_link_buffered(&c->link) == NVMF_RECEIVE_MIN && c->link.capacity == NVMF_RECEIVE_MIN)
-		nbd_link_resize(&c->link, RECEIVE_BYTES);
+	if (link_buffered(&c->link) == NVMF_RECEIVE_MIN && c->link.capacity == NVMF_RECEIVE_MIN)
+		link_resize(&c->link, RECEIVE_BYTES);
 	err = check_ch(c, &in);
 	if (err == 0)
-		err = nbd_link_fill(&c->link, in.pdu.head_bytes, exactly);
+		err = link_fill(&c->link, in.pdu.head_bytes, exactly);
 	if (err == 0)
 		err = check_head(c, &in);
 	return err ? err : take_pdu(c, &in);
@@ -294,8 +296,14 @@ static int receive_pdu(struct nvmf_conn *c)
 
 void nvmf_receive(struct nvmf_conn *c)
 {
-	int err = 0;
-	nbd_link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.handshake_timeout_ns);
+	static const struct nvmetcp_fault in_the_clear = {
+		NVMETCP_FES_SEQUENCE, 0, "it came in the clear, where TLS is required (--nvme-tls)"};
+	bool is_refused;
+	int err;
+	link_deadline(&c->link, rt_now_ns(c->server->rt) + c->server->options.handshake_timeout_ns);
+	err = nvmf_tls_begin(c, &is_refused);
+	if (is_refused)
+		err = terminate(c, &in_the_clear, NULL, 0);
 	while (err == 0 && !c->is_broken)
 		err = receive_pdu(c);
 	if (err == OXE_TIMEOUT)

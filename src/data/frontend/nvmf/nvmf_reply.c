@@ -68,7 +68,7 @@ static void batch_send(struct batch *b, struct nvmf_conn *c)
 {
 	if (c->is_broken)
 		return;
-	int err = nbd_link_send(&c->link, b->parts, b->part_count);
+	int err = link_send(&c->link, b->parts, b->part_count);
 	if (err == OXE_TIMEOUT)
 		nvmf_drop(c, "it does not read its answers");
 	if (err)
@@ -107,7 +107,10 @@ static void sender_start(struct nvmf_conn *c)
 {
 	c->is_sending = true;
 	group_add(&c->requests, 1);
-	fiber_spawn(c->server->rt, "nvmf-send", sender_run, c);
+	if (c->link.tls)
+		fiber_spawn_big(c->server->rt, "nvmf-send", sender_run, c);
+	else
+		fiber_spawn(c->server->rt, "nvmf-send", sender_run, c);
 }
 
 static void enqueue(struct nvmf_conn *c, struct nvmf_out *out)
@@ -122,7 +125,7 @@ int nvmf_send_now(struct nvmf_conn *c, const void *data, size_t len_bytes)
 	if (c->is_sending)
 		return OXE_BUSY;
 	c->is_sending = true;
-	int err = nbd_link_send(&c->link, &(struct rt_iovec){(void *)data, len_bytes}, 1);
+	int err = link_send(&c->link, &(struct rt_iovec){(void *)data, len_bytes}, 1);
 	c->is_sending = false;
 	if (!list_empty(&c->out)) /* which came meanwhile */
 		sender_start(c);

@@ -141,7 +141,7 @@ void nvmf_payload_get_capsule(struct nvmf_request *r, uint64_t bytes)
 static void watch_data(struct nvmf_conn *c)
 {
 	uint64_t now_ns = rt_now_ns(c->server->rt);
-	nbd_link_deadline(&c->link, c->awaiting ? now_ns + c->server->options.stall_timeout_ns : 0);
+	link_deadline(&c->link, c->awaiting ? now_ns + c->server->options.stall_timeout_ns : 0);
 }
 
 static int receive_asked_data(struct nvmf_request *r)

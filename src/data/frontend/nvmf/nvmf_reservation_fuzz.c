@@ -9,17 +9,9 @@
  * A note that is believed gives a sound state, which encodes and decodes as the same; every step keeps it sound.
  */
 #include "base/crc32c.h"
+#include "base/fuzz.h"
 #include "data/frontend/nvmf/nvmf_reservation.h"
 #include "data/frontend/nvmf/nvmf_reservation_format.h"
-
-struct input {
-	const uint8_t *at, *end;
-};
-
-static uint8_t take(struct input *in)
-{
-	return in->at < in->end ? *in->at++ : 0;
-}
 
 static void must(bool holds)
 {
@@ -43,11 +35,11 @@ static void run_command(struct input *in, struct nvmf_reservation *r)
 	static const uint8_t opcodes[] = {NVME_IO_RESERVATION_REGISTER, NVME_IO_RESERVATION_ACQUIRE,
 					  NVME_IO_RESERVATION_RELEASE, NVME_IO_READ};
 	struct nvmf_reservation_change ch;
-	uint8_t hostid[NVMF_HOSTID_BYTES] = {(uint8_t)(take(in) | 1)};
-	struct nvme_sqe e = {.opcode = opcodes[take(in) % 4]};
+	uint8_t hostid[NVMF_HOSTID_BYTES] = {(uint8_t)(take(in, 1) | 1)};
+	struct nvme_sqe e = {.opcode = opcodes[take(in, 1) % 4]};
 	for (size_t i = 0; i < sizeof(e.cdw10); i++)
-		e.cdw10.b[i] = take(in);
-	struct nvme_reservation_keys keys = {le64_of(take(in)), le64_of(take(in))};
+		e.cdw10.b[i] = (uint8_t)take(in, 1);
+	struct nvme_reservation_keys keys = {le64_of(take(in, 1)), le64_of(take(in, 1))};
 	struct nvmf_reservation_command c = nvmf_reservation_decode(&e, &keys);
 	uint16_t status = nvmf_reservation_step(r, hostid, &c, &ch);
 	must(status == 0 || !ch.is_changed);
@@ -58,8 +50,8 @@ static void run_command(struct input *in, struct nvmf_reservation *r)
 
 static void take_note(struct input *in, struct nvmf_reservation *r)
 {
-	uint8_t how = take(in);
-	size_t len_bytes = u64_min(take(in) * 8, (size_t)(in->end - in->at));
+	uint64_t how = take(in, 1);
+	size_t len_bytes = u64_min(take(in, 1) * 8, (size_t)(in->end - in->at));
 	uint8_t *note = mem_alloc(len_bytes + 1);
 	struct reservation_note_wire *w = (void *)note;
 	struct uuid boot = {.b = {!(how & 2)}};

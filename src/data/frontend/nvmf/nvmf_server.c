@@ -1,7 +1,7 @@
 /*
- * nvmf_server.c: listeners, and a connection's life from accept to close.
+ * nvmf_server.c: a connection's life from accept to close, and the server's.
  *
- * A listener is a fiber that accepts; a connection is a fiber that receives until there is no more. Closing the server cuts
+ * A connection is a fiber that receives until there is no more. Closing the server cuts
  * every connection and waits for the fibers.
  */
 #include "data/frontend/nvmf/nvmf_conn.h"
@@ -10,7 +10,6 @@
 
 #define BUDGET_MIN_BYTES     (16 * MiB) /* a few of the largest commands, and as much left for others */
 #define CONNECTION_MIN_BYTES (4 * MiB)
-#define ACCEPT_PAUSE_NS	     (100 * NS_PER_MS)
 
 /* ---- a connection --------------------------------------------------------------------------------------------------------- */
 
@@ -26,7 +25,7 @@ void nvmf_conn_break(struct nvmf_conn *c)
 	if (c->is_broken)
 		return;
 	c->is_broken = true;
-	nbd_link_shutdown(&c->link); /* the receiver ends */
+	link_shutdown(&c->link); /* the receiver ends */
 	nvmf_requests_give_up(c);
 }
 
@@ -54,9 +53,10 @@ static void conn_free(struct nvmf_conn *c)
 	nvmf_auth_free(c);
 	if (c->controller)
 		nvmf_controller_leave(c);
-	nbd_link_fini(&c->link);
+	link_fini(&c->link);
+	free(c->tls_peer);
 	list_del(&c->link_in_server);
-	c->server->stats.connections--;
+	listeners_left(&c->server->listeners);
 	free(c);
 }
 
@@ -84,114 +84,73 @@ static struct nvmetcp_terms terms_at_first(void)
 	};
 }
 
-static void conn_start(struct nvmf_listener *l, struct rt_conn *conn)
+static void conn_start(struct listener *l, struct rt_conn *conn)
 {
-	struct nvmf_server *server = l->server;
+	struct nvmf_server *server = l->set->server;
 	struct nvmf_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
 	c->terms = terms_at_first();
+	c->tls_required = nvmf_tls_is_required(server, l);
 	c->entries = 1;
-	nbd_link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
+	link_init(&c->link, server->rt, conn, NVMF_RECEIVE_MIN, server->options.stall_timeout_ns);
 	fmutex_init(&c->memory_turn);
 	list_init(&c->free_requests);
 	list_init(&c->out);
 	group_init(&c->requests);
 	list_add_tail(&server->connections, &c->link_in_server);
-	server->stats.connections++;
 	group_add(&server->fibers, 1);
-	fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
+	if (server->options.tls != NVMF_TLS_OFF)
+		fiber_spawn_big(server->rt, "nvmf-conn", conn_run, c);
+	else
+		fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
 }
 
 /* ---- listening ------------------------------------------------------------------------------------------------------------- */
 
-/* Logged once each time the limit is reached, not for each of thousands. */
-static void refuse_one_too_many(struct nvmf_server *server, struct rt_conn *conn)
-{
-	server->stats.connections_refused++;
-	if (!server->was_full)
-		LOG_WARN("nvmf.full", "connections are refused: the limit is reached",
-			 F_STR("peer", rt_conn_peer(conn)), F_U64("limit", server->options.connections_max));
-	server->was_full = true;
-	rt_conn_close(conn);
-}
-
-static void accepted(struct nvmf_listener *l, struct rt_conn *conn)
-{
-	struct nvmf_server *server = l->server;
-	server->stats.connections_accepted++;
-	if (server->stats.connections >= server->options.connections_max) {
-		refuse_one_too_many(server, conn);
-		return;
-	}
-	server->was_full = false;
-	conn_start(l, conn);
-}
-
-static void listener_run(void *arg)
-{
-	struct nvmf_listener *l = arg;
-	struct nvmf_server *server = l->server;
-	struct rt_conn *conn;
-	while (!server->closing) {
-		int err = rt_accept(l->listener, &conn);
-		if (err == 0 && !server->closing)
-			accepted(l, conn);
-		else if (err == 0)
-			rt_conn_close(conn);
-		else if (err != OXE_SHUTDOWN)
-			fiber_sleep(ACCEPT_PAUSE_NS); /* out of descriptors: some will be closed */
-		else
-			break;
-	}
-	group_done(&server->fibers);
-}
+static const struct listener_ops listening = {
+	.fiber_name = "nvmf-listen",
+	.full_event = "nvmf.full",
+	.start = conn_start,
+};
 
 int nvmf_server_listen(struct nvmf_server *server, const char *address, const char **bound)
 {
-	struct rt_listener *listener;
+	const struct listener *l;
 	if (strncmp(address, "tcp:", 4) != 0)
 		return OXE_INVAL;
-	int err = rt_listen(server->rt, address, &listener);
+	int err = listeners_listen(&server->listeners, address, &l);
 	if (err)
 		return err;
-	struct nvmf_listener *l = mem_zalloc(sizeof(*l));
-	l->server = server;
-	l->listener = listener;
-	l->port_id = ++server->last_port_id;
-	list_add_tail(&server->listeners, &l->link);
-	group_add(&server->fibers, 1);
-	fiber_spawn(server->rt, "nvmf-listen", listener_run, l);
 	if (bound)
-		*bound = rt_listener_address(listener);
-	LOG_INFO("nvmf.listening", "NVMe over TCP is served",
-		 F_STR("address", rt_listener_address(listener)));
+		*bound = l->address;
+	LOG_INFO("nvmf.listening", "NVMe over TCP is served", F_STR("address", l->address));
 	nvmf_server_changed(server);
 	return 0;
 }
 
 /* ---- the server --------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t or_default(uint64_t value, uint64_t fallback)
-{
-	return value ? value : fallback;
-}
-
 static struct nvmf_options with_defaults(const struct nvmf_options *given)
 {
 	static const struct nvmf_options none = {0};
 	const struct nvmf_options *o = given ? given : &none;
-	return (struct nvmf_options){
-		.buffer_budget_bytes =
-			u64_max(or_default(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
+	struct nvmf_options filled = {
+		.buffer_budget_bytes = u64_max(u64_or(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
 		.connection_bytes_max =
-			u64_max(or_default(o->connection_bytes_max, 32 * MiB), CONNECTION_MIN_BYTES),
-		.handshake_timeout_ns = or_default(o->handshake_timeout_ns, 30 * NS_PER_S),
-		.stall_timeout_ns = or_default(o->stall_timeout_ns, 30 * NS_PER_S),
-		.connections_max = (uint32_t)or_default(o->connections_max, 2048),
+			u64_max(u64_or(o->connection_bytes_max, 32 * MiB), CONNECTION_MIN_BYTES),
+		.handshake_timeout_ns = u64_or(o->handshake_timeout_ns, 30 * NS_PER_S),
+		.stall_timeout_ns = u64_or(o->stall_timeout_ns, 30 * NS_PER_S),
+		.connections_max = (uint32_t)u64_or(o->connections_max, 2048),
 		.auth_group = o->auth_group,
+		.discovers_snapshots = o->discovers_snapshots,
 		.authenticated_only = o->authenticated_only,
+		.tls = o->tls,
 		.boot_id = o->boot_id,
+		.referral_count = o->referral_count,
 	};
+	assert(o->referral_count <= NVMF_REFERRALS_MAX);
+	memcpy(filled.referrals, o->referrals, sizeof(filled.referrals));
+	return filled;
 }
 
 struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_options *options)
@@ -205,7 +164,7 @@ struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_o
 	waitq_init(&server->memory);
 	waitq_init(&server->departures);
 	list_init(&server->connections);
-	list_init(&server->listeners);
+	listeners_init(&server->listeners, server->rt, &listening, server, server->options.connections_max);
 	list_init(&server->subsystems);
 	list_init(&server->controllers);
 	group_init(&server->fibers);
@@ -243,37 +202,30 @@ void nvmf_server_changed(struct nvmf_server *server)
 void nvmf_server_evict(struct nvmf_server *server, const char *pool_name)
 {
 	struct nvmf_controller *ctrl;
-	size_t length = strlen(pool_name);
-	list_for_each (ctrl, &server->controllers, link_in_server) {
-		const char *name = ctrl->engine ? engine_name(ctrl->engine) : "";
-		if (strncmp(name, pool_name, length) == 0 && name[length] == '/')
+	list_for_each (ctrl, &server->controllers, link_in_server)
+		if (ctrl->engine && engine_is_of_pool(ctrl->engine, pool_name))
 			nvmf_controller_end(ctrl, "its pool is to be closed");
-	}
 }
 
 void nvmf_server_close(struct nvmf_server *server)
 {
-	struct nvmf_listener *l;
 	struct nvmf_conn *c;
-	server->closing = true;
-	list_for_each (l, &server->listeners, link)
-		rt_listener_close(l->listener);
+	listeners_close(&server->listeners);
 	list_for_each (c, &server->connections, link_in_server)
 		nvmf_conn_break(c);
 	group_wait(&server->fibers);
-	while ((l = list_pop(&server->listeners, struct nvmf_listener, link)))
-		free(l);
+	listeners_fini(&server->listeners);
 	rt_bufpool_free(server->payloads);
 	free(server);
-}
-
-void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
-{
-	*out = server->stats;
 }
 
 void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE])
 {
 	static_assert(NVMF_NQN_SIZE == NVME_NQN_FIELD, "a name's field");
 	nvme_nqn_of_volume(volume_id, nqn);
+}
+
+void nvmf_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NVMF_NQN_SIZE])
+{
+	nvme_nqn_of_snapshot(snapshot_id, nqn);
 }

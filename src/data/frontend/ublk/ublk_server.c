@@ -681,10 +681,8 @@ void ublk_server_change_wait(struct ublk_server *s)
 void ublk_server_evict(struct ublk_server *s, const char *pool_name)
 {
 	struct attachment *a;
-	size_t length = strlen(pool_name);
 	list_for_each (a, &s->attachments, link) {
-		const char *name = a->device.engine ? engine_name(a->device.engine) : "";
-		if (strncmp(name, pool_name, length) != 0 || name[length] != '/')
+		if (!a->device.engine || !engine_is_of_pool(a->device.engine, pool_name))
 			continue;
 		a->device.engine_lost = true;
 		waitq_wake_all(&a->changed);

@@ -1,19 +1,17 @@
 /*
- * nbd_link.c: see nbd_link.h.
+ * link.c: see link.h.
  *
  * Deadlines cost a store on the fast path: each direction keeps the time by which its present wait must end, and one timer
  * looks at them. It is armed when a wait with a deadline begins and finds it idle; when it fires early (the wait it was armed
  * for is long over), it goes to the earliest deadline there is now, or rests.
  */
-#include "data/frontend/nbd/nbd_link.h"
-
-#include "data/frontend/nbd/nbd_tls.h"
+#include "data/frontend/link.h"
 
 #define SLOWEST_BYTES_PER_S 17476ull   /* a MiB a minute: slower peers hold memory others wait for */
 #define DIRECT_MIN_BYTES    (16 * KiB) /* a rest of a payload worth a receive of its own */
 #define SEND_PATIENCE	    4
 
-static uint64_t earliest_deadline(const struct nbd_link *l)
+static uint64_t earliest_deadline(const struct link *l)
 {
 	const uint64_t deadlines[] = {l->overall_deadline_ns, l->rx_deadline_ns, l->tx_deadline_ns};
 	uint64_t earliest = UINT64_MAX;
@@ -25,7 +23,7 @@ static uint64_t earliest_deadline(const struct nbd_link *l)
 
 static void timer_fired(struct rt_timer *timer)
 {
-	struct nbd_link *l = container_of(timer, struct nbd_link, timer);
+	struct link *l = container_of(timer, struct link, timer);
 	uint64_t deadline_ns = earliest_deadline(l);
 	if (deadline_ns <= rt_now_ns(l->rt)) {
 		l->timed_out = true;
@@ -35,49 +33,48 @@ static void timer_fired(struct rt_timer *timer)
 	}
 }
 
-static void watch(struct nbd_link *l, uint64_t deadline_ns)
+static void watch(struct link *l, uint64_t deadline_ns)
 {
 	if (l->timer.heap_index == 0 || deadline_ns < l->timer.deadline_ns)
 		timer_arm(l->rt, &l->timer, deadline_ns);
 }
 
 /* By when `bytes` must have passed. */
-static uint64_t pace_deadline_ns(const struct nbd_link *l, uint64_t bytes, unsigned patience)
+static uint64_t pace_deadline_ns(const struct link *l, uint64_t bytes, unsigned patience)
 {
 	uint64_t ns = l->stall_ns + bytes / SLOWEST_BYTES_PER_S * NS_PER_S;
 	return rt_now_ns(l->rt) + patience * ns;
 }
 
-static void rx_watch(struct nbd_link *l, uint64_t bytes)
+static void rx_watch(struct link *l, uint64_t bytes)
 {
 	l->rx_deadline_ns = pace_deadline_ns(l, bytes, 1);
 	watch(l, l->rx_deadline_ns);
 }
 
-void nbd_link_init(struct nbd_link *l, struct rt *rt, struct rt_conn *conn, size_t capacity,
-		   uint64_t stall_ns)
+void link_init(struct link *l, struct rt *rt, struct rt_conn *conn, size_t capacity, uint64_t stall_ns)
 {
-	*l = (struct nbd_link){.rt = rt, .conn = conn, .stall_ns = stall_ns};
+	*l = (struct link){.rt = rt, .conn = conn, .stall_ns = stall_ns};
 	timer_init(&l->timer, timer_fired);
-	nbd_link_resize(l, capacity);
+	link_resize(l, capacity);
 }
 
-void nbd_link_fini(struct nbd_link *l)
+void link_fini(struct link *l)
 {
 	timer_cancel(l->rt, &l->timer);
 	if (l->tls)
-		nbd_tls_free(l->tls);
+		tls_free(l->tls);
 	rt_conn_close(l->conn);
 	free(l->buffer);
 }
 
-void nbd_link_resize(struct nbd_link *l, size_t capacity)
+void link_resize(struct link *l, size_t capacity)
 {
 	uint8_t *larger = mem_alloc(capacity);
-	size_t kept = nbd_link_buffered(l);
+	size_t kept = link_buffered(l);
 	assert(kept <= capacity);
 	if (kept > 0)
-		memcpy(larger, nbd_link_bytes(l), kept);
+		memcpy(larger, link_bytes(l), kept);
 	free(l->buffer);
 	l->buffer = larger;
 	l->capacity = capacity;
@@ -85,22 +82,30 @@ void nbd_link_resize(struct nbd_link *l, size_t capacity)
 	l->end = kept;
 }
 
-void nbd_link_deadline(struct nbd_link *l, uint64_t deadline_ns)
+void link_deadline(struct link *l, uint64_t deadline_ns)
 {
 	l->overall_deadline_ns = deadline_ns;
 	if (deadline_ns != 0)
 		watch(l, deadline_ns);
 }
 
-void nbd_link_shutdown(struct nbd_link *l)
+void link_bye(struct link *l)
+{
+	if (!l->tls)
+		return;
+	link_deadline(l, rt_now_ns(l->rt) + l->stall_ns);
+	tls_bye(l->tls);
+}
+
+void link_shutdown(struct link *l)
 {
 	rt_conn_shutdown(l->conn);
 }
 
 /* One receive of at least a byte. */
-static int receive_some(struct nbd_link *l, void *data, size_t len_bytes, size_t *got_bytes)
+static int receive_some(struct link *l, void *data, size_t len_bytes, size_t *got_bytes)
 {
-	int err = l->tls ? nbd_tls_recv(l->tls, l, data, len_bytes, got_bytes)
+	int err = l->tls ? tls_recv(l->tls, data, len_bytes, got_bytes)
 			 : rt_recv(l->conn, data, len_bytes, got_bytes);
 	if (l->timed_out)
 		return OXE_TIMEOUT;
@@ -110,27 +115,27 @@ static int receive_some(struct nbd_link *l, void *data, size_t len_bytes, size_t
 }
 
 /* Make room for `need` bytes from start on, and for a good receive. */
-static void compact(struct nbd_link *l, size_t need)
+static void compact(struct link *l, size_t need)
 {
-	size_t kept = nbd_link_buffered(l);
+	size_t kept = link_buffered(l);
 	if (kept == 0) {
 		l->start = l->end = 0;
 	} else if (l->capacity - l->start < need || l->end > l->capacity / 2) {
-		memmove(l->buffer, nbd_link_bytes(l), kept);
+		memmove(l->buffer, link_bytes(l), kept);
 		l->start = 0;
 		l->end = kept;
 	}
 }
 
-static int fill_slowly(struct nbd_link *l, size_t need, bool exactly)
+static int fill_slowly(struct link *l, size_t need, bool exactly)
 {
 	compact(l, need);
 	bool watched = false;
 	int err = 0;
-	while (err == 0 && nbd_link_buffered(l) < need) {
-		size_t room = exactly ? need - nbd_link_buffered(l) : l->capacity - l->end;
+	while (err == 0 && link_buffered(l) < need) {
+		size_t room = exactly ? need - link_buffered(l) : l->capacity - l->end;
 		size_t got = 0;
-		if (!watched && nbd_link_buffered(l) > 0) {
+		if (!watched && link_buffered(l) > 0) {
 			rx_watch(l, need);
 			watched = true;
 		}
@@ -142,21 +147,21 @@ static int fill_slowly(struct nbd_link *l, size_t need, bool exactly)
 	return err;
 }
 
-int nbd_link_fill(struct nbd_link *l, size_t need, bool exactly)
+int link_fill(struct link *l, size_t need, bool exactly)
 {
 	assert(need <= l->capacity);
-	return likely(nbd_link_buffered(l) >= need) ? 0 : fill_slowly(l, need, exactly);
+	return likely(link_buffered(l) >= need) ? 0 : fill_slowly(l, need, exactly);
 }
 
-static size_t copy_buffered(struct nbd_link *l, void *data, size_t n)
+static size_t copy_buffered(struct link *l, void *data, size_t n)
 {
-	size_t copied = u64_min(n, nbd_link_buffered(l));
-	memcpy(data, nbd_link_bytes(l), copied);
+	size_t copied = u64_min(n, link_buffered(l));
+	memcpy(data, link_bytes(l), copied);
 	l->start += copied;
 	return copied;
 }
 
-static int receive_directly(struct nbd_link *l, uint8_t *data, size_t n)
+static int receive_directly(struct link *l, uint8_t *data, size_t n)
 {
 	int err = 0;
 	size_t got = 0;
@@ -167,7 +172,7 @@ static int receive_directly(struct nbd_link *l, uint8_t *data, size_t n)
 	return err;
 }
 
-int nbd_link_read(struct nbd_link *l, void *data, size_t n)
+int link_read(struct link *l, void *data, size_t n)
 {
 	size_t done = copy_buffered(l, data, n);
 	size_t rest = n - done;
@@ -176,19 +181,19 @@ int nbd_link_read(struct nbd_link *l, void *data, size_t n)
 	if (rest >= DIRECT_MIN_BYTES || rest > l->capacity)
 		return receive_directly(l, (uint8_t *)data + done, rest);
 	rx_watch(l, rest);
-	int err = nbd_link_fill(l, rest, false);
+	int err = link_fill(l, rest, false);
 	if (err == 0)
 		copy_buffered(l, (uint8_t *)data + done, rest);
 	return err;
 }
 
-int nbd_link_skip(struct nbd_link *l, uint64_t n)
+int link_skip(struct link *l, uint64_t n)
 {
 	rx_watch(l, n);
 	int err = 0;
 	while (err == 0 && n > 0) {
-		size_t step = u64_min(n, nbd_link_buffered(l));
-		nbd_link_take(l, step);
+		size_t step = u64_min(n, link_buffered(l));
+		link_take(l, step);
 		n -= step;
 		if (n == 0)
 			break;
@@ -210,11 +215,11 @@ static uint64_t parts_bytes(const struct rt_iovec *parts, size_t part_count)
 	return sum;
 }
 
-int nbd_link_send(struct nbd_link *l, const struct rt_iovec *parts, size_t part_count)
+int link_send(struct link *l, const struct rt_iovec *parts, size_t part_count)
 {
 	l->tx_deadline_ns = pace_deadline_ns(l, parts_bytes(parts, part_count), SEND_PATIENCE);
 	watch(l, l->tx_deadline_ns);
-	int err = l->tls ? nbd_tls_send(l->tls, l, parts, part_count) : rt_send(l->conn, parts, part_count);
+	int err = l->tls ? tls_send(l->tls, parts, part_count) : rt_send(l->conn, parts, part_count);
 	l->tx_deadline_ns = 0;
 	return l->timed_out ? OXE_TIMEOUT : err;
 }

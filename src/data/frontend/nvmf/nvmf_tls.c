@@ -1,0 +1,167 @@
+/*
+ * nvmf_tls.c: how a connection begins: in the clear, or with TLS 1.3 by the key that a volume's list has for the host (NVMe TCP
+ * transport specification 1.1, 3.6). The first byte says which: a hello of TLS begins with 22, a PDU that may come first with 0.
+ *
+ *     off        TLS is refused
+ *     allowed    both; but a host whose entry on the list has a key must come through TLS (nvmf_gate.c)
+ *     required   what is in the clear is refused, but on loopback addresses, where it is as if allowed
+ *
+ * The client names its key, and with it the host and the subsystem it comes for: Connect must say the same. Discovery is nobody's
+ * volume, so a host comes there with its key for any volume: with a name of version 1, which says which key it is, or with the key of
+ * the first volume that has one for it.
+ */
+#include "data/frontend/nvmf/nvmf_conn.h"
+
+#include "base/log.h"
+#include "data/nvme/nvme_psk.h"
+
+#define TLS_HANDSHAKE 22 /* the type of a record that holds a hello */
+
+bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l)
+{
+	struct nvmf_where where = nvmf_where_of(l->address);
+	return server->options.tls == NVMF_TLS_REQUIRED && !nvmf_where_is_loopback(&where);
+}
+
+/* ---- the key ---------------------------------------------------------------------------------------------------------------- */
+
+/* Is the key of this volume's list for the host the one that is named? 0, OXE_NOENT, or why that cannot be said. Suspends. */
+static int find_in_volume(struct nvmf_server *server, const struct uuid *volume_id, const char *identity,
+			  const struct nvme_psk_name *name, struct tls_psk *out)
+{
+	struct nvmf_access *access;
+	int err = nvmf_gate_read(server, volume_id, &access);
+	if (err)
+		return err;
+	const struct nvmf_access_host *host = nvmf_access_find(access, name->hostnqn);
+	bool is_it = host && nvme_secret_is_set(&host->tls_key) &&
+		     nvme_psk_make(&host->tls_key, name->version, name->hostnqn, name->subnqn, out) == 0 &&
+		     strcmp(out->identity, identity) == 0;
+	nvmf_gate_free(access);
+	if (!is_it)
+		explicit_bzero(out, sizeof(*out));
+	return is_it ? 0 : OXE_NOENT;
+}
+
+struct volumes {
+	struct uuid *ids;
+	size_t count, capacity;
+};
+
+static bool remember(void *ctx, const struct engine_export *e)
+{
+	struct volumes *v = ctx;
+	if (e->is_snapshot)
+		return true;
+	if (v->count == v->capacity) {
+		v->capacity = v->capacity ? 2 * v->capacity : 64;
+		v->ids = mem_realloc(v->ids, v->capacity * sizeof(*v->ids));
+	}
+	v->ids[v->count++] = e->volume_id;
+	return true;
+}
+
+static bool find_in_any(struct nvmf_server *server, const char *identity, const struct nvme_psk_name *name,
+			struct tls_psk *out)
+{
+	struct volumes v = {0};
+	bool is_found = false;
+	engines_walk(server->engines, remember, &v);
+	for (size_t i = 0; i < v.count && !is_found; i++)
+		is_found = find_in_volume(server, &v.ids[i], identity, name, out) == 0;
+	free(v.ids);
+	return is_found;
+}
+
+/* A volume that is not here may be in a moment: its pool is being opened, say. An alert would tell the host that its key is none, and
+ * some hosts give up for good then; so it is left without a word, and comes again. */
+static bool find_in_named(struct nvmf_conn *c, const struct uuid *volume_id, const char *identity,
+			  const struct nvme_psk_name *name, struct tls_psk *out)
+{
+	struct engine *engine;
+	int err = engine_open_volume(c->server->engines, volume_id, &engine);
+	bool is_there = err == 0;
+	if (is_there) {
+		err = find_in_volume(c->server, volume_id, identity, name, out);
+		engine_close(engine);
+	}
+	if (err && (!is_there || err != OXE_NOENT)) {
+		nvmf_drop(c, is_there ? "its volume's list cannot be read" : "its volume is not here");
+		link_shutdown(&c->link);
+	}
+	return err == 0;
+}
+
+/* Whose list has the key: the volume's that is named, or of the snapshot that is. Suspends. */
+static int volume_of(struct nvmf_server *server, const char *subnqn, struct uuid *volume_id)
+{
+	struct uuid id;
+	if (nvme_nqn_to_volume(subnqn, volume_id) == 0)
+		return 0;
+	int err = nvme_nqn_to_snapshot(subnqn, &id);
+	return err ? err : engines_volume_of(server->engines, &id, volume_id);
+}
+
+static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
+{
+	struct nvmf_conn *c = ctx;
+	struct nvme_psk_name name;
+	struct uuid volume_id;
+	bool is_found = false;
+	if (nvme_psk_name_parse(identity, &name))
+		return false;
+	if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
+		is_found = find_in_any(c->server, identity, &name, out);
+	else if (volume_of(c->server, name.subnqn, &volume_id) == 0)
+		is_found = find_in_named(c, &volume_id, identity, &name, out);
+	if (is_found) {
+		c->tls_peer = mem_alloc(sizeof(*c->tls_peer));
+		memcpy(c->tls_peer->hostnqn, name.hostnqn, sizeof(name.hostnqn));
+		memcpy(c->tls_peer->subnqn, name.subnqn, sizeof(name.subnqn));
+	}
+	return is_found;
+}
+
+/* ---- the beginning ------------------------------------------------------------------------------------------------------------ */
+
+static int shake_hands(struct nvmf_conn *c)
+{
+	const struct tls_keys keys = {find_key, c};
+	const char *because;
+	size_t early_bytes = link_buffered(&c->link);
+	int err = tls_accept_key(&keys, c->link.conn, link_bytes(&c->link), early_bytes, &c->link.tls,
+				 &because);
+	if (err == 0)
+		link_take(&c->link, early_bytes);
+	else if (c->link.timed_out)
+		err = OXE_TIMEOUT;
+	else
+		nvmf_drop(c, because);
+	return err;
+}
+
+int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused)
+{
+	int err = link_fill(&c->link, 1, false);
+	*is_refused = false;
+	if (err)
+		return err;
+	if (*link_bytes(&c->link) != TLS_HANDSHAKE) {
+		*is_refused = c->tls_required;
+		return 0;
+	}
+	if (c->server->options.tls == NVMF_TLS_OFF)
+		return nvmf_drop(c, "it speaks TLS, which is off here (--nvme-tls)");
+	return shake_hands(c);
+}
+
+bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *data)
+{
+	if (!c->tls_peer || (strcmp(c->tls_peer->hostnqn, data->hostnqn) == 0 &&
+			     strcmp(c->tls_peer->subnqn, data->subnqn) == 0))
+		return true;
+	LOG_WARN("nvmf.refused", "a host may not connect to the volume",
+		 F_STR("peer", rt_conn_peer(c->link.conn)), F_STR("host", data->hostnqn),
+		 F_STR("subsystem", data->subnqn), F_STR("because", "its key is for another host or volume"));
+	return false;
+}
