@@ -260,18 +260,23 @@ static int volume_open(struct load *l, uint32_t index)
 	struct nvme_host_options host = {
 		.address = o->targets[index].address,
 		.subsystem_nqn = o->targets[index].nqn,
+		.host_nqn = o->host_nqn,
+		.tls_key = o->tls_key,
 		.queues = o->queues,
 		.queue_depth = (uint32_t)u64_min(o->depth, 127),
 		.header_digest = o->digests,
 		.data_digest = o->digests,
 		.no_in_capsule = o->no_in_capsule,
+		.secret = o->secret,
+		.controller_secret = o->controller_secret,
+		.least_group = o->least_group,
 		.lost = NVME_HOST_REPLAY,
 	};
 	struct nvme_host_status status;
 	*v = (struct volume){.load = l, .index = index};
 	int err = nvme_host_new(l->rt, &host, &v->host);
 	if (err)
-		return refuse(l, err, "the address or the NQN is malformed");
+		return refuse(l, err, "the address, an NQN, a key or a secret is malformed");
 	err = nvme_host_wait(v->host, rt_now_ns(l->rt) + o->connect_ns);
 	nvme_host_status(v->host, &status);
 	return err ? refuse(l, status.last_error ? status.last_error : err, status.why) : volume_size(v);

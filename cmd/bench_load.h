@@ -29,6 +29,9 @@ struct load_options {
 	uint32_t depth, queues, read_percent;
 	uint64_t time_ns, connect_ns, seed;
 	bool verify, digests, no_in_capsule;
+	const char *host_nqn, *tls_key;		/* NULL: any; in the clear */
+	const char *secret, *controller_secret; /* as struct nvme_host_options has them */
+	uint8_t least_group;			/* the same */
 	struct load_target targets[LOAD_TARGETS_MAX];
 	uint32_t target_count;
 };

@@ -7,6 +7,7 @@
 #include "base/size.h"
 #include "bench_load.h"
 #include "control/js.h"
+#include "data/nvme/nvme_auth_proof.h"
 #include "data/nvme/nvme_nqn.h"
 #include "host/host.h"
 #include "oxbow_client.h"
@@ -51,8 +52,15 @@ static const char usage_text[] =
 	"  --connect SECONDS        how long to wait for the first connection [10]\n"
 	"  --seed N                 what is drawn, and with --verify what is written [the time]\n"
 	"  --verify                 check what is read against what was written, and all of it at the end\n"
+	"  --host-nqn NQN           what this host calls itself [a new uuid each time]\n"
+	"  --tls-key-file FILE      come through TLS with the key in it, NVMeTLSkey-1:...:\n"
 	"  --digests                CRC-32C of headers and data, if the target agrees\n"
 	"  --no-in-capsule          send data only when asked for it\n"
+	"  --secret-file FILE       prove that we have the secret in it, if asked to (oxbow volume allow)\n"
+	"  --controller-secret-file FILE  and have the target prove that it has this one, or leave it alone\n"
+	"  --dh-group GROUP         the least to agree to: null, ffdhe2048, ffdhe3072, ffdhe4096, "
+	"ffdhe6144,\n"
+	"                           ffdhe8192 [ffdhe2048]\n"
 	"  --json                   print an object for programs\n"
 	"  --help                   print this, and exit\n"
 	"Writes destroy what is on the target. Lost connections are pauses: what was in flight is sent "
@@ -89,8 +97,13 @@ enum {
 	OPT_CONNECT,
 	OPT_SEED,
 	OPT_VERIFY,
+	OPT_HOST_NQN,
+	OPT_TLS_KEY_FILE,
 	OPT_DIGESTS,
 	OPT_NO_IN_CAPSULE,
+	OPT_SECRET_FILE,
+	OPT_CONTROLLER_SECRET_FILE,
+	OPT_DH_GROUP,
 	OPT_JSON,
 };
 
@@ -109,8 +122,13 @@ static const struct option long_options[] = {
 	{"connect", required_argument, NULL, OPT_CONNECT},
 	{"seed", required_argument, NULL, OPT_SEED},
 	{"verify", no_argument, NULL, OPT_VERIFY},
+	{"host-nqn", required_argument, NULL, OPT_HOST_NQN},
+	{"tls-key-file", required_argument, NULL, OPT_TLS_KEY_FILE},
 	{"digests", no_argument, NULL, OPT_DIGESTS},
 	{"no-in-capsule", no_argument, NULL, OPT_NO_IN_CAPSULE},
+	{"secret-file", required_argument, NULL, OPT_SECRET_FILE},
+	{"controller-secret-file", required_argument, NULL, OPT_CONTROLLER_SECRET_FILE},
+	{"dh-group", required_argument, NULL, OPT_DH_GROUP},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
@@ -152,12 +170,53 @@ static enum load_kind kind(const char *text)
 	mistake("--rw takes randread, randwrite, read, write or mixed, not \"%s\"", text);
 }
 
+/* The first line of a file; never an argument, which anybody on this machine may see. */
+static const char *secret_of(const char *path)
+{
+	struct nvme_secret secret;
+	char *line = NULL;
+	size_t size_bytes = 0;
+	FILE *file = fopen(path, "re");
+	if (!file || getline(&line, &size_bytes, file) < 0)
+		mistake("no secret can be read from %s", path);
+	fclose(file);
+	line[strcspn(line, "\r\n")] = '\0';
+	if (nvme_secret_parse(line, &secret))
+		mistake("%s holds no secret: it is DHHC-1:00:...: with a right sum", path);
+	explicit_bzero(&secret, sizeof(secret));
+	return line;
+}
+
+/* 1 + its number. */
+static uint8_t group(const char *text)
+{
+	uint8_t number;
+	if (nvme_auth_group_parse(text, &number))
+		mistake("--dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
+			"\"%s\"",
+			text);
+	return (uint8_t)(number + 1);
+}
+
 static void target_add_nqn(const char *address, const char *nqn)
 {
 	if (options.load.target_count == LOAD_TARGETS_MAX)
 		mistake("at most %d targets", LOAD_TARGETS_MAX);
 	options.load.targets[options.load.target_count++] =
 		(struct load_target){mem_strdup(address), mem_strdup(nqn)};
+}
+
+/* The first line of a file. */
+static const char *key_of(const char *path)
+{
+	char *line = NULL;
+	size_t size_bytes = 0;
+	FILE *file = fopen(path, "re");
+	if (!file || getline(&line, &size_bytes, file) < 0)
+		mistake("cannot read a key from %s", path);
+	line[strcspn(line, "\r\n")] = '\0';
+	fclose(file);
+	return line;
 }
 
 static void volume_add(const char *name)
@@ -215,11 +274,26 @@ static void option_take(int opt, const char *text)
 	case OPT_VERIFY:
 		o->verify = true;
 		break;
+	case OPT_HOST_NQN:
+		o->host_nqn = text;
+		break;
+	case OPT_TLS_KEY_FILE:
+		o->tls_key = key_of(text);
+		break;
 	case OPT_DIGESTS:
 		o->digests = true;
 		break;
 	case OPT_NO_IN_CAPSULE:
 		o->no_in_capsule = true;
+		break;
+	case OPT_SECRET_FILE:
+		o->secret = secret_of(text);
+		break;
+	case OPT_CONTROLLER_SECRET_FILE:
+		o->controller_secret = secret_of(text);
+		break;
+	case OPT_DH_GROUP:
+		o->least_group = group(text);
 		break;
 	case OPT_JSON:
 		options.json = true;
@@ -255,6 +329,8 @@ static void options_read(int argc, char **argv)
 		mistake("--address goes before the --nqn that it is for");
 	if (options.load.target_count + options.volume_count > LOAD_TARGETS_MAX)
 		mistake("at most %d targets", LOAD_TARGETS_MAX);
+	if (options.load.controller_secret && !options.load.secret)
+		mistake("--controller-secret-file goes with --secret-file");
 	if (options.load.block_bytes % 512)
 		mistake("--block takes a multiple of 512");
 }

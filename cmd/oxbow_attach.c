@@ -585,13 +585,26 @@ static void record_collect(void *ctx, const struct attach_record *r, int err)
 	js_push(w->list, o);
 }
 
+/* For a table, which has a line an attachment. */
+static void owners_join(const struct js *list)
+{
+	for (size_t i = 0; i < js_length(list); i++) {
+		const struct js *owners = js_get(js_at(list, i), "owners");
+		struct text joined = {0};
+		for (size_t o = 0; o < js_length(owners); o++)
+			text_printf(&joined, "%s%s", o ? ", " : "", js_text(js_at(owners, o)));
+		js_set_text(js_at(list, i), "owned_by", text_get(&joined));
+		text_free(&joined);
+	}
+}
+
 int attachment_list(struct cli *cli)
 {
 	static const struct column columns[] = {
 		{"VOLUME", "volume", COLUMN_TEXT},  {"LINK", "link", COLUMN_TEXT},
 		{"DEVICE", "device", COLUMN_TEXT},  {"BY", "by", COLUMN_TEXT},
 		{"STATE", "state", COLUMN_TEXT},    {"READ-ONLY", "read_only", COLUMN_YES},
-		{"OWNER", "owners.0", COLUMN_TEXT}, {"AND", "owners.1", COLUMN_TEXT}};
+		{"OWNERS", "owned_by", COLUMN_TEXT}};
 	struct work w;
 	struct answer a = {.body = js_object()};
 	work_begin(&w, cli);
@@ -603,6 +616,7 @@ int attachment_list(struct cli *cli)
 	char *text = js_print(a.body, false);
 	text_add(&a.raw, text);
 	free(text);
+	owners_join(js_get(a.body, "attachments"));
 	show_list(cli, &a, "attachments", columns, ARRAY_COUNT(columns));
 	answer_free(&a);
 	return work_end(&w, EXIT_DONE);

@@ -129,7 +129,7 @@ static void bash_print(void)
 	      "_oxbow_objects() {\n"
 	      "\tcase \"$1\" in\n"
 	      "\tpool) [ \"$2\" = create ] || [ \"$2\" = import ] || oxbow -q pool list 2>/dev/null ;;\n"
-	      "\tvolume|snapshot|attach) oxbow -q volume list 2>/dev/null ;;\n"
+	      "\tvolume|snapshot|nvme|attach) oxbow -q volume list 2>/dev/null ;;\n"
 	      "\tdetach) oxbow -q attachment list 2>/dev/null ;;\n"
 	      "\tjob) oxbow -q job list 2>/dev/null ;;\n"
 	      "\tgenerate) echo man bash ;;\n"

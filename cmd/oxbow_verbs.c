@@ -330,6 +330,8 @@ static const struct column volume_details[] = {
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
 	{"NVMe hosts allowed", "hosts", COLUMN_LIST},
+	{"NVMe hosts connected", "connected", COLUMN_LIST},
+	{"NVMe reservation", "reservation", COLUMN_LIST},
 };
 
 /* A line a host, never its secret. */
@@ -351,14 +353,69 @@ static struct js *hosts_as_text(const struct js *hosts)
 	return lines;
 }
 
+static struct js *connected_as_text(const struct js *associations)
+{
+	struct js *lines = js_array();
+	for (size_t i = 0; i < js_length(associations); i++) {
+		const struct js *a = js_at(associations, i);
+		struct text line = {0};
+		text_printf(&line, "%s, from %s%s%s", js_path_text(a, "host"), js_path_text(a, "peer"),
+			    js_true(js_get(a, "is_tls")) ? ", through TLS" : "",
+			    js_true(js_get(a, "is_authenticated")) ? ", authenticated" : "");
+		js_push_text(lines, text_get(&line));
+		text_free(&line);
+	}
+	if (js_length(lines) == 0)
+		js_push_text(lines, "none");
+	return lines;
+}
+
+static struct js *reservation_as_text(const struct js *r)
+{
+	struct js *lines = js_array();
+	const struct js *registrants = js_get(r, "registrants");
+	js_push_text(lines, js_true(js_get(r, "is_unreadable"))
+				    ? "cannot be read, and keeps every host out: 'oxbow volume unreserve'"
+				    : js_path_text(r, "type"));
+	for (size_t i = 0; i < js_length(registrants); i++) {
+		const struct js *one = js_at(registrants, i);
+		struct text line = {0};
+		text_printf(&line, "%s, key %s%s", js_path_text(one, "host_id"), js_path_text(one, "key"),
+			    js_true(js_get(one, "is_holder")) ? ", holds it" : "");
+		js_push_text(lines, text_get(&line));
+		text_free(&line);
+	}
+	return lines;
+}
+
+/* What NVMe says of a volume, for people. Its list may be unreadable; the rest is told all the same. */
+static void volume_add_nvme(struct cli *cli, struct js *volume)
+{
+	const char *id = js_path_text(volume, "id");
+	struct answer hosts, connected = get(cli, "/v1/nvme?volume=", id, ""),
+			     reservation = get(cli, "/v1/volumes/", id, "/reservation");
+	char *target = target_of("/v1/volumes/", id, "/hosts");
+	client_call(cli->client, "GET", target, NULL, CLIENT_RESEND, &hosts);
+	struct js *lines = js_array();
+	js_push_text(lines, "cannot be read, and so nobody: 'oxbow volume disallow --all'");
+	if (hosts.status == 200) {
+		js_free(lines);
+		lines = hosts_as_text(js_get(hosts.body, "hosts"));
+	}
+	js_set(volume, "hosts", lines);
+	js_set(volume, "connected", connected_as_text(js_get(connected.body, "associations")));
+	js_set(volume, "reservation", reservation_as_text(reservation.body));
+	free(target);
+	answer_free(&hosts);
+	answer_free(&connected);
+	answer_free(&reservation);
+}
+
 static int volume_show(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/volumes/", cli->args[0], ""), hosts;
-	if (!cli->json) {
-		hosts = get(cli, "/v1/volumes/", js_path_text(a.body, "id"), "/hosts");
-		js_set(a.body, "hosts", hosts_as_text(js_get(hosts.body, "hosts")));
-		answer_free(&hosts);
-	}
+	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	if (!cli->json)
+		volume_add_nvme(cli, a.body);
 	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
 	return done(&a);
 }
@@ -473,15 +530,46 @@ static int volume_allow(struct cli *cli)
 	return done(&a);
 }
 
+static int volume_disallow_all(struct cli *cli, const char *id)
+{
+	bool is_sure =
+		confirm(cli, "Let anybody connect to volume %s who reaches the listener?", cli->args[0]);
+	if (!is_sure)
+		return EXIT_FAILED;
+	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/hosts?to_anyone=true"), NULL);
+	show_done(cli, &a, "anybody may connect to volume %s", cli->args[0]);
+	return done(&a);
+}
+
 static int volume_disallow(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	bool is_all = cli->values[OPT_ALL];
+	if (is_all == (cli->arg_count == 2))
+		fail(EXIT_USAGE, "oxbow volume disallow VOLUME HOSTNQN, or --all", "a host, or --all");
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	if (is_all)
+		return volume_disallow_all(cli, id);
+	const char *how = cli->values[OPT_YES] ? "?to_anyone=true" : "";
+	struct answer a = ask(cli, "DELETE", host_target(cli, id, how), NULL);
+	show_done(cli, &a, "%s may not connect to volume %s any more", cli->args[1], cli->args[0]);
+	return done(&a);
+}
+
+static int volume_unreserve(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
-	const char *how = cli->values[OPT_YES] ? "?to_anyone=true" : "";
-	struct answer a = ask(cli, "DELETE", host_target(cli, id, how), NULL);
-	show_done(cli, &a, "%s may not connect to volume %s any more", cli->args[1], cli->args[0]);
+	bool is_sure = confirm(cli, "Take the reservation of volume %s away from whoever relies on it?",
+			       cli->args[0]);
+	if (!is_sure)
+		return EXIT_FAILED;
+	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/reservation"), NULL);
+	show_done(cli, &a, "volume %s is not reserved any more", cli->args[0]);
 	return done(&a);
 }
 
@@ -742,7 +830,8 @@ static int snapshot_show(struct cli *cli)
 						{"Created", "created", COLUMN_TIME},
 						{"Parent", "parent_id", COLUMN_TEXT},
 						{"Children", "child_count", COLUMN_COUNT},
-						{"Clients", "open_count", COLUMN_COUNT}};
+						{"Clients", "open_count", COLUMN_COUNT},
+						{"NVMe subsystem", "nqn", COLUMN_TEXT}};
 	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "");
 	show_details(cli, &a, columns, ARRAY_COUNT(columns));
 	return done(&a);
@@ -815,6 +904,22 @@ static int ublk_list(struct cli *cli)
 		{"READ-ONLY", "read_only", COLUMN_YES}, {"NOTE", "message", COLUMN_TEXT}};
 	struct answer a = get(cli, "/v1/ublk", "", "");
 	show_list(cli, &a, "devices", columns, ARRAY_COUNT(columns));
+	return done(&a);
+}
+
+/* ---- NVMe ------------------------------------------------------------------------------------------------------------ */
+
+static int nvme_list(struct cli *cli)
+{
+	static const struct column columns[] = {
+		{"HOST", "host", COLUMN_TEXT},		{"FROM", "peer", COLUMN_TEXT},
+		{"VOLUME", "volume", COLUMN_TEXT},	{"QUEUES", "io_queues", COLUMN_COUNT},
+		{"COMMANDS", "commands", COLUMN_COUNT}, {"ERRORS", "errors", COLUMN_COUNT},
+		{"TLS", "is_tls", COLUMN_YES},		{"PROVED", "is_authenticated", COLUMN_YES},
+		{"HOLDS", "is_holder", COLUMN_YES},	{"SINCE", "since", COLUMN_TIME}};
+	struct answer a = cli->arg_count ? get(cli, "/v1/nvme?volume=", cli->args[0], "")
+					 : get(cli, "/v1/nvme", "", "");
+	show_list(cli, &a, "associations", columns, ARRAY_COUNT(columns));
 	return done(&a);
 }
 
@@ -1075,6 +1180,7 @@ const struct option_text option_texts[OPT_COUNT] = {
 				 "make a secret for the host, and print it this once"},
 	[OPT_CONTROLLER_SECRET_FILE] = {"controller-secret-file", "FILE",
 					"and the volume proves to the host that it has this one"},
+	[OPT_ALL] = {"all", NULL, "the whole list, also one that cannot be read"},
 	[OPT_TLS_KEY_FILE] =
 		{"tls-key-file", "FILE",
 		 "the host has to come through TLS with this key, NVMeTLSkey-1:...: ('-': standard input)"},
@@ -1125,8 +1231,11 @@ const struct verb verbs[] = {
 	 OPT(SECRET_FILE) | OPT(GENERATE_SECRET) | OPT(CONTROLLER_SECRET_FILE) | OPT(TLS_KEY_FILE) | OPT(GENERATE_TLS_KEY), 0, 2, 2,
 	 volume_allow},
 	{"volume", "disallow", "VOLUME HOSTNQN", "take a host off that list, and disconnect it",
-	 "Without a list anybody who reaches the listener may connect; so the last host is only taken off when told twice.",
-	 OPT(YES), 0, 2, 2, volume_disallow},
+	 "Without a list anybody who reaches the listener may connect; so the last host, or the list (--all), is only taken off when told twice.",
+	 OPT(YES) | OPT(ALL), 0, 1, 2, volume_disallow},
+	{"volume", "unreserve", "VOLUME", "take away a volume's NVMe reservation and all registrations",
+	 "Also what cannot be read and keeps every host out. Whoever relied on it to fence another is not protected any more.",
+	 OPT(YES), 0, 1, 1, volume_unreserve},
 	{"volume", "extents", "VOLUME", "list what is allocated, also of VOLUME@SNAPSHOT", NULL, OPT(SINCE), 0, 1, 1, volume_extents},
 
 	{"snapshot", "create", "VOLUME NAME", "take a snapshot", NULL, OPT(ID), 0, 1, 2, snapshot_create},
@@ -1136,6 +1245,8 @@ const struct verb verbs[] = {
 	 OPT(WAIT), 0, 1, 1, snapshot_delete},
 	{"snapshot", "rename", "VOLUME@SNAPSHOT NEW", "give a snapshot another name", NULL, 0, 0, 2, 2, snapshot_rename},
 	{"snapshot", "usage", "VOLUME@SNAPSHOT", "count what a snapshot uses, alone and shared", NULL, 0, 0, 1, 1, snapshot_usage},
+
+	{"nvme", "list", "[VOLUME]", "list the hosts that are connected over NVMe", NULL, 0, 0, 0, 1, nvme_list},
 
 	{"ublk", "attach", "VOLUME", "make a volume, or VOLUME@SNAPSHOT, a block device of this host",
 	 "It stays one, over kills, restarts and reboots, until it is detached; while the daemon is away its users wait.",

@@ -24,8 +24,9 @@
 struct daemon_options {
 	const char *data_dir, *socket_path;
 	const char *nbd[OPTION_LIST_MAX], *nvme[OPTION_LIST_MAX], *scan[OPTION_LIST_MAX];
-	size_t nbd_count, nvme_count, scan_count;
-	bool nbd_insecure, nvme_insecure, nvme_authenticated;
+	const char *nvme_referrals[OPTION_LIST_MAX];
+	size_t nbd_count, nvme_count, scan_count, nvme_referral_count;
+	bool nbd_insecure, nvme_insecure, nvme_authenticated, nvme_discover_snapshots;
 	uint8_t nvme_dh_group; /* as struct nvmf_options has it */
 	enum nvmf_tls_mode nvme_tls;
 	struct nbd_tls_options tls;

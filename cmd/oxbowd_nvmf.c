@@ -62,12 +62,19 @@ static struct uuid boot_id(void)
 
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
+	struct nvmf_options options = {
+		.boot_id = boot_id(),
+		.authenticated_only = o->nvme_authenticated,
+		.tls = o->nvme_tls,
+		.auth_group = o->nvme_dh_group,
+		.discovers_snapshots = o->nvme_discover_snapshots,
+		.referral_count = o->nvme_referral_count,
+	};
+	static_assert(OPTION_LIST_MAX <= NVMF_REFERRALS_MAX, "as many as can be given");
+	memcpy(options.referrals, o->nvme_referrals, sizeof(o->nvme_referrals));
 	if (o->nvme_count > 0)
-		server = nvmf_server_new(engines,
-					 &(struct nvmf_options){.boot_id = boot_id(),
-								.authenticated_only = o->nvme_authenticated,
-								.tls = o->nvme_tls,
-								.auth_group = o->nvme_dh_group});
+		server = nvmf_server_new(engines, &options);
+	node_nvme_set(node, server);
 	for (size_t i = 0; i < o->nvme_count; i++) {
 		struct address *a = mem_alloc(sizeof(*a));
 		address_init(a, &kind, node, o->nvme[i], i);

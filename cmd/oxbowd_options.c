@@ -2,7 +2,9 @@
 #include "oxbowd.h"
 
 #include "base/size.h"
+#include "data/nvme/nvme_auth_proof.h"
 
+#include <arpa/inet.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,6 +39,9 @@ static const char help[] =
 	"ffdhe4096,\n"
 	"                          ffdhe6144 or ffdhe8192 [ffdhe2048, or null with a host that has no "
 	"other]\n"
+	"  --nvme-discover-snapshots  discovery lists snapshots, too; without it who knows their name finds "
+	"them\n"
+	"  --nvme-referral tcp:IP:PORT  another discovery service that hosts are told of; repeatable\n"
 	"  --nvme-insecure         allow that beyond this host without it\n"
 	"  --tls off|optional|required [off, or required if --tls-cert is given]\n"
 	"  --tls-cert FILE, --tls-key FILE, --tls-ca FILE\n"
@@ -62,7 +67,9 @@ enum option_id {
 	OPT_NVME,
 	OPT_NVME_AUTHENTICATED,
 	OPT_NVME_DH_GROUP,
+	OPT_NVME_DISCOVER_SNAPSHOTS,
 	OPT_NVME_INSECURE,
+	OPT_NVME_REFERRAL,
 	OPT_NVME_TLS,
 	OPT_TLS,
 	OPT_TLS_CERT,
@@ -89,7 +96,9 @@ static const struct option long_options[] = {
 	{"nvme", required_argument, NULL, OPT_NVME},
 	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
 	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
+	{"nvme-discover-snapshots", no_argument, NULL, OPT_NVME_DISCOVER_SNAPSHOTS},
 	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
+	{"nvme-referral", required_argument, NULL, OPT_NVME_REFERRAL},
 	{"nvme-tls", required_argument, NULL, OPT_NVME_TLS},
 	{"tls", required_argument, NULL, OPT_TLS},
 	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
@@ -175,11 +184,9 @@ static void path_option(struct daemon_options *o, int id, char *value)
 /* 1 + its number. */
 static uint8_t dh_group(const char *name)
 {
-	static const char *const names[] = {"null",	 "ffdhe2048", "ffdhe3072",
-					    "ffdhe4096", "ffdhe6144", "ffdhe8192"};
-	for (uint8_t i = 0; i < ARRAY_COUNT(names); i++)
-		if (strcmp(name, names[i]) == 0)
-			return (uint8_t)(i + 1);
+	uint8_t group;
+	if (nvme_auth_group_parse(name, &group) == 0)
+		return (uint8_t)(group + 1);
 	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
 		"\"%s\"",
 		name);
@@ -219,8 +226,14 @@ static void option_take(struct daemon_options *o, int id, char *value, bool *tls
 	case OPT_NVME_DH_GROUP:
 		o->nvme_dh_group = dh_group(value);
 		break;
+	case OPT_NVME_DISCOVER_SNAPSHOTS:
+		o->nvme_discover_snapshots = true;
+		break;
 	case OPT_NVME_INSECURE:
 		o->nvme_insecure = true;
+		break;
+	case OPT_NVME_REFERRAL:
+		list_add(o->nvme_referrals, &o->nvme_referral_count, value, "nvme-referral");
 		break;
 	case OPT_NVME_TLS:
 		o->nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, nvme_tls_modes, 3);
@@ -288,6 +301,25 @@ static void nvme_address_check(const struct daemon_options *o, const char *addre
 			address);
 }
 
+/* Hosts connect to what they are told as it stands: a name would mean something else to each of them. */
+static void referral_check(const char *address)
+{
+	char host[INET6_ADDRSTRLEN + 2];
+	uint8_t raw[16];
+	const char *colon = strrchr(address, ':');
+	size_t length = colon && colon > address + 4 ? (size_t)(colon - address - 4) : 0;
+	bool is_right = strncmp(address, "tcp:", 4) == 0 && length > 0 && length < sizeof(host) && colon[1];
+	if (is_right) {
+		bool is_v6 = address[4] == '[' && colon[-1] == ']';
+		snprintf(host, sizeof(host), "%.*s", (int)(length - (is_v6 ? 2 : 0)), address + 4 + is_v6);
+		is_right = inet_pton(is_v6 ? AF_INET6 : AF_INET, host, raw) == 1 &&
+			   strspn(colon + 1, "0123456789") == strlen(colon + 1) && atoi(colon + 1) > 0 &&
+			   atoi(colon + 1) < 65536;
+	}
+	if (!is_right)
+		mistake("--nvme-referral takes tcp:IP:PORT, not \"%s\"", address);
+}
+
 /* Messages and the list of pools name things from the root. */
 static const char *absolute(const char *path)
 {
@@ -317,6 +349,8 @@ static void options_complete(struct daemon_options *o, bool tls_given)
 		nbd_address_check(o, o->nbd[i]);
 	for (size_t i = 0; i < o->nvme_count; i++)
 		nvme_address_check(o, o->nvme[i]);
+	for (size_t i = 0; i < o->nvme_referral_count; i++)
+		referral_check(o->nvme_referrals[i]);
 	if (o->init_pool_path)
 		o->init_pool_path = absolute(o->init_pool_path);
 }

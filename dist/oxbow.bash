@@ -3,8 +3,9 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert allow disallow extents" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents" ;;
 	snapshot) echo "create list show delete rename usage" ;;
+	nvme) echo "list" ;;
 	ublk) echo "attach detach list" ;;
 	attachment) echo "list reap link" ;;
 	job) echo "list watch cancel throttle" ;;
@@ -30,7 +31,8 @@ _oxbow_options() {
 	"volume flatten") echo "--help --cancel --wait" ;;
 	"volume revert") echo "--help --id --yes" ;;
 	"volume allow") echo "--help --secret-file --generate-secret --controller-secret-file --tls-key-file --generate-tls-key" ;;
-	"volume disallow") echo "--help --yes" ;;
+	"volume disallow") echo "--help --yes --all" ;;
+	"volume unreserve") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"snapshot create") echo "--help --id" ;;
 	"snapshot list") echo "--help" ;;
@@ -38,6 +40,7 @@ _oxbow_options() {
 	"snapshot delete") echo "--help --wait" ;;
 	"snapshot rename") echo "--help" ;;
 	"snapshot usage") echo "--help" ;;
+	"nvme list") echo "--help" ;;
 	"ublk attach") echo "--help" ;;
 	"ublk detach") echo "--help --force" ;;
 	"ublk list") echo "--help" ;;
@@ -58,12 +61,12 @@ _oxbow_options() {
 	esac
 }
 
-_oxbow_nouns="help pool volume snapshot ublk attach detach attachment job events status ready version generate"
+_oxbow_nouns="help pool volume snapshot nvme ublk attach detach attachment job events status ready version generate"
 
 _oxbow_objects() {
 	case "$1" in
 	pool) [ "$2" = create ] || [ "$2" = import ] || oxbow -q pool list 2>/dev/null ;;
-	volume|snapshot|attach) oxbow -q volume list 2>/dev/null ;;
+	volume|snapshot|nvme|attach) oxbow -q volume list 2>/dev/null ;;
 	detach) oxbow -q attachment list 2>/dev/null ;;
 	job) oxbow -q job list 2>/dev/null ;;
 	generate) echo man bash ;;

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
 
 import harness
+import nvme_wire as wire
 from harness import GIB, MIB, Gone, Refused, expect, new_id
 
 OPENAPI = os.path.join(harness.ROOT, "docs", "openapi.json")
@@ -25,7 +27,7 @@ def openapi():
 
 
 def pool_option(directory):
-    return ["--init-pool", f"{directory}/pool,{GIB}"]
+    return ["--init-pool", f"{directory}/pool,{GIB}", "--nvme", "tcp:127.0.0.1:0"]
 
 
 # ---- the file against the table of routes ------------------------------------------------------------------------------
@@ -240,15 +242,64 @@ def walk_hosts(check):
         check.call("PUT", f"{hosts}/{bad}", body, status=400)
     check.call("PUT", f"/v1/volumes/w/hosts/{HOST}", status=404)
     check.call("GET", "/v1/volumes/w/hosts", status=404)
-    check.call("DELETE", f"{hosts}/nqn.x:other", status=404)
+    check.call("DELETE", f"{hosts}/nqn.x:other", status=204)  # it is off the list already
+    check.call("DELETE", "/v1/volumes/w/hosts/nqn.x:other", status=404)
     check.call("DELETE", f"{hosts}/{HOST}", status=409)
+    check.call("DELETE", hosts, status=409)
+    check.call("DELETE", "/v1/volumes/w/hosts?to_anyone=true", status=404)
     for i in range(31):
         check.call("PUT", f"{hosts}/{HOST[:-2]}{i + 10}", status=201)
     check.call("PUT", f"{hosts}/{HOST[:-2]}99", status=400)
     for i in range(31):
         check.call("DELETE", f"{hosts}/{HOST[:-2]}{i + 10}", status=204)
-    check.call("DELETE", f"{hosts}/{HOST}?to_anyone=true", status=204)
+    for _ in range(2):
+        check.call("DELETE", f"{hosts}/{HOST}?to_anyone=true", status=204)
+        check.call("DELETE", f"{hosts}?to_anyone=true", status=204)
     check.call("DELETE", f"{hosts}/{HOST}?to_anyone=yes", status=400)
+
+
+def reserve(daemon, volume):
+    """A host that is connected, registered with key a1, and the only one that may write: (its admin queue, its I/O queue)."""
+    nqn, where = daemon.api.volume(volume)["nqn"], nvme_address(daemon)
+    admin, queue = wire.Queue(where), wire.Queue(where)
+    cntlid = admin.connect(nqn).result & 0xFFFF
+    admin.enable()
+    queue.connect(nqn, qid=1, cntlid=cntlid)
+    for opcode, cdw10, keys in ((0x0D, 3 << 30, (0, 0xA1)), (0x11, 1 << 8, (0xA1, 0))):
+        expect(queue.command(opcode, nsid=1, cdw=(cdw10,), write=struct.pack("<QQ", *keys)).status == 0, "reservation")
+    return admin, queue
+
+
+def nvme_address(daemon):
+    uris = " ".join(daemon.api.volumes()[0]["uris"])
+    return "127.0.0.1", int(re.search(r"nvme\+tcp://127.0.0.1:(\d+)/", uris)[1])
+
+
+def walk_nvme(check, daemon):
+    expect(check.call("GET", "/v1/nvme")["associations"] == [], "nobody is connected")
+    check.call("GET", "/v1/nvme?volume=nobody", status=404)
+    check.call("GET", "/v1/volumes/nobody/reservation", status=404)
+    check.call("DELETE", "/v1/volumes/nobody/reservation", status=404)
+    expect(check.call("GET", "/v1/volumes/v/reservation")["type"] == "none", "nobody has reserved")
+    admin, queue = reserve(daemon, "v")
+    with wire.Queue(nvme_address(daemon)) as seeker:
+        seeker.connect(wire.DISCOVERY)
+        harness.wait_until(lambda: len(check.call("GET", "/v1/nvme")["associations"]) == 2, "host and seeker")
+        (host,) = check.call("GET", "/v1/nvme?volume=v")["associations"]
+    expect((host["host"], host["host_id"], host["volume"]) == (wire.host_nqn(wire.HOST_ID), str(wire.HOST_ID), "default/v"), host)
+    expect(host["is_holder"] and host["is_registrant"] and host["io_queues"] == 1, host)
+    expect(not host["is_authenticated"] and not host["is_tls"], host)
+    held = check.call("GET", "/v1/volumes/v/reservation")
+    expect(held["type"] == "write exclusive" and held["persists"], f"{held}")
+    expect(held["registrants"] == [{"host_id": str(wire.HOST_ID), "key": "0xa1", "is_holder": True}], f"{held}")
+    for _ in range(2):
+        check.call("DELETE", "/v1/volumes/v/reservation", status=204)
+        expect(check.call("GET", "/v1/volumes/v/reservation")["registrants"] == [], "nobody is registered")
+    queue.socket.close()
+    admin.socket.close()
+    daemon.api.close_wait("volume", "v")
+    stats = check.call("GET", "/v1/nvme")["stats"]
+    expect(stats["connections_accepted"] >= 3 and stats["commands"] > 5, f"{stats}")
 
 
 def walk_snapshots(check):
@@ -502,6 +553,7 @@ def every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_
             walk_strange_disks(check, directory)
             walk_volumes(check)
             walk_hosts(check)
+            walk_nvme(check, daemon)
             walk_snapshots(check)
             walk_jobs(check)
             walk_running_jobs(check, daemon)
@@ -706,7 +758,13 @@ def metrics_are_what_prometheus_reads():
         daemon.api.volume_create("v", MIB)
         subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 64k", "-c", "flush", daemon.uri("v")], check=True,
                        capture_output=True)
+        queues = reserve(daemon, "v")
         text = daemon.api.call("GET", "/metrics")["text"]
+        for queue in queues:
+            queue.socket.close()
+        labels = rf'{{host="{wire.host_nqn(wire.HOST_ID)}",export="default/v",controller="\d+"}}'
+        for metric in ("host_is_holder", "host_is_registrant", "host_io_queues"):
+            expect(re.search(rf"^oxbow_nvme_{metric}{labels} 1$", text, re.M), f"oxbow_nvme_{metric} in {text}")
         names = [l.split()[2] for l in text.splitlines() if l.startswith("# TYPE")]
         expect(len(names) == len(set(names)), "a metric is declared twice")
         for one in text.splitlines():

@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -21,18 +22,17 @@ sys.dont_write_bytecode = True
 if sys.argv[1:2] == ["--in-guest"]:  # nothing of the environment comes along by itself
     os.environ.update(setting.split("=", 1) for setting in sys.argv[3:])
 import attach_test  # noqa: E402
+import guest  # noqa: E402
 import harness  # noqa: E402
 from attach_test import call, mounted  # noqa: E402
 from harness import GIB, MIB, expect, wait_until  # noqa: E402
 
-NETNS = os.environ.get("OXBOW_NETNS", "oxattach")
 ADDRESS = "127.0.0.1:4420"
 PREFIX = "nqn.2026-11.dev.oxbow:volume:"
 KILLS = int(os.environ.get("OXBOW_KILLS", "5"))
-GUEST_LIMIT_S = 240
+GUEST_LIMIT_S = 400
+STEPS = tuple(step for step in attach_test.STEPS if step not in ("ioctl", "umount2", "kill", "fcntl"))  # those there are by NVMe
 UDEVD = os.environ.get("OXBOW_UDEVD") or shutil.which("systemd-udevd") or next(iter(glob.glob("/lib/systemd/systemd-udevd")), "")
-GUEST_RUN = os.environ.get("GUEST_RUN") or next(
-    (path for up in ("..", "../..") if os.path.exists(path := os.path.join(harness.ROOT, up, "shared/guest/run"))), None)
 
 
 # ---- inside: tools ------------------------------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ def by_nvme_it_is_a_disk_whose_daemon_may_be_killed_under_load():
 
 def an_attach_killed_at_any_step_is_finished_or_undone():
     with host_and_daemon("disk") as (host, _):
-        attach_test.killed_at_every_step(host, lambda: None, ("attach", "disk"))
+        attach_test.killed_at_every_step(host, lambda: None, ("attach", "disk"), STEPS)
 
 
 def a_detach_killed_at_any_step_is_finished_or_undone():
     with host_and_daemon("disk") as (host, _):
-        attach_test.killed_at_every_step(host, lambda: host.attach("disk"), ("detach", "disk"))
+        attach_test.killed_at_every_step(host, lambda: host.attach("disk"), ("detach", "disk"), STEPS)
 
 
 def it_is_connected_as_the_host_that_this_is():
@@ -206,6 +206,20 @@ def a_detach_does_not_need_the_daemon():
         host.detach("disk")
         host.expect_nothing("detached")
         daemon.start()
+
+
+def a_daemon_that_stands_still_does_not_hold_a_detach_up_for_good():
+    with host_and_daemon("disk") as (host, daemon):
+        device = host.attach("disk")["device"]
+        daemon.process.send_signal(signal.SIGSTOP)
+        reader = subprocess.Popen(["dd", f"if={device}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"], stderr=subprocess.DEVNULL)
+        wait_until(lambda: read(f"/sys/block/{os.path.basename(device)}/inflight").split()[0] == "1", "read under way")
+        expect(host.refused("detach", device)["error"] == "BUSY", "somebody reads")
+        began = time.monotonic()
+        host.detach(device, "--force")
+        print(f"NOTE detached within {time.monotonic() - began:.1f} s")
+        reader.wait(60)
+        daemon.process.send_signal(signal.SIGCONT)
 
 
 def a_disk_without_a_node_in_dev_is_not_taken_away():
@@ -282,9 +296,12 @@ def a_connection_made_by_hand_becomes_ours_when_it_is_attached_and_goes_when_it_
         nqn = nqn_of(daemon, "disk")
         connect_by_hand(nqn)
         controller = controller_of(nqn)
+        with open(f"/sys/class/nvme/{controller}/fast_io_fail_tmo", "w", encoding="ascii") as seconds:
+            seconds.write("3")
         host.attach("disk")
         expect([c for c, _ in connections()] == [controller], "it was connected once more")
-        expect(attribute(controller, "ctrl_loss_tmo") == "off", "it would be given up")
+        for name in ("ctrl_loss_tmo", "fast_io_fail_tmo"):
+            expect(attribute(controller, name) == "off", f"it would be given up: {name} is {attribute(controller, name)}")
         expect(host.oxbow("attachment", "reap")["reaped"] == [], "it is owned now")
         host.detach("disk")
         connect_by_hand(nqn)
@@ -382,6 +399,7 @@ TESTS = [
     a_volume_of_another_hosts_daemon_is_attached_by_its_uuid,
     a_secret_is_read_from_a_file_and_without_it_nothing_is_left,
     a_detach_does_not_need_the_daemon,
+    a_daemon_that_stands_still_does_not_hold_a_detach_up_for_good,
     a_disk_without_a_node_in_dev_is_not_taken_away,
     a_forced_detach_takes_it_away_from_a_mount_whose_daemon_is_gone,
     a_connection_that_nobody_owns_is_reaped_and_only_one_of_ours,
@@ -398,31 +416,24 @@ TESTS = [
 
 # ---- outside ------------------------------------------------------------------------------------------------------------
 
-def in_guest(name):
+def booted(name):
     """A test that boots the guest and runs the test of this name in it."""
     def test():
         with harness.scratch_dir() as directory:
-            command = [GUEST_RUN, "-m", "2G", "-N", NETNS, "-t", str(GUEST_LIMIT_S), "-o", directory, "--", os.path.abspath(__file__),
-                       "--in-guest", name, f"OXBOW_BUILD={harness.BUILD}", f"OXBOW_KILLS={KILLS}", f"OXBOW_UDEVD={UDEVD}"]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=GUEST_LIMIT_S + 20, check=False)
-            expect(done.returncode == 0, f"in the guest: status {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-2000:]}")
-        said = [line for line in done.stdout.splitlines() if " kills of " in line or line.startswith("SKIP ")]
-        print("\n".join(line for line in said if not line.startswith("SKIP ")), end="\n" if said else "")
+            said = guest.run(__file__, guest.netns("oxattach"), directory, GUEST_LIMIT_S, name, f"OXBOW_BUILD={harness.BUILD}",
+                             f"OXBOW_KILLS={KILLS}", f"OXBOW_UDEVD={UDEVD}", options=("-m", "2G")).splitlines()
+        for line in said:
+            if " kills of " in line or line.startswith("NOTE "):
+                print("   ", line.removeprefix("NOTE ").strip())
         return next((line.removeprefix("SKIP ") for line in said if line.startswith("SKIP ")), None)
     test.__name__ = name
     return test
 
 
+def in_guest(name, *_):
+    next(test for test in TESTS if test.__name__ == name)()
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-guest"]:
-        next(test for test in TESTS if test.__name__ == sys.argv[2])()
-        sys.exit(0)
-    if os.geteuid() != 0:
-        harness.skip("a guest needs root")
-    if not GUEST_RUN or not os.path.exists(os.path.join(os.path.dirname(GUEST_RUN), "linux.uml")):
-        harness.skip("no guest kernel (GUEST_RUN)")
-    missing = [tool for tool in ("ip", "nvme", "fio", "strace", "mkfs.ext4", "losetup", "nbdfuse", "blockdev") if not shutil.which(tool)]
-    if missing:
-        harness.skip(f"not installed: {', '.join(missing)}")
-    sys.exit(harness.run_tests([in_guest(test.__name__) for test in TESTS], sys.argv[1:]))
+    guest.main([booted(test.__name__) for test in TESTS], ("nvme", "fio", "strace", "mkfs.ext4", "losetup", "nbdfuse", "blockdev"),
+               in_guest)

@@ -220,6 +220,9 @@ def it_stays_until_its_last_owner_has_gone():
         one = host.attach("disk", "--owner", "csi:1")
         two = host.attach("disk", "--owner", "csi:2")
         expect(one["device"] == two["device"] and two["owners"] == ["csi:1", "csi:2"], f"{two}")
+        table = [word for word in host.command("attachment", "list") if word not in ("-o", "json")]
+        said = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+        expect("csi:1, csi:2" in said and len(said.splitlines()) == 2, said)
         expect(host.detach("disk", "--owner", "csi:1")["owners"] == ["csi:2"], "one is left")
         expect(host.detach("disk", "--owner", "csi:1")["state"] == "attached", "again")
         expect(host.detach("disk")["state"] == "attached", "it is not admin's")
@@ -257,6 +260,18 @@ def a_volume_called_as_the_new_form_of_another_keeps_its_link():
         new = host.attach("disk.new")
         host.attach("disk")
         expect(os.path.realpath(new["link"]) == new["device"], "its link is gone")
+
+
+def a_name_that_was_asked_for_and_is_taken_is_an_error():
+    with host_and_daemon("disk", "other") as (host, _):
+        host.attach("disk", "--as", "mine")
+        refusal = host.refused("attach", "other", "--as", "mine")
+        expect(refusal["error"] == "EXISTS" and "another volume's" in refusal["message"], f"{refusal}")
+        host.detach("disk")
+        host.expect_nothing("refused")
+        both = [subprocess.Popen(host.command("attach", name, "--as", "mine"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for name in ("disk", "other")]
+        expect(sorted(one.wait(60) for one in both) == [0, 1], "two at once have one name")
 
 
 def a_link_of_somebody_elses_is_left_alone():
@@ -437,6 +452,7 @@ TESTS = [
     a_snapshot_is_a_read_only_disk,
     a_name_that_two_pools_have_is_a_link_with_the_pool_in_it,
     a_volume_called_as_the_new_form_of_another_keeps_its_link,
+    a_name_that_was_asked_for_and_is_taken_is_an_error,
     a_link_of_somebody_elses_is_left_alone,
     a_volume_with_blocks_of_4096_is_a_disk_with_such,
     a_disk_whose_daemon_was_killed_is_made_anew_once_nobody_uses_it,

@@ -65,7 +65,7 @@ class Foreign(NamedTuple):
 FOREIGN_FILES = {
     "src/data/tls/tls.c": Foreign(
         r"openssl/\w+\.h", r"(SSL|TLS|BIO|ERR|EVP|HMAC|X509|OPENSSL)_\w+|HMAC", "TLS; its bytes come and go through callbacks, so it touches no socket"),
-    "src/data/frontend/nvmf/nvmf_auth_crypto.c": Foreign(
+    "src/data/nvme/nvme_auth_crypto.c": Foreign(
         r"gnutls/\w+\.h|gmp\.h", r"gnutls_\w+|__gmpz_\w+", "hashes and modular exponentiation: numbers in, numbers out"),
     "src/control/js.c": Foreign(r"jansson\.h|time\.h", r"json_\w+|strftime", "JSON text and times given to it as text: it reads no clock"),
     "src/control/meta/meta_sqlite_db.c": Foreign(

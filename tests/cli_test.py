@@ -18,6 +18,7 @@ import threading
 import time
 
 import harness
+import nvme_wire as wire
 from harness import GIB, MIB, expect, new_id
 
 DIST = os.path.join(harness.ROOT, "dist")
@@ -68,14 +69,39 @@ def hosts_are_allowed_and_disallowed(daemon, directory):
     oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", directory + "/none", status=2)
     oxbow(daemon, "volume", "allow", "data", "nqn.x:d", "--secret-file", file, "--generate-secret", status=2)
     oxbow(daemon, "volume", "disallow", "data", "nqn.x:a")
-    oxbow(daemon, "volume", "disallow", "data", "nqn.x:a", status=1)
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:a")
     oxbow(daemon, "volume", "disallow", "data", "nqn.x:b")
     expect("--yes" in oxbow(daemon, "volume", "disallow", "data", "nqn.x:c", status=1).stderr, "the last one")
     oxbow(daemon, "volume", "disallow", "data", "nqn.x:c", "--yes")
+    oxbow(daemon, "volume", "allow", "data", "nqn.x:c")
+    oxbow(daemon, "volume", "disallow", "data", status=2)
+    oxbow(daemon, "volume", "disallow", "data", "nqn.x:c", "--all", status=2)
+    expect("--yes" in oxbow(daemon, "volume", "disallow", "data", "--all", status=2).stderr, "nobody is there to ask")
+    oxbow(daemon, "volume", "disallow", "data", "--all", "--yes")
+    expect(re.search(r"hosts allowed +any", oxbow(daemon, "volume", "show", "data").stdout), "the list is gone")
+
+
+def hosts_and_reservations_are_listed_and_taken_away(daemon):
+    nqn = daemon.api.volume("data")["nqn"]
+    with wire.Queue(("127.0.0.1", int(re.search(r"nvme\+tcp://[^/]+:(\d+)/", str(daemon.api.volume("data")["uris"]))[1]))) as host:
+        host.connect(nqn)
+        for arguments in ((), ("data",)):
+            listed = oxbow(daemon, "nvme", "list", *arguments).stdout
+            expect(wire.host_nqn(wire.HOST_ID) in listed and "/data " in listed, listed)
+        expect(oxbow(daemon, "-q", "nvme", "list").stdout.strip() == wire.host_nqn(wire.HOST_ID), "names only")
+        shown = oxbow(daemon, "volume", "show", "data").stdout
+        expect(re.search(rf"hosts connected +{wire.host_nqn(wire.HOST_ID)}, from 127.0.0.1:", shown), shown)
+        expect(re.search(r"reservation +none", shown), shown)
+    daemon.api.close_wait("volume", "data")
+    expect(re.search(r"hosts connected +none", oxbow(daemon, "volume", "show", "data").stdout), "it left")
+    oxbow(daemon, "nvme", "list", "nobody", status=1)
+    expect("--yes" in oxbow(daemon, "volume", "unreserve", "data", status=2).stderr, "nobody is there to ask")
+    for _ in range(2):
+        oxbow(daemon, "volume", "unreserve", "data", "--yes")
 
 
 def every_verb_does_what_its_help_says():
-    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+    with harness.scratch_dir() as directory, harness.running_daemon(directory, "--nvme", "tcp:127.0.0.1:0") as daemon:
         disk = os.path.join(directory, "disk")
         expect("created" in oxbow(daemon, "pool", "create", disk, "--name", "fast", "--size", "256M").stdout, "pool create")
         oxbow(daemon, "volume", "create", "db", "--size", "1.1G", "--block-size", "4096")
@@ -83,6 +109,7 @@ def every_verb_does_what_its_help_says():
         oxbow(daemon, "volume", "grow", "db", "--size", "2G")
         oxbow(daemon, "volume", "rename", "db", "data")
         hosts_are_allowed_and_disallowed(daemon, directory)
+        hosts_and_reservations_are_listed_and_taken_away(daemon)
         expect("data@monday" in oxbow(daemon, "snapshot", "create", "data", "monday").stdout, "snapshot create")
         oxbow(daemon, "snapshot", "create", "data@tuesday")
         oxbow(daemon, "snapshot", "rename", "data@tuesday", "wednesday")
@@ -354,8 +381,10 @@ def jobs_are_listed_throttled_cancelled_and_waited_for():
 
 def the_daemon_refuses_mistakes_with_status_2_and_a_hint():
     mistakes = (["--nonsense"], ["extra"], ["--nbd", "tcp:0.0.0.0:10809"], ["--nbd", "nonsense"], ["--nvme", "tcp:0.0.0.0:4420"],
-                ["--nvme", "unix:/tmp/x"], ["--nvme-tls", "optional"], ["--nvme", "tcp:0.0.0.0:4420", "--nvme-tls", "allowed"],
-                ["--init-pool", "x"],
+                ["--nvme", "unix:/tmp/x"], ["--init-pool", "x"], ["--nvme-referral", "tcp:other:8009"],
+                ["--nvme-referral", "tcp:10.0.0.1"], ["--nvme-referral", "tcp:10.0.0.1:0"], ["--nvme-referral", "tcp:fd00::1:8009"],
+                ["--nvme-dh-group", "ffdhe1024"],
+                ["--nvme-tls", "optional"], ["--nvme", "tcp:0.0.0.0:4420", "--nvme-tls", "allowed"],
                 ["--init-pool", "x,1GB"], ["--log-format", "xml"], ["--log-level", "all"], ["--tls", "required"], ["--cache-size", "-1"])
     for arguments in mistakes:
         done = run(harness.OXBOWD, *arguments)

@@ -33,8 +33,9 @@ class NetnsDaemon(harness.Daemon):
 
 
 def netns(usual):
-    """The name of a test's network namespace: two runs on one machine need two."""
-    return os.environ.get("OXBOW_NETNS", usual)
+    """The name of a test's network namespace. Two runs on one machine need two, and what the guest's script makes stays behind: so
+    $OXBOW_NETNS goes before the name, and does not replace it."""
+    return os.environ.get("OXBOW_NETNS", "") + usual
 
 
 def ip(*arguments):

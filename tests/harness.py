@@ -57,6 +57,12 @@ def skip(reason):
     sys.exit(77)
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def wait_until(condition, what, limit_s=30.0, every_s=0.005):
     """Returns the first true value of condition()."""
     deadline = time.monotonic() + limit_s

@@ -6,7 +6,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -19,16 +18,10 @@ BENCH = os.path.join(harness.BUILD, "cmd", "oxbow-bench")
 KILLS = int(os.environ.get("OXBOW_KILLS", "12"))
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def served(directory):
     """A daemon with an NVMe address that stays the same through restarts."""
     pool = os.path.join(directory, "pool")
-    return running_daemon(directory, "--init-pool", f"{pool},2G", "--nvme", f"tcp:127.0.0.1:{free_port()}")
+    return running_daemon(directory, "--init-pool", f"{pool},2G", "--nvme", f"tcp:127.0.0.1:{harness.free_port()}")
 
 
 def bench_command(daemon, *arguments):
@@ -99,6 +92,51 @@ def what_somebody_else_writes_under_it_is_noticed():
         expect(status == 1 and report["wrong_units"] > 0 and "reads as zeroes" in err, f"{status} {report} {err}")
 
 
+def a_snapshot_is_read_under_load_and_refuses_writes_at_once():
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 16 * MIB)
+        fine(bench(daemon, "--volume", "one", "--rw", "write", "--time", "0.3", "--verify", "--size", "8M"))
+        nqn = daemon.api.snapshot_create("one", "monday")["nqn"]
+        uri = next(uri for uri in daemon.api.volume("one")["uris"] if uri.startswith("nvme+tcp://"))
+        where = ("--address", "tcp:" + uri.split("/")[2], "--nqn", nqn, "--time", "0.3")
+        expect(fine(bench(daemon, *where, "--rw", "randread"))["read"]["operations"] > 0, "nothing was read")
+        status, _, err = bench(daemon, *where, "--rw", "randwrite")
+        expect(status != 0 and "read-only" in err, f"{status}: {err}")
+        daemon.api.close_wait("snapshot", "one@monday")
+        daemon.pool_check()
+
+
+HOST = "nqn.2026-11.test:host"
+
+
+def secret_file(directory, name, text):
+    path = os.path.join(directory, name)
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+    return path
+
+
+def a_load_proves_its_secret_and_has_the_target_prove_its_own():
+    with scratch_dir() as directory, served(directory) as daemon:
+        daemon.api.volume_create("one", 16 * MIB)
+        made = daemon.oxbow("volume", "allow", "one", HOST, "--generate-secret")["secret"]
+        other = daemon.oxbow("volume", "allow", "one", "nqn.2026-11.test:other", "--generate-secret")["secret"]
+        ours, theirs = secret_file(directory, "ours", made), secret_file(directory, "theirs", other)
+        daemon.api.call("PUT", f"/v1/volumes/one/hosts/{HOST}", {"secret": made, "controller_secret": other})
+        who = ("--volume", "one", "--host-nqn", HOST, "--time", "0.3", "--connect", "1")
+        for more in ((), ("--controller-secret-file", theirs), ("--dh-group", "ffdhe4096")):
+            report = fine(bench(daemon, *who, "--secret-file", ours, "--rw", "mixed", "--verify", "--size", "4M", *more))
+            expect(report["checked_units"] > 0, report)
+        for more, why in (((), "wants authentication"),
+                          (("--secret-file", ours, "--controller-secret-file", ours), "did not prove itself"),
+                          (("--secret-file", theirs), "does not believe us")):  # the last one: who guesses has to wait after it
+            status, _, err = bench(daemon, *who, *more)
+            expect(status == 3 and why in err, f"{more}: status {status}: {err}")
+        for more in (("--secret-file", "/nowhere"), ("--secret-file", daemon.log), ("--dh-group", "ffdhe1024"),
+                     ("--controller-secret-file", theirs)):
+            expect(bench(daemon, *who, *more)[0] == 2, f"{more} was no mistake")
+
+
 def mistakes_and_absent_targets_have_a_status_of_their_own():
     with scratch_dir() as directory, served(directory) as daemon:
         daemon.api.volume_create("one", 16 * MIB)
@@ -117,4 +155,6 @@ if __name__ == "__main__":
     sys.exit(harness.run_tests((every_kind_of_load_is_counted_and_verified,
                                 a_killed_daemon_is_a_pause_and_nothing_answered_is_lost,
                                 what_somebody_else_writes_under_it_is_noticed,
+                                a_load_proves_its_secret_and_has_the_target_prove_its_own,
+                                a_snapshot_is_read_under_load_and_refuses_writes_at_once,
                                 mistakes_and_absent_targets_have_a_status_of_their_own), sys.argv[1:]))

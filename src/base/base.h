@@ -88,6 +88,8 @@ OX_CHECKED static inline bool u64_mul_checked(uint64_t a, uint64_t b, uint64_t *
 void *mem_alloc(size_t size_bytes);
 void *mem_zalloc(size_t size_bytes);
 void *mem_realloc(void *old, size_t size_bytes);
+/* For what grows with the number of things people make. NULL: there is none, and `old` is as it was; the caller says OXE_NOMEM. */
+void *mem_try_realloc(void *old, size_t size_bytes);
 char *mem_strdup(const char *text);
 
 #endif

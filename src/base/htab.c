@@ -4,8 +4,14 @@
 static void rehash(struct htab *t)
 {
 	struct htab old = *t;
-	t->bucket_count = old.bucket_count ? old.bucket_count * 2 : 16;
-	t->buckets = mem_zalloc(t->bucket_count * sizeof(*t->buckets));
+	size_t count = old.bucket_count ? old.bucket_count * 2 : 16;
+	size_t size_bytes = count * sizeof(*t->buckets);
+	struct hnode **buckets = old.bucket_count ? mem_try_realloc(NULL, size_bytes) : mem_alloc(size_bytes);
+	if (!buckets)
+		return; /* the chains grow longer, until there is memory again */
+	memset(buckets, 0, count * sizeof(*buckets));
+	t->bucket_count = count;
+	t->buckets = buckets;
 	for (size_t i = 0; i < old.bucket_count; i++) {
 		for (struct hnode *n = old.buckets[i], *next; n; n = next) {
 			struct hnode **link = &t->buckets[n->hash & (t->bucket_count - 1)];

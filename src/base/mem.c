@@ -32,3 +32,8 @@ char *mem_strdup(const char *text)
 	size_t size_bytes = strlen(text) + 1;
 	return memcpy(mem_alloc(size_bytes), text, size_bytes);
 }
+
+void *mem_try_realloc(void *old, size_t size_bytes)
+{
+	return realloc(old, size_bytes ? size_bytes : 1);
+}

@@ -517,7 +517,7 @@ static int kernel_disk_open(struct host_disk *d, const char *path, unsigned flag
 			 F_STR("path", path));
 	d->disk.info = t.info;
 	d->fd = t.fd;
-	d->is_memory_file = t.fs_type == TMPFS_MAGIC;
+	d->is_memory_file = d->disk.info.never_waits = t.fs_type == TMPFS_MAGIC;
 	d->hold_fd = t.hold_fd;
 	slot_take(host_of(d->disk.rt), d);
 	return 0;

@@ -93,8 +93,10 @@ int mem_disk_open(struct host_disk *d, const char *path, unsigned flags)
 	result = registry_open(name, size_bytes, flags, &d->mem);
 	pthread_mutex_unlock(&registry.lock);
 	if (!result)
-		d->disk.info = (struct rt_disk_info){
-			.size_bytes = d->mem->size_bytes, .lba_bytes = 512, .is_memory = true};
+		d->disk.info = (struct rt_disk_info){.size_bytes = d->mem->size_bytes,
+						     .lba_bytes = 512,
+						     .is_memory = true,
+						     .never_waits = true};
 	return result;
 }
 

@@ -150,6 +150,7 @@ struct rt_disk_info {
 	uint64_t size_bytes;
 	uint32_t lba_bytes; /* 512 or 4096: the smallest write; larger ones may be torn at multiples of it */
 	bool is_block_device, is_memory;
+	bool never_waits; /* reads and writes of it take a copy and no longer: memory, a file in memory */
 	bool refuses_discards; /* it has said so to one: from then on they do nothing, and are no error */
 	char path[256];	       /* as opened, for messages; never an identity */
 };

@@ -15,7 +15,9 @@
  *     data          only unreadable: it      reads of that one block may fail, whoever sees it
  *                   has no checksum yet
  *
- * A page that cannot be read is as one that cannot be believed. A pool that did not open is as it was, and healed it has everything. So has one that opened, if no journal record was about what
+ * A page that cannot be read is as one that cannot be believed.
+ *
+ * A pool that did not open is as it was, and healed it has everything. So has one that opened, if no journal record was about what
  * was damaged: after a clean close there is none; else the page may have been disowned (format.md).
  */
 #ifndef OXBOW_SIM_POOL_DAMAGE_H

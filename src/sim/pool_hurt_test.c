@@ -224,7 +224,7 @@ TEST(it_is_seen_when_the_volume_and_its_head_are_put_into_one_place)
 
 /* ---- a disk that cannot be read while a pool is opened ----------------------------------------------------------------------- */
 
-#define STEP_NS	    (10 * NS_PER_US)
+#define STEP_NS	    (30 * NS_PER_US)
 #define HICCUP_NS   (300 * NS_PER_MS)
 #define OUTAGE_NS   (100 * NS_PER_S)
 #define PATIENCE_NS NS_PER_S /* that a start has with a page: READ_TRIES and READ_WAIT_NS in store.h */

@@ -18,7 +18,8 @@ const struct pool_mutant pool_mutants[] = {
 	{11, "a merge does not settle the blocks it moves"},
 	{12, "a merge does not flush what it copied before it says so"},
 	{13, "a flattened layer forgets its parent before its copies are durable", .rare = true},
-	{14, "a merge does not wait until the loss of the name is durable"},
+	{14, "a merge does not wait until the loss of the name is durable (pool_unsettled_test)",
+	 .rare = true},
 	{15, "recovery does not make its verdict durable"},
 	{16, "a durable write in place does not wait for the record that moved the cluster", .rare = true},
 	{17, "a durable write in place is an ordinary one"},
@@ -79,5 +80,7 @@ const struct pool_mutant pool_mutants[] = {
 	{76, "a merge in a fresh volume forgets what is zero where nothing lies below"},
 	{77, "a graft is acknowledged before it is durable"},
 	{78, "a note set through a handle is acknowledged before it is durable"},
+	{90, "a write leaves what was read ahead of it (pool_readahead_test)", .rare = true},
+	{91, "blocks are read ahead while a write of them is under way (pool_readahead_test)", .rare = true},
 	{0},
 };

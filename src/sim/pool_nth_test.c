@@ -6,7 +6,8 @@
  * the disk then holds is opened in a machine that works: the pool is whole, the operation is done or absent (done, if it said
  * so), can be repeated, and nobody else's data has changed.
  *
- * Besides, one large allocation of it fails, each in turn: the operation then says OXE_NOMEM, or does without, and the pool goes on.
+ * Besides, one allocation of it that is large, or grows with what people make, fails, each in turn: the operation then says OXE_NOMEM,
+ * or does without, and the pool goes on.
  *
  * The process is not killed but its disk forked as a kill would leave it: so the process can go on and close its pool, which
  * must work after any error, and leaves no memory behind.
@@ -462,8 +463,19 @@ static void after_main(void *arg)
 
 /* ---- memory that cannot be had ---------------------------------------------------------------------------------------- */
 
-/* The store's large allocations (io_alloc in store.h) come by here: the linker sees to it. */
+/* The store's large allocations (io_alloc in store.h), and those that grow with what people make (mem_try_realloc), come by here: the
+ * linker sees to it. */
 static uint64_t fail_allocation_nth;
+
+void *__real_mem_try_realloc(void *old, size_t size_bytes);
+void *__wrap_mem_try_realloc(void *old, size_t size_bytes);
+
+void *__wrap_mem_try_realloc(void *old, size_t size_bytes)
+{
+	if (fail_allocation_nth > 0 && --fail_allocation_nth == 0)
+		return NULL;
+	return __real_mem_try_realloc(old, size_bytes);
+}
 
 void *__real_aligned_alloc(size_t align_bytes, size_t len_bytes);
 void *__wrap_aligned_alloc(size_t align_bytes, size_t len_bytes);
@@ -615,4 +627,52 @@ TEST(after_a_failed_allocation_and_a_kill_an_operation_is_done_or_absent_and_can
 TEST(after_a_failed_allocation_the_pool_goes_on_and_the_operation_can_be_repeated)
 {
 	sweep(CARRIED_ON, true);
+}
+
+/* ---- many things ------------------------------------------------------------------------------------------------------ */
+
+#define CROWD 40u /* volumes: five pages of the catalog with their heads */
+
+static int crowd_create(struct life *l, unsigned i)
+{
+	struct volume_spec spec = {.id = new_id, .size_bytes = MiB};
+	spec.id.b[3] = (uint8_t)(1 + i);
+	snprintf(spec.name, sizeof(spec.name), "crowd-%u", i);
+	return volume_create(l->pool, &spec);
+}
+
+static void crowd_main(void *arg)
+{
+	struct life *l = arg;
+	struct pool_stats stats;
+	unsigned refused = 0;
+	CHECK_OK(run_format(l));
+	CHECK_OK(try_open(l));
+	for (unsigned i = 0; i < CROWD; i++) {
+		for (uint64_t nth = 1;; nth++) {
+			fail_allocation_nth = nth;
+			int err = crowd_create(l, i);
+			fail_allocation_nth = 0;
+			if (!err)
+				break;
+			CHECK_ERR(err, OXE_NOMEM);
+			refused++;
+		}
+	}
+	CHECK(refused > 3);
+	CHECK_OK(run_open(l));
+	pool_stats(l->pool, &stats);
+	CHECK_EQ(stats.volume_count, CROWD);
+	CHECK_EQ(stats.layer_count, CROWD);
+	check_all(l->pool, 0);
+	l->over = true;
+}
+
+TEST(a_volume_for_whose_place_there_is_no_memory_can_be_made_when_there_is)
+{
+	struct life l;
+	life_begin(&l, NULL, 1);
+	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
+	life_run(&l, crowd_main);
+	life_end(&l);
 }

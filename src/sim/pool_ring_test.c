@@ -1,6 +1,6 @@
 /*
  * pool_ring_test.c: more requests at once than the smallest journal has blocks, while a checkpoint takes its time (docs/findings.md, 17
- * and 19); and once more with the rule left out that has them wait, which must be seen.
+ * and 23); and once more with the rule left out that has them wait, which must be seen.
  *
  * All of them have reserved their records before the first is written; then each waits for the one before, as they are for
  * one cluster, and an idle writer gives each a block of its own. Their blocks must not go round the ring into those that the

@@ -1,6 +1,6 @@
 /*
  * pool_slow_read_test.c: a read that the device keeps for half a minute, while the cluster it is of changes hands (docs/findings.md,
- * 18); and once more without the rule that has the merge wait for it, which must be seen.
+ * 22); and once more without the rule that has the merge wait for it, which must be seen.
  *
  *     v (head) ---.                       v (head) ---.
  *                  snapshot with data                  snapshot, deleted: merged into v      the data is v's alone

@@ -1,5 +1,5 @@
 /*
- * pool_unsettled_test.c: three stories of a block within the second before it is settled (flush.h), each told with a crash at every
+ * pool_unsettled_test.c: four stories of a block within the second before it is settled (flush.h), each told with a crash at every
  * moment; and once more with the rule left out that prevents a loss, which must be seen.
  *
  * Written, flushed, zeroed beside other data, written again, and a power cut (docs/findings.md, 6). The flushed data lies where the last write goes. If that write is on the disk and the records of the zero and of the write are
@@ -12,6 +12,10 @@
  * Written on a used disk, and a power cut that takes the data and leaves the record (docs/findings.md, 14). The next start rejects the
  * record, and is killed at any moment; the one after it is killed, too, and takes the newest superblock along. Whatever these
  * starts made durable, the fourth must not believe the record: the disk holds somebody else's bytes there.
+ *
+ * Written over since a snapshot, which is deleted while another is being merged (docs/findings.md, 2), and a power cut. The merge that
+ * follows copies what was written over into the snapshot's cluster. If that is on the disk and the record of the deletion is not, the
+ * snapshot is back with other content.
  */
 #include "base/test.h"
 #include "data/store/pool.h"
@@ -22,12 +26,13 @@
 
 #include <stdio.h>
 
-#define DISK		 "/dev/sda"
-#define DISK_BYTES	 (16 * MiB)
-#define BLOCK_SECTORS	 (POOL_BLOCK_BYTES / VALUE_BYTES)
-#define MOMENTS_MAX	 64u
-#define SUBSET_MAX	 10u /* writes of which all subsets are tried */
-#define VIRTUAL_LIMIT_NS (600 * NS_PER_S)
+#define DISK		   "/dev/sda"
+#define DISK_BYTES	   (16 * MiB)
+#define BLOCK_SECTORS	   (POOL_BLOCK_BYTES / VALUE_BYTES)
+#define BLOCKS_PER_CLUSTER (POOL_CLUSTER_BYTES / POOL_BLOCK_BYTES)
+#define MOMENTS_MAX	   64u
+#define SUBSET_MAX	   10u /* writes of which all subsets are tried */
+#define VIRTUAL_LIMIT_NS   (600 * NS_PER_S)
 
 enum { BELOW = 1, NEIGHBOUR, FLUSHED, OVER }; /* tags: in the snapshot, beside, flushed, after the zero */
 
@@ -381,4 +386,109 @@ TEST(what_a_start_rejected_is_not_believed_by_a_later_one_that_lost_the_newest_s
 TEST(the_belief_is_seen_when_a_start_writes_a_mark_over_what_another_rejected)
 {
 	CHECK(times_believed(67) > 0);
+}
+
+/* ---- copied over a snapshot whose deletion may be lost ----------------------------------------------------------------------- */
+
+#define DELAY_STEP_NS (100 * NS_PER_US)
+#define DELAYS	      12u
+#define SHARED_BLOCKS 6u /* of the snapshot: more than are written over since, so that these are copied */
+
+static const struct uuid other_id = {{0x0b, 0x0f, 3, 0, 0, 0, 0x40, 0, 0x80}};
+
+struct deletion {
+	struct life *life;
+	struct pool *pool;
+	struct rt_group done;
+};
+
+static uint64_t deletion_delay_ns;
+
+static void snapshot_delete_later(void *arg)
+{
+	struct deletion *d = arg;
+	fiber_sleep(deletion_delay_ns);
+	d->life->watching = true;
+	CHECK_OK(snapshot_delete(d->pool, &snapshot_id));
+	group_done(&d->done);
+}
+
+static void deleted_beside_a_merge(struct life *l, struct vol *vol, struct pool *pool)
+{
+	struct deletion d = {.life = l, .pool = pool};
+	for (unsigned i = 1; i < 4; i++)
+		block_write(vol, i * BLOCKS_PER_CLUSTER, NEIGHBOUR);
+	CHECK_OK(snapshot_create(pool, &volume_id, &other_id, "other", NULL));
+	for (unsigned i = 0; i < SHARED_BLOCKS; i++)
+		block_write(vol, i, BELOW);
+	CHECK_OK(snapshot_create(pool, &volume_id, &snapshot_id, "s", NULL));
+	block_write(vol, 0, OVER);
+	CHECK_OK(vol_flush(vol));
+	group_init(&d.done);
+	group_add(&d.done, 1);
+	fiber_spawn_big(rt_current(), "delete", snapshot_delete_later, &d);
+	CHECK_OK(snapshot_delete(pool, &other_id));
+	group_wait(&d.done);
+	CHECK_OK(pool_jobs_wait(pool));
+}
+
+/* The snapshot is gone, or as it was. */
+static void snapshot_look_main(void *arg)
+{
+	static _Alignas(4096) uint8_t data[POOL_BLOCK_BYTES];
+	struct life *l = arg;
+	struct pool *pool;
+	struct vol *vol;
+	CHECK_OK(pool_open(disk_open(), NULL, &pool));
+	l->found[0] = BELOW;
+	if (vol_open(pool, &snapshot_id, &vol) == 0) {
+		CHECK_OK(vol_read(vol, data, 0, sizeof(data)));
+		l->found[0] = value_tag_of(data);
+		vol_close(vol);
+	}
+	CHECK_OK(pool_close(pool));
+	l->over = true;
+}
+
+/* One write that is not flushed is lost. */
+static bool snapshot_is_other(const struct sim_frozen *frozen, size_t lost)
+{
+	struct life l;
+	uint8_t fates[MOMENTS_MAX];
+	for (size_t i = 0; i < sim_frozen_unflushed(frozen); i++)
+		fates[i] = i == lost ? SIM_LOST : SIM_KEPT;
+	life_begin(&l, 1);
+	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, fates);
+	life_run(&l, snapshot_look_main);
+	life_end(&l);
+	return l.found[0] != BELOW;
+}
+
+static unsigned snapshots_with_other_content(unsigned mutant)
+{
+	unsigned tried = 0, other = 0;
+	mutant_active = mutant;
+	for (unsigned i = 0; i < DELAYS; i++) {
+		struct life l;
+		deletion_delay_ns = i * DELAY_STEP_NS;
+		story_tell(&l, 1, deleted_beside_a_merge);
+		for (unsigned m = 0; m < l.moment_count; m++) {
+			for (size_t k = 0; k < sim_frozen_unflushed(l.moments[m]); k++, tried++)
+				other += snapshot_is_other(l.moments[m], k);
+		}
+		life_end(&l);
+	}
+	mutant_active = 0;
+	printf("   %u power cuts, after %u a snapshot was back with other content\n", tried, other);
+	return other;
+}
+
+TEST(a_snapshot_whose_deletion_a_power_cut_takes_has_what_it_had)
+{
+	CHECK_EQ(snapshots_with_other_content(0), 0);
+}
+
+TEST(the_loss_is_seen_when_a_merge_does_not_wait_for_the_deletion_to_be_durable)
+{
+	CHECK(snapshots_with_other_content(14) > 0);
 }

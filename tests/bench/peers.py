@@ -101,10 +101,19 @@ class QsdQcow2(QsdRaw):
 
 class NbdkitFile(Peer):
     name, tools = "nbdkit file", ("nbdkit",)
-    note = "through the page cache: it has no direct I/O"
+    note = "from the page cache, which holds the whole volume"
 
     def command(self):
         return ["nbdkit", "-f", "-U", self.socket, "-e", "vol", "file", self.file]
+
+
+class NbdkitUncached(NbdkitFile):
+    """What it has nearest to direct I/O: the cache reads ahead and writes behind, and lets go of each page after its use."""
+    name, places = "nbdkit file cache=none", ("disk",)
+    note = "through the page cache, which keeps nothing that was used"
+
+    def command(self):
+        return [*super().command(), "cache=none"]
 
 
 class NbdkitMemory(Peer):
@@ -149,4 +158,4 @@ class Oxbow:
         return self.daemon.uri("vol")
 
 
-SERVERS = (Oxbow, QsdRaw, QsdQcow2, NbdkitFile, NbdkitMemory)
+SERVERS = (Oxbow, QsdRaw, QsdQcow2, NbdkitFile, NbdkitUncached, NbdkitMemory)

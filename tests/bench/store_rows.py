@@ -70,7 +70,7 @@ def timed_writes(pid, uri, depth, size):
 def first_write_after_snapshot(size):
     lines = []
     with harness.bench_dir() as directory:
-        ours = peers.Oxbow(directory, size.volume_bytes)
+        ours = peers.Oxbow(directory, size.volume_bytes, pool_bytes=(2 * size.rounds + 2) * size.volume_bytes)
         theirs = peers.QsdQcow2(directory, size.volume_bytes)
         servers = [(ours, lambda name: ours.daemon.api.snapshot_create("vol", name))]
         if not theirs.missing():
@@ -78,7 +78,6 @@ def first_write_after_snapshot(size):
         try:
             for server, _ in servers:
                 server.start()
-                measure.fio(server.uri, "write", "1M", 4, 0, size.volume_bytes)
             for depth in (1, 32):
                 figures = first_writes(servers, depth, size)
                 lines += [first_write_line(server.name, depth, *figures[server.name]) for server, _ in servers]
@@ -89,10 +88,12 @@ def first_write_after_snapshot(size):
 
 
 def first_writes(servers, depth, size):
-    """{server: (median overwrite IOPS, median first-write IOPS)}, measured in turn."""
+    """{server: (median overwrite IOPS, median first-write IOPS)}, measured in turn. Every block is written before an overwrite is
+    measured: after the snapshot of the last round it would be another first write."""
     runs = {}
     for number in range(size.rounds):
         for server, snapshot in servers:
+            measure.fio(server.uri, "write", "1M", 4, 0, size.volume_bytes)
             plain = timed_writes(server.pid, server.uri, depth, size)["iops"]
             snapshot(f"d{depth}r{number}")
             first = timed_writes(server.pid, server.uri, depth, size)["iops"]

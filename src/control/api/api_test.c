@@ -230,6 +230,45 @@ static void jobs(struct world *w)
 	CHECK(strstr(w->state, "1000000") != NULL);
 }
 
+/* ---- who may connect, who has reserved: notes that nobody can read ------------------------------------------------------- */
+
+static void note_spoil(struct world *w, enum pool_note_kind kind)
+{
+	struct engine *e;
+	CHECK_OK(engine_open(w->engines, "disk", &e));
+	CHECK_OK(engine_note_set(e, kind, "rubbish", 7));
+	engine_close(e);
+}
+
+static void unreadable(struct world *w)
+{
+	world_pool(w);
+	CHECK_EQ(status_of("POST", "/v1/volumes", "{\"name\":\"disk\",\"size_bytes\":1048576}"), 201);
+	note_spoil(w, POOL_NOTE_ACCESS);
+	note_spoil(w, POOL_NOTE_RESERVATION);
+	expect_refused("GET", "/v1/volumes/disk/hosts", NULL, 500, "CORRUPT", "who may connect");
+	expect_refused("DELETE", "/v1/volumes/disk/hosts/nqn.x:a", NULL, 500, "CORRUPT", "who may connect");
+	expect_refused("DELETE", "/v1/volumes/disk/hosts", NULL, 409, "BUSY", "anybody");
+	struct world_answer a = world_call(w, "GET", "/v1/volumes/disk/reservation", NULL);
+	CHECK_EQ(a.status, 200);
+	CHECK(js_true(js_get(a.body, "is_unreadable")));
+	world_answer_free(&a);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(status_of("DELETE", "/v1/volumes/disk/hosts?to_anyone=true", NULL), 204);
+		CHECK_EQ(status_of("DELETE", "/v1/volumes/disk/reservation", NULL), 204);
+	}
+	CHECK_EQ(status_of("GET", "/v1/volumes/disk/hosts", NULL), 200);
+	a = world_call(w, "GET", "/v1/volumes/disk/reservation", NULL);
+	CHECK(!js_true(js_get(a.body, "is_unreadable")));
+	CHECK_STR(js_text(js_get(a.body, "type")), "none");
+	world_answer_free(&a);
+}
+
+TEST(a_list_and_a_reservation_that_cannot_be_read_are_said_so_and_taken_away_on_request)
+{
+	in_world(unreadable);
+}
+
 TEST(the_limit_on_jobs_is_remembered)
 {
 	in_world(jobs);

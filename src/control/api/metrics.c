@@ -269,6 +269,101 @@ static void exports_print(struct node *n, struct text *out)
 	node_exports_walk(n, export_latency, out);
 }
 
+/* ---- NVMe over TCP ----------------------------------------------------------------------------------------------------- */
+
+struct host_print {
+	struct text *out;
+	const char *name;
+	uint64_t (*value)(const struct nvmf_association *a);
+};
+
+static uint64_t host_queues(const struct nvmf_association *a)
+{
+	return a->io_queues;
+}
+
+static uint64_t host_commands(const struct nvmf_association *a)
+{
+	return a->commands;
+}
+
+static uint64_t host_errors(const struct nvmf_association *a)
+{
+	return a->errors;
+}
+
+static uint64_t host_registered(const struct nvmf_association *a)
+{
+	return a->is_registrant;
+}
+
+static uint64_t host_holds(const struct nvmf_association *a)
+{
+	return a->is_holder;
+}
+
+/* The controller's id tells two associations of one host with one volume apart. */
+static bool host_value(void *ctx, const struct nvmf_association *a)
+{
+	struct host_print *p = ctx;
+	if (uuid_is_nil(&a->id)) /* whoever asks for the list is gone soon */
+		return true;
+	text_printf(p->out, "%s{host=\"", p->name);
+	label(p->out, a->hostnqn);
+	text_add(p->out, "\",export=\"");
+	label(p->out, a->name);
+	text_printf(p->out, "\",controller=\"%u\"} %llu\n", a->controller, (unsigned long long)p->value(a));
+	return true;
+}
+
+static void hosts_print(struct node *n, struct text *out)
+{
+	static const struct {
+		const char *name, *type, *help;
+		uint64_t (*value)(const struct nvmf_association *a);
+	} metrics[] = {
+		{"oxbow_nvme_host_io_queues", "gauge", "I/O queues of a connected host.", host_queues},
+		{"oxbow_nvme_host_commands_total", "counter", "Commands of a connected host.", host_commands},
+		{"oxbow_nvme_host_errors_total", "counter", "Commands of a connected host that failed.",
+		 host_errors},
+		{"oxbow_nvme_host_is_registrant", "gauge", "1 if the host is registered for a reservation.",
+		 host_registered},
+		{"oxbow_nvme_host_is_holder", "gauge", "1 if the host holds the volume's reservation.",
+		 host_holds},
+	};
+	for (size_t i = 0; i < ARRAY_COUNT(metrics); i++) {
+		struct host_print p = {out, metrics[i].name, metrics[i].value};
+		head(out, metrics[i].name, metrics[i].type, metrics[i].help);
+		node_nvme_walk(n, NULL, host_value, &p);
+	}
+}
+
+static void nvme_print(struct node *n, struct text *out)
+{
+	struct nvmf_stats s;
+	if (!node_nvme_stats(n, &s))
+		return;
+	single(out, "oxbow_nvme_connections", "gauge", "Connections, one a queue.", s.connections);
+	single(out, "oxbow_nvme_controllers", "gauge", "Associations of hosts with volumes or discovery.",
+	       s.controllers);
+	single(out, "oxbow_nvme_connections_total", "counter", "Connections accepted.",
+	       (double)s.connections_accepted);
+	single(out, "oxbow_nvme_connections_refused_total", "counter", "Connections beyond the limit.",
+	       (double)s.connections_refused);
+	single(out, "oxbow_nvme_connections_dropped_total", "counter",
+	       "Connections ended for breaking the protocol or its pace.", (double)s.connections_dropped);
+	single(out, "oxbow_nvme_commands_total", "counter", "Commands received.", (double)s.commands);
+	single(out, "oxbow_nvme_errors_total", "counter", "Commands answered with an error.",
+	       (double)s.errors);
+	single(out, "oxbow_nvme_hosts_refused_total", "counter", "Hosts refused by a volume's list.",
+	       (double)s.hosts_refused);
+	single(out, "oxbow_nvme_authentications_total", "counter", "Queues whose host proved its secret.",
+	       (double)s.hosts_proved);
+	single(out, "oxbow_nvme_authentications_failed_total", "counter",
+	       "Proofs of a secret that were wrong.", (double)s.proofs_failed);
+	hosts_print(n, out);
+}
+
 /* ---- the process ----------------------------------------------------------------------------------------------------- */
 
 static bool count_job(void *ctx, const struct node_job *job)
@@ -304,4 +399,5 @@ void metrics_print(struct api *api, struct text *out)
 	process_print(api, out);
 	pools_print(api->node, out);
 	exports_print(api->node, out);
+	nvme_print(api->node, out);
 }

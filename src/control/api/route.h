@@ -86,6 +86,9 @@ struct js *show_condition(const char *pool_name, const struct node_condition *co
 struct js *show_pool(const struct node_pool_info *pool);
 struct js *show_volume(struct node *n, const struct node_volume *volume);
 struct js *show_host(const struct node_host *host);
+struct js *show_reservation(const struct node_reservation *reservation);
+struct js *show_association(const struct nvmf_association *association);
+struct js *show_nvme_stats(const struct nvmf_stats *stats);
 struct js *show_snapshot(const struct node_snapshot *snapshot);
 struct js *show_ublk(const struct ublk_info *device);
 struct js *show_job(const struct node_job *job, const char *state);

@@ -346,6 +346,50 @@ static int volume_host_delete(struct call *c)
 						   arg_bool(c, "to_anyone"), &c->why));
 }
 
+static int volume_hosts_delete(struct call *c)
+{
+	return result_none(
+		c, node_volume_disallow_all(c->api->node, param(c, 0), arg_bool(c, "to_anyone"), &c->why));
+}
+
+/* ---- who is connected, and who has reserved ---- */
+
+static bool push_association(void *ctx, const struct nvmf_association *a)
+{
+	js_push(ctx, show_association(a));
+	return true;
+}
+
+static int nvme_get(struct call *c)
+{
+	struct nvmf_stats stats = {0};
+	struct uuid id;
+	bool is_one = arg_is_set(c, "volume"), is_served = node_nvme_stats(c->api->node, &stats);
+	int err = is_one ? node_export_id(c->api->node, arg_text(c, "volume"), &id, &c->why) : 0;
+	if (err)
+		return err;
+	struct js *list = js_array();
+	node_nvme_walk(c->api->node, is_one ? &id : NULL, push_association, list);
+	result_list(c, "associations", list);
+	js_set_bool(c->result, "is_served", is_served);
+	js_set(c->result, "stats", show_nvme_stats(&stats));
+	return 0;
+}
+
+static int volume_reservation_get(struct call *c)
+{
+	struct node_reservation r;
+	int err = node_volume_reservation(c->api->node, param(c, 0), &r, &c->why);
+	if (!err)
+		c->result = show_reservation(&r);
+	return err;
+}
+
+static int volume_reservation_delete(struct call *c)
+{
+	return result_none(c, node_volume_unreserve(c->api->node, param(c, 0), &c->why));
+}
+
 static struct js *show_extent(const struct vol_extent *e, bool with_changed)
 {
 	struct js *o = js_object();
@@ -654,11 +698,15 @@ const struct route api_routes[] = {
 		   {"length_bytes", FIELD_BYTES, false}, {"limit", FIELD_COUNT, false}},
 	 .statuses = "200 404"},
 	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},
+	{"DELETE", "/v1/volumes/{volume}/hosts", volume_hosts_delete,
+	 .query = {{"to_anyone", FIELD_BOOL, false}}, .statuses = "204 404 409"},
 	{"PUT",    "/v1/volumes/{volume}/hosts/{host}", volume_host_put,
 	 .body = {{"secret", FIELD_REF, false}, {"controller_secret", FIELD_REF, false}, {"tls_key", FIELD_REF, false}},
 	 .statuses = "200 201 404 507"},
 	{"DELETE", "/v1/volumes/{volume}/hosts/{host}", volume_host_delete,
 	 .query = {{"to_anyone", FIELD_BOOL, false}}, .statuses = "204 404 409"},
+	{"GET",    "/v1/volumes/{volume}/reservation", volume_reservation_get, .statuses = "200 404"},
+	{"DELETE", "/v1/volumes/{volume}/reservation", volume_reservation_delete, .statuses = "204 404"},
 	{"GET",    "/v1/volumes/{volume}/snapshots", volume_snapshots_list, .statuses = "200 404"},
 	{"POST",   "/v1/volumes/{volume}/snapshots", volume_snapshots_create, .body = {NAME, ID},
 	 .statuses = "200 201 404 409 507"},
@@ -677,6 +725,8 @@ const struct route api_routes[] = {
 	{"GET",    "/v1/ublk/{volume}", ublk_show, .statuses = "200 404"},
 	{"POST",   "/v1/ublk/{volume}/detach", ublk_detach, .body = {{"force", FIELD_BOOL, false}},
 	 .statuses = "204 404 409 507"},
+
+	{"GET",    "/v1/nvme", nvme_get, .query = {{"volume", FIELD_REF, false}}, .statuses = "200 404"},
 
 	{"GET",    "/v1/jobs", jobs_list, .statuses = "200"},
 	{"PUT",    "/v1/jobs/rate", jobs_rate_put, .body = {{"bytes_per_s", FIELD_BYTES, true}},

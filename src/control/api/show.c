@@ -143,9 +143,75 @@ struct js *show_host(const struct node_host *host)
 	return o;
 }
 
+static struct js *show_registrant(const struct node_registrant *one)
+{
+	struct js *o = js_object();
+	char key[19];
+	snprintf(key, sizeof(key), "0x%llx", (unsigned long long)one->key);
+	js_set_uuid(o, "host_id", &one->host_id);
+	js_set_text(o, "key", key);
+	js_set_bool(o, "is_holder", one->is_holder);
+	return o;
+}
+
+struct js *show_reservation(const struct node_reservation *r)
+{
+	struct js *o = js_object(), *registrants = js_array();
+	js_set_bool(o, "is_unreadable", r->is_unreadable);
+	js_set_text(o, "type", r->type);
+	js_set_bool(o, "persists", r->persists);
+	js_set_u64(o, "generation", r->generation);
+	for (size_t i = 0; i < r->count; i++)
+		js_push(registrants, show_registrant(&r->registrants[i]));
+	js_set(o, "registrants", registrants);
+	return o;
+}
+
+struct js *show_association(const struct nvmf_association *a)
+{
+	struct js *o = js_object();
+	js_set_text(o, "host", a->hostnqn);
+	js_set_uuid(o, "host_id", &a->host_id);
+	js_set_text(o, "peer", a->peer);
+	js_set_text(o, "subsystem", a->subnqn);
+	js_set_text(o, "volume", a->name);
+	js_set_uuid(o, "id", &a->id);
+	js_set_u64(o, "controller", a->controller);
+	js_set_u64(o, "io_queues", a->io_queues);
+	js_set_time(o, "since", a->since_wall_ns);
+	js_set_u64(o, "keep_alive_ms", a->keep_alive_ms);
+	js_set_u64(o, "commands", a->commands);
+	js_set_u64(o, "errors", a->errors);
+	js_set_bool(o, "is_tls", a->is_tls);
+	js_set_bool(o, "is_authenticated", a->is_authenticated);
+	js_set_bool(o, "header_digest", a->header_digest);
+	js_set_bool(o, "data_digest", a->data_digest);
+	js_set_bool(o, "is_registrant", a->is_registrant);
+	js_set_bool(o, "is_holder", a->is_holder);
+	return o;
+}
+
+struct js *show_nvme_stats(const struct nvmf_stats *s)
+{
+	struct js *o = js_object();
+	js_set_u64(o, "connections", s->connections);
+	js_set_u64(o, "controllers", s->controllers);
+	js_set_u64(o, "connections_accepted", s->connections_accepted);
+	js_set_u64(o, "connections_refused", s->connections_refused);
+	js_set_u64(o, "connections_dropped", s->connections_dropped);
+	js_set_u64(o, "commands", s->commands);
+	js_set_u64(o, "errors", s->errors);
+	js_set_u64(o, "hosts_refused", s->hosts_refused);
+	js_set_u64(o, "hosts_proved", s->hosts_proved);
+	js_set_u64(o, "proofs_failed", s->proofs_failed);
+	return o;
+}
+
 struct js *show_snapshot(const struct node_snapshot *s)
 {
 	struct js *o = js_object();
+	char nqn[NODE_NQN_SIZE];
+	node_snapshot_nqn(&s->info.id, nqn);
 	js_set_uuid(o, "id", &s->info.id);
 	js_set_text(o, "name", s->info.name);
 	js_set_text(o, "volume", s->volume_name);
@@ -158,6 +224,7 @@ struct js *show_snapshot(const struct node_snapshot *s)
 	js_set_uuid(o, "parent_id", &s->info.parent_id);
 	js_set_u64(o, "child_count", s->info.child_count);
 	js_set_u64(o, "open_count", s->info.open_count);
+	js_set_text(o, "nqn", nqn);
 	return o;
 }
 

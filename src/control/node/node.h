@@ -19,6 +19,7 @@
 #define OXBOW_CONTROL_NODE_NODE_H
 
 #include "data/engine/engine.h"
+#include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/ublk/ublk.h"
 
 #define NODE_PATH_MAX	   256 /* with the NUL, as in struct rt_disk_info */
@@ -208,13 +209,49 @@ OX_CHECKED int node_volume_allow(struct node *n, const char *ref, const char *nq
 				 const struct node_host_secrets *secrets, bool *created,
 				 struct node_host *out, struct node_why *why);
 /* Take a host off it, and its connections away. The last one only `to_anyone`: an empty list keeps nobody out (else
- * OXE_BUSY). OXE_NOENT. */
+ * OXE_BUSY). One that is not on it is off it already: 0. */
 OX_CHECKED int node_volume_disallow(struct node *n, const char *ref, const char *nqn, bool to_anyone,
 				    struct node_why *why);
+/* Take the whole list away, also one that cannot be read; only `to_anyone` (else OXE_BUSY). OXE_CORRUPT: not even the page it is
+ * on can be believed. */
+OX_CHECKED int node_volume_disallow_all(struct node *n, const char *ref, bool to_anyone,
+					struct node_why *why);
 /* In the order they were put there. fn must not suspend. */
 OX_CHECKED int node_volume_hosts(struct node *n, const char *ref,
 				 void (*fn)(void *ctx, const struct node_host *host), void *ctx,
 				 struct node_why *why);
+
+/* ---- who is connected over NVMe (node_nvme.c) ------------------------------------------------------------------------ */
+
+/* The target; not the node's to free. Does not suspend. */
+void node_nvme_set(struct node *n, struct nvmf_server *server);
+/* False: NVMe is not served. Does not suspend. */
+bool node_nvme_stats(const struct node *n, struct nvmf_stats *out);
+/* As nvmf_server_walk; of one volume or snapshot only, unless `id` is NULL. Does not suspend, nor may fn. */
+void node_nvme_walk(const struct node *n, const struct uuid *id,
+		    bool (*fn)(void *ctx, const struct nvmf_association *a), void *ctx);
+/* The id of a volume or snapshot. */
+OX_CHECKED int node_export_id(struct node *n, const char *ref, struct uuid *id, struct node_why *why);
+
+struct node_registrant {
+	struct uuid host_id;
+	uint64_t key;
+	bool is_holder;
+};
+
+struct node_reservation {
+	bool is_unreadable; /* and so keeps every host out; nothing below is known then */
+	const char *type;   /* static: "none", "write exclusive" ... */
+	bool persists;	    /* through power loss */
+	uint32_t generation;
+	size_t count;
+	struct node_registrant registrants[NVMF_REGISTRANTS_MAX];
+};
+
+OX_CHECKED int node_volume_reservation(struct node *n, const char *ref, struct node_reservation *out,
+				       struct node_why *why);
+/* Take every registration and the reservation away, readable or not. None is no error. Who was registered is told. */
+OX_CHECKED int node_volume_unreserve(struct node *n, const char *ref, struct node_why *why);
 
 /* ---- snapshots ----------------------------------------------------------------------------------------------------- */
 
@@ -282,8 +319,9 @@ const char *node_ublk_state_name(const struct ublk_info *a);
 bool node_name_is_valid(const char *name); /* as pool_name_check */
 const char *node_op_name(enum engine_op op);
 const char *node_job_kind_name(const struct node_job *job);
-/* By which NVMe hosts know a volume. */
+/* By which NVMe hosts know a volume, and a snapshot. */
 void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE]);
+void node_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NODE_NQN_SIZE]);
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 

@@ -46,7 +46,8 @@ static void access_leave(struct access *a, int err)
 	free(a);
 }
 
-static int access_enter(struct node *n, const char *ref, struct access **out, struct node_why *why)
+/* The list is not read. */
+static int volume_enter(struct node *n, const char *ref, struct access **out, struct node_why *why)
 {
 	struct access *a = mem_zalloc(sizeof(*a));
 	int err = node_volume_get(n, ref, &a->volume, why);
@@ -54,15 +55,21 @@ static int access_enter(struct node *n, const char *ref, struct access **out, st
 		a->p = pool_by_id(n, &a->volume.pool_id);
 		err = pool_enter(a->p, why);
 	}
-	if (err) {
-		free(a);
-		return err;
-	}
-	err = list_read(a, why);
 	if (err)
-		access_leave(a, err);
+		free(a);
 	else
 		*out = a;
+	return err;
+}
+
+static int access_enter(struct node *n, const char *ref, struct access **out, struct node_why *why)
+{
+	int err = volume_enter(n, ref, out, why);
+	if (err)
+		return err;
+	err = list_read(*out, why);
+	if (err)
+		access_leave(*out, err);
 	return err;
 }
 
@@ -129,11 +136,6 @@ int node_volume_allow(struct node *n, const char *ref, const char *nqn,
 
 static int list_remove(struct access *a, const char *nqn, bool to_anyone, struct node_why *why)
 {
-	if (!nvmf_access_find(&a->list, nqn)) {
-		why_set(why, OXE_NOENT, "\"%.230s\" is not on the list of \"%s\"", nqn, a->volume.info.name);
-		why_hint(why, "'oxbow volume show %s' lists them", a->volume.info.name);
-		return OXE_NOENT;
-	}
 	if (a->list.count == 1 && !to_anyone) {
 		why_set(why, OXE_BUSY,
 			"it is the last host on the list of \"%s\": without it anybody may connect",
@@ -150,6 +152,10 @@ static int disallow(struct node *n, const char *ref, const char *nqn, bool to_an
 	int err = access_enter(n, ref, &a, why);
 	if (err)
 		return err;
+	if (!nvmf_access_find(&a->list, nqn)) { /* it is so already */
+		access_leave(a, 0);
+		return 0;
+	}
 	err = list_remove(a, nqn, to_anyone, why);
 	if (!err)
 		err = list_write(a, why);
@@ -164,6 +170,35 @@ int node_volume_disallow(struct node *n, const char *ref, const char *nqn, bool 
 {
 	fmutex_lock(&n->access);
 	int err = disallow(n, ref, nqn, to_anyone, why);
+	fmutex_unlock(&n->access);
+	return err;
+}
+
+/* Whatever the note holds, the empty list replaces it. */
+static int disallow_all(struct node *n, const char *ref, struct node_why *why)
+{
+	struct access *a;
+	int err = volume_enter(n, ref, &a, why);
+	if (err)
+		return err;
+	err = list_write(a, why);
+	if (err == OXE_CORRUPT)
+		why_hint(why, "the page it is noted on is damaged: take a snapshot, and clone that");
+	if (!err)
+		tell_frontend(n, a, "the list of a volume was taken away: anybody may connect to it", "");
+	access_leave(a, err);
+	return err;
+}
+
+int node_volume_disallow_all(struct node *n, const char *ref, bool to_anyone, struct node_why *why)
+{
+	if (!to_anyone) {
+		why_set(why, OXE_BUSY, "without a list anybody may connect");
+		why_hint(why, "add --yes if you mean that");
+		return OXE_BUSY;
+	}
+	fmutex_lock(&n->access);
+	int err = disallow_all(n, ref, why);
 	fmutex_unlock(&n->access);
 	return err;
 }

@@ -61,6 +61,7 @@ struct node {
 	struct node_address addresses[NODE_ADDRESSES_MAX];
 	size_t address_count;
 	struct ublk_server *ublk; /* NULL: none */
+	struct nvmf_server *nvmf; /* NULL: none */
 };
 
 /* ---- why (node_why.c) ------------------------------------------------------------------------------------------------ */

@@ -280,6 +280,11 @@ void node_volume_nqn(const struct uuid *volume_id, char nqn[NODE_NQN_SIZE])
 	nvmf_volume_nqn(volume_id, nqn);
 }
 
+void node_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NODE_NQN_SIZE])
+{
+	nvmf_snapshot_nqn(snapshot_id, nqn);
+}
+
 /* ---- volumes --------------------------------------------------------------------------------------------------------- */
 
 static struct node_pool *pool_for_create(struct node *n, const char *pool_ref, int *err, struct node_why *why)

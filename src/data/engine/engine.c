@@ -168,6 +168,11 @@ const char *engine_name(const struct engine *e)
 	return e->name;
 }
 
+const struct uuid *engine_volume_id(const struct engine *e)
+{
+	return &e->volume_id;
+}
+
 bool engine_is_of_pool(const struct engine *e, const char *pool_name)
 {
 	size_t length = strlen(pool_name);
@@ -305,5 +310,16 @@ int engines_note_get(struct engines *set, const struct uuid *volume_id, enum poo
 	if (err == 0)
 		err = pool_note_get(target.pool, volume_id, kind, data, len_bytes);
 	fmutex_unlock(&set->opening);
+	return err;
+}
+
+int engines_volume_of(struct engines *set, const struct uuid *id, struct uuid *volume_id)
+{
+	struct engine_target target;
+	fmutex_lock(&set->opening);
+	int err = engine_resolve_id(set, id, &target);
+	fmutex_unlock(&set->opening);
+	if (err == 0)
+		*volume_id = target.volume_id;
 	return err;
 }

@@ -27,7 +27,7 @@ OX_CHECKED int engines_remove_pool(struct engines *set, struct pool *pool);
 
 struct engine_export {
 	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* the shortest name that is unique */
-	struct uuid volume_id;
+	struct uuid id, volume_id;	       /* equal unless it is a snapshot */
 	uint64_t size_bytes;
 	uint32_t lba_bytes;
 	bool read_only, is_snapshot;
@@ -45,7 +45,8 @@ void engine_close(struct engine *e);
 
 /* Do not suspend; valid until engine_close. */
 const struct vol_info *engine_info(const struct engine *e);
-const char *engine_name(const struct engine *e); /* "POOL/VOLUME[@SNAPSHOT]" */
+const char *engine_name(const struct engine *e);	     /* "POOL/VOLUME[@SNAPSHOT]" */
+const struct uuid *engine_volume_id(const struct engine *e); /* of a snapshot: its volume's */
 bool engine_is_of_pool(const struct engine *e, const char *pool_name);
 /* The names of the volume's snapshots in order of age, of a snapshot those of its volume. Not all need be ancestors:
  * engine_extents says. Does not suspend, nor may `fn`; it returns false to stop. */
@@ -70,6 +71,9 @@ OX_CHECKED int engine_note_get(struct engine *e, enum pool_note_kind kind, void 
 /* The same of a volume that nobody has to have open. OXE_NOENT: it has none, or there is no such volume. */
 OX_CHECKED int engines_note_get(struct engines *set, const struct uuid *volume_id, enum pool_note_kind kind,
 				void *data, uint32_t *len_bytes);
+
+/* The volume that a snapshot is of; a volume is its own. OXE_NOENT. */
+OX_CHECKED int engines_volume_of(struct engines *set, const struct uuid *id, struct uuid *volume_id);
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_ZERO, ENGINE_TRIM, ENGINE_FLUSH, ENGINE_OPS };
 const char *engine_op_name(enum engine_op op); /* "read" ... */

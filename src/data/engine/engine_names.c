@@ -134,9 +134,11 @@ struct export_walk {
 	void *ctx;
 };
 
-static bool pass_export(struct export_walk *w, const char *snapshot, uint64_t size_bytes, bool read_only)
+static bool pass_export(struct export_walk *w, const struct uuid *id, const char *snapshot,
+			uint64_t size_bytes, bool read_only)
 {
 	struct engine_export e = {
+		.id = *id,
 		.volume_id = w->volume->id,
 		.size_bytes = size_bytes,
 		.lba_bytes = w->volume->lba_bytes,
@@ -154,7 +156,7 @@ static bool pass_export(struct export_walk *w, const char *snapshot, uint64_t si
 
 static bool pass_snapshot(void *ctx, const struct snapshot_info *s)
 {
-	return pass_export(ctx, s->name, s->size_bytes, true);
+	return pass_export(ctx, &s->id, s->name, s->size_bytes, true);
 }
 
 static bool is_bare_name_unique(struct engines *set, const char *volume)
@@ -171,7 +173,7 @@ static bool pass_volume(void *ctx, const struct volume_info *v)
 	struct export_walk *w = ctx;
 	w->volume = v;
 	w->is_unique = is_bare_name_unique(w->set, v->name);
-	if (!pass_export(w, "", v->size_bytes, false))
+	if (!pass_export(w, &v->id, "", v->size_bytes, false))
 		return false;
 	if (v->snapshot_count > 0)
 		snapshot_walk(w->pool, &v->id, pass_snapshot, w);

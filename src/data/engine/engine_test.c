@@ -302,6 +302,20 @@ WITH_POOLS(changes_are_told_since_a_snapshot_by_name)
 	engine_close(e);
 }
 
+WITH_POOLS(a_snapshot_tells_its_volume_by_its_id_alone)
+{
+	struct engine *s;
+	struct uuid found, nobody = {.b = {9}};
+	CHECK_OK(engine_open(t.set, "disk@mon", &s));
+	CHECK(uuid_equal(engine_volume_id(s), &t.disk));
+	CHECK_OK(engines_volume_of(t.set, &engine_info(s)->id, &found));
+	CHECK(uuid_equal(&found, &t.disk));
+	CHECK_OK(engines_volume_of(t.set, &t.disk, &found));
+	CHECK(uuid_equal(&found, &t.disk));
+	CHECK_ERR(engines_volume_of(t.set, &nobody, &found), OXE_NOENT);
+	engine_close(s);
+}
+
 WITH_POOLS(a_volume_keeps_its_notes_and_a_snapshot_has_none)
 {
 	struct engine *e, *s;

@@ -22,17 +22,37 @@ void nvme_nqn_put(char field[NVME_NQN_FIELD], const char *name)
 	memcpy(field, name, length);
 }
 
+static char *name_put(const char *prefix, const struct uuid *id, char field[NVME_NQN_FIELD])
+{
+	nvme_nqn_put(field, prefix);
+	uuid_format(id, field + strlen(prefix));
+	return field;
+}
+
+static int name_take(const char *prefix, const char *name, struct uuid *id)
+{
+	size_t prefix_bytes = strlen(prefix);
+	if (strncmp(name, prefix, prefix_bytes) != 0)
+		return OXE_NOENT;
+	return uuid_parse(name + prefix_bytes, id) == 0 ? 0 : OXE_NOENT;
+}
+
 char *nvme_nqn_of_volume(const struct uuid *volume_id, char field[NVME_NQN_FIELD])
 {
-	nvme_nqn_put(field, NVME_NQN_VOLUME_PREFIX);
-	uuid_format(volume_id, field + strlen(NVME_NQN_VOLUME_PREFIX));
-	return field;
+	return name_put(NVME_NQN_VOLUME_PREFIX, volume_id, field);
 }
 
 int nvme_nqn_to_volume(const char *name, struct uuid *volume_id)
 {
-	size_t prefix_bytes = strlen(NVME_NQN_VOLUME_PREFIX);
-	if (strncmp(name, NVME_NQN_VOLUME_PREFIX, prefix_bytes) != 0)
-		return OXE_NOENT;
-	return uuid_parse(name + prefix_bytes, volume_id) == 0 ? 0 : OXE_NOENT;
+	return name_take(NVME_NQN_VOLUME_PREFIX, name, volume_id);
+}
+
+char *nvme_nqn_of_snapshot(const struct uuid *snapshot_id, char field[NVME_NQN_FIELD])
+{
+	return name_put(NVME_NQN_SNAPSHOT_PREFIX, snapshot_id, field);
+}
+
+int nvme_nqn_to_snapshot(const char *name, struct uuid *snapshot_id)
+{
+	return name_take(NVME_NQN_SNAPSHOT_PREFIX, name, snapshot_id);
 }

@@ -201,6 +201,10 @@ TEST(a_volume_is_named_by_its_uuid_and_found_by_it)
 	CHECK(uuid_equal(&id, &back));
 	CHECK_ERR(nvme_nqn_to_volume(NVME_NQN_DISCOVERY, &back), OXE_NOENT);
 	CHECK_ERR(nvme_nqn_to_volume(NVME_NQN_VOLUME_PREFIX "x", &back), OXE_NOENT);
+	CHECK_ERR(nvme_nqn_to_snapshot(field, &back), OXE_NOENT);
+	CHECK_OK(nvme_nqn_to_snapshot(nvme_nqn_of_snapshot(&id, field), &back));
+	CHECK(uuid_equal(&back, &id));
+	CHECK_ERR(nvme_nqn_to_volume(field, &back), OXE_NOENT);
 	memset(junk, 'x', sizeof(junk));
 	memcpy(junk, "nqn.", 4);
 	CHECK(!nvme_nqn_is_valid(junk)); /* no end */

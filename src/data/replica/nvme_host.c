@@ -8,6 +8,7 @@
  *
  * Requests wait in the order they were submitted, and are started in that order: what was lost goes back to where it stood.
  */
+#include "data/nvme/nvme_auth_format.h"
 #include "data/replica/nvme_host_impl.h"
 
 #include "base/log.h"
@@ -490,6 +491,15 @@ void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...)
 	waitq_wake_all(&h->changed);
 }
 
+void nvme_host_lose_because(struct nvme_host *h, int err, const char *because)
+{
+	nvme_host_lose(h, err, "%s", because);
+	if (h->is_closing)
+		return;
+	snprintf(h->status.why, sizeof(h->status.why), "%s", because);
+	h->status.last_error = err;
+}
+
 static void grace_over(struct rt_timer *timer)
 {
 	shut_all(container_of(timer, struct nvme_host, grace));
@@ -661,10 +671,28 @@ static bool nqn_fits(const char *nqn)
 static int options_check(const struct nvme_host_options *o)
 {
 	bool numbers = o->queues <= NVME_HOST_QUEUES_MAX && o->queue_depth <= NVME_HOST_DEPTH_MAX &&
-		       o->keep_alive_ns >= NS_PER_MS && o->keep_alive_ns / NS_PER_MS <= UINT32_MAX;
+		       o->keep_alive_ns >= NS_PER_MS && o->keep_alive_ns / NS_PER_MS <= UINT32_MAX &&
+		       o->least_group <= NVME_AUTH_GROUPS;
 	return o->address && nqn_fits(o->subsystem_nqn) && (!o->host_nqn || nqn_fits(o->host_nqn)) && numbers
 		       ? 0
 		       : OXE_INVAL;
+}
+
+static int secret_take(const char *text, struct nvme_secret *out)
+{
+	return text ? nvme_secret_parse(text, out) : 0;
+}
+
+/* Whom we do not prove ourselves to cannot be asked to: that is one exchange. */
+static int secrets_take(struct nvme_host *h)
+{
+	int err = secret_take(h->options.secret, &h->secret);
+	if (!err)
+		err = secret_take(h->options.controller_secret, &h->controller_secret);
+	h->options.secret = h->options.controller_secret = NULL;
+	if (!err && nvme_secret_is_set(&h->controller_secret) && !nvme_secret_is_set(&h->secret))
+		err = OXE_INVAL;
+	return err;
 }
 
 static char *host_nqn_of(const struct nvme_host_options *o)
@@ -723,9 +751,12 @@ int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct
 	struct nvme_host *h = mem_zalloc(sizeof(*h));
 	h->options = o;
 	h->host_nqn = host_nqn_of(&o);
-	err = o.tls_key ? key_take(h, o.tls_key) : 0;
+	err = secrets_take(h);
+	if (!err && o.tls_key)
+		err = key_take(h, o.tls_key);
 	if (err) {
 		free(h->host_nqn);
+		explicit_bzero(h, sizeof(*h));
 		free(h);
 		return err;
 	}
@@ -733,7 +764,8 @@ int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct
 	h->subsystem_nqn = mem_strdup(o.subsystem_nqn);
 	host_init(h, rt);
 	h->status.since_ns = rt_now_ns(rt);
-	nvme_host_spawn(h, "nvme-life", life_run, h);
+	fiber_spawn_big(rt, "nvme-life", life_run,
+			h); /* it may do arithmetic itself: where there are no workers, and of TLS */
 	*out = h;
 	return 0;
 }
@@ -767,6 +799,8 @@ void nvme_host_close(struct nvme_host *h)
 	free(h->address);
 	free(h->subsystem_nqn);
 	free(h->host_nqn);
+	explicit_bzero(&h->secret, sizeof(h->secret));
+	explicit_bzero(&h->controller_secret, sizeof(h->controller_secret));
 	free(h);
 }
 

@@ -70,17 +70,21 @@ struct nvme_host;
 
 enum nvme_host_lost { NVME_HOST_REPORT, NVME_HOST_REPLAY };
 
-struct nvme_host_options {		 /* 0 means the default in brackets */
-	const char *address;		 /* as in rt.h */
-	const char *subsystem_nqn;	 /* at most NVME_NQN_MAX bytes, as is host_nqn */
-	const char *host_nqn;		 /* [nqn.2014-08.org.nvmexpress:uuid:HOST_ID] */
-	struct uuid host_id;		 /* [random] */
-	const char *tls_key;		 /* [none: in the clear] NVMeTLSkey-1:...:, as nvme_secret.h has it */
-	bool tls_old_name;		 /* offer it by the older form of its name, without a digest */
-	uint32_t namespace_id;		 /* [1] */
-	uint32_t queues;		 /* [1] fewer if the target allows fewer */
-	uint32_t queue_depth;		 /* [127] fewer if the target allows fewer */
-	uint32_t waiting_max;		 /* [4096] */
+struct nvme_host_options {	   /* 0 means the default in brackets */
+	const char *address;	   /* as in rt.h */
+	const char *subsystem_nqn; /* at most NVME_NQN_MAX bytes, as is host_nqn */
+	const char *host_nqn;	   /* [nqn.2014-08.org.nvmexpress:uuid:HOST_ID] */
+	struct uuid host_id;	   /* [random] */
+	const char *tls_key;	   /* [none: in the clear] NVMeTLSkey-1:...:, as nvme_secret.h has it */
+	bool tls_old_name;	   /* offer it by the older form of its name, without a digest */
+	const char *secret;	   /* [none] DHHC-1:...: what it proves to a target that asks for that */
+	const char *
+		controller_secret; /* [none] what the target must prove, whether it asks for anything or not */
+	uint8_t least_group;	   /* [ffdhe2048] 1 + the least enum nvme_auth_group */
+	uint32_t namespace_id;	   /* [1] */
+	uint32_t queues;	   /* [1] fewer if the target allows fewer */
+	uint32_t queue_depth;	   /* [127] fewer if the target allows fewer */
+	uint32_t waiting_max;	   /* [4096] */
 	bool header_digest, data_digest; /* asked for; used if the target agrees */
 	bool no_in_capsule;		 /* wait to be asked for every byte of data */
 	enum nvme_host_lost lost;
@@ -92,7 +96,7 @@ struct nvme_host_options {		 /* 0 means the default in brackets */
 	uint64_t reconnect_max_ns; /* [2 s] */
 };
 
-/* OXE_INVAL if a name is missing or too long, the key is none, or a number beyond its maximum. Starts connecting; does not suspend. */
+/* OXE_INVAL if a name is missing or too long, a key or a secret is none, or a number beyond its maximum. Starts connecting; does not suspend. */
 OX_CHECKED int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct nvme_host **out);
 /* Suspends until it is live: 0. OXE_TIMEOUT at the deadline: nvme_host_status() says what keeps it. OXE_SHUTDOWN: closed. */
 OX_CHECKED int nvme_host_wait(struct nvme_host *h, uint64_t deadline_ns);

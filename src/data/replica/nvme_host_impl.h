@@ -4,6 +4,7 @@
  *     nvme_host_state.c    which state comes after which
  *     nvme_host.c          requests in and out, the life fiber, time-outs
  *     nvme_host_make.c     making an association: connect, enable, identify, queues
+ *     nvme_host_prove.c    authentication, of a queue that is being made; its messages are nvme_host_auth.h
  *     nvme_host_queue.c    a queue: its connection, its commands, and the sender
  *     nvme_host_receive.c  what the target says
  *
@@ -14,6 +15,7 @@
 #ifndef OXBOW_DATA_REPLICA_NVME_HOST_IMPL_H
 #define OXBOW_DATA_REPLICA_NVME_HOST_IMPL_H
 
+#include "data/nvme/nvme_secret.h"
 #include "data/nvme/nvmetcp_pdu.h"
 #include "data/replica/nvme_host.h"
 #include "data/tls/tls.h"
@@ -101,7 +103,8 @@ struct nvme_host {
 	struct rt *rt;
 	struct nvme_host_options options; /* defaults filled in; texts owned */
 	char *address, *subsystem_nqn, *host_nqn;
-	struct tls_psk *psk; /* NULL: in the clear */
+	struct nvme_secret secret, controller_secret; /* none: not set */
+	struct tls_psk *psk;			      /* NULL: in the clear */
 	enum nvme_host_state state;
 	struct nvme_host_status status;
 	struct nvme_host_info info;
@@ -144,6 +147,8 @@ static inline void nvme_host_spawn(struct nvme_host *h, const char *name, void (
 
 /* The association ends, for the reason given. The first reason counts. Does not suspend; harmless when it ends already. */
 void nvme_host_lose(struct nvme_host *h, int err, const char *format, ...) OX_PRINTF(3, 4);
+/* The same, but this reason counts: a target's last word, heard when the end of the connection behind it was seen already. */
+void nvme_host_lose_because(struct nvme_host *h, int err, const char *because);
 /* What has become of a request whose slot is free again: answered with `status`, or lost with its queue; is_buried: the target has
  * ended that connection itself, so nothing of it can still be on its way there. */
 void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t status);
@@ -161,6 +166,11 @@ OX_CHECKED int nvme_host_make(struct nvme_host *h);
 OX_CHECKED int nvme_host_look(struct nvme_host *h);
 /* Wait for the next event of the target. Does not suspend. */
 void nvme_host_listen(struct nvme_host *h);
+
+/* ---- nvme_host_prove.c ---- */
+
+/* Authenticate on a queue that has connected. The association is lost if that fails. Suspends. */
+OX_CHECKED int nvme_host_prove(struct nvme_queue *q);
 
 /* ---- nvme_host_queue.c ---- */
 

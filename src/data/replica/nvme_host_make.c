@@ -83,6 +83,21 @@ static int connect_error(uint16_t status)
 	}
 }
 
+/* A target that must prove itself is asked to on every queue, even if it wants nothing of us: anybody can say that. */
+static int prove_if_need_be(struct nvme_queue *q, uint32_t answer)
+{
+	struct nvme_host *h = q->host;
+	bool is_asked = answer & (NVME_CONNECT_ATR | NVME_CONNECT_ASCR);
+	if (!is_asked && !nvme_secret_is_set(&h->controller_secret))
+		return 0;
+	if (nvme_secret_is_set(&h->secret) && !(answer & NVME_CONNECT_ASCR))
+		return nvme_host_prove(q);
+	nvme_host_lose(h, OXE_PERM,
+		       answer & NVME_CONNECT_ASCR ? "the target wants a secure channel"
+						  : "the target wants authentication");
+	return OXE_PERM;
+}
+
 static int fabrics_connect(struct nvme_queue *q, uint32_t depth, uint16_t cntlid)
 {
 	struct nvme_host *h = q->host;
@@ -102,16 +117,12 @@ static int fabrics_connect(struct nvme_queue *q, uint32_t depth, uint16_t cntlid
 	q->capsule_bytes = NVME_HOST_ADMIN_CAPSULE; /* Connect brings its data along on every queue */
 	int err = nvme_queue_call(q, &call);
 	q->capsule_bytes = capsule_bytes;
-	if (!err && (call.value & (NVME_CONNECT_ATR | NVME_CONNECT_ASCR))) {
-		nvme_host_lose(h, OXE_PERM, "the target wants authentication");
-		return OXE_PERM;
-	}
 	if (err && err != OXE_CLOSED)
 		call.result = connect_error(call.status);
 	if (err)
 		return refused(h, &call, q->qid == NVME_ADMIN_QUEUE ? "the connection" : "an I/O queue");
 	h->cntlid = q->qid == NVME_ADMIN_QUEUE ? (uint16_t)call.value : h->cntlid;
-	return 0;
+	return prove_if_need_be(q, (uint32_t)call.value);
 }
 
 static int open_and_connect(struct nvme_queue *q, uint32_t depth, uint16_t cntlid)

@@ -35,7 +35,7 @@ struct catalog {
 	struct page **pages; /* pinned, by leaf index; NULL: could not be read */
 	struct slot *slots;
 	uint32_t *touched;
-	uint32_t page_count, page_capacity, touched_count, touched_capacity, first_free;
+	uint32_t page_count, page_capacity, touched_count, first_free;
 	uint64_t next_number;
 	struct htab layers_by_number, layers_by_id, snapshots_by_name;
 	struct htab volumes_by_number, volumes_by_id, volumes_by_name;
@@ -228,20 +228,40 @@ uint64_t catalog_new_number(struct catalog *c)
 
 /* ---- slots and their pages ---------------------------------------------------------------------------------------------- */
 
-static void slots_cover(struct catalog *c, uint32_t page_count)
+/* *array grown to `count` items; those from `old_count` on are zero. */
+static int array_grow(void *array, uint64_t old_count, uint64_t count, size_t item_bytes)
 {
-	if (page_count > c->page_capacity) {
-		uint32_t old = c->page_capacity;
-		c->page_capacity = (uint32_t)u64_max(page_count, 2 * (uint64_t)old);
-		c->pages = mem_realloc(c->pages, c->page_capacity * sizeof(*c->pages));
-		c->slots = mem_realloc(c->slots,
-				       (size_t)c->page_capacity * CATALOG_PER_PAGE * sizeof(*c->slots));
-		memset(c->pages + old, 0, (c->page_capacity - old) * sizeof(*c->pages));
-		memset(c->slots + (size_t)old * CATALOG_PER_PAGE, 0,
-		       (size_t)(c->page_capacity - old) * CATALOG_PER_PAGE * sizeof(*c->slots));
-	}
-	if (page_count > c->page_count)
+	uint8_t **items = array;
+	uint8_t *grown = mem_try_realloc(*items, count * item_bytes);
+	if (!grown)
+		return OXE_NOMEM;
+	memset(grown + old_count * item_bytes, 0, (count - old_count) * item_bytes);
+	*items = grown;
+	return 0;
+}
+
+/* Room for every slot to be touched is had with the slot: touching never fails. */
+static int capacity_grow(struct catalog *c, uint32_t page_count)
+{
+	uint32_t old = c->page_capacity;
+	uint64_t capacity = u64_max(page_count, 2 * (uint64_t)old);
+	uint64_t old_slots = (uint64_t)old * CATALOG_PER_PAGE, slots = capacity * CATALOG_PER_PAGE;
+	int err = array_grow(&c->pages, old, capacity, sizeof(*c->pages));
+	if (!err)
+		err = array_grow(&c->slots, old_slots, slots, sizeof(*c->slots));
+	if (!err)
+		err = array_grow(&c->touched, old_slots, slots, sizeof(*c->touched));
+	if (!err)
+		c->page_capacity = (uint32_t)capacity;
+	return err;
+}
+
+static int slots_cover(struct catalog *c, uint32_t page_count)
+{
+	int err = page_count > c->page_capacity ? capacity_grow(c, page_count) : 0;
+	if (!err && page_count > c->page_count)
 		c->page_count = page_count;
+	return err;
 }
 
 /* The first slot from `slot` on whose page is not lost. */
@@ -264,12 +284,13 @@ static int slot_page_get(struct catalog *c, uint32_t slot)
 		return OXE_CORRUPT;
 	if (leaf < c->page_count && c->pages[leaf])
 		return 0;
-	int err = tree_raise(&c->tree, leaf + 1);
+	int err = slots_cover(c, leaf + 1);
+	if (!err)
+		err = tree_raise(&c->tree, leaf + 1);
 	if (!err)
 		err = page_get(&c->tree, 0, leaf, true, &page);
 	if (err)
 		return err;
-	slots_cover(c, leaf + 1);
 	if (c->pages[leaf])
 		page_unpin(page); /* another fiber was faster */
 	else
@@ -290,9 +311,11 @@ int catalog_slot_take(struct catalog *c, uint32_t *slot)
 	if (c->first_free >= SLOTS_MAX)
 		return OXE_NOSPC;
 	*slot = c->first_free;
-	slots_cover(c, *slot / CATALOG_PER_PAGE + 1);
+	int err = slots_cover(c, *slot / CATALOG_PER_PAGE + 1);
+	if (err)
+		return err;
 	c->slots[*slot].state = SLOT_TAKEN; /* before anything suspends */
-	int err = slot_page_get(c, *slot);
+	err = slot_page_get(c, *slot);
 	if (err)
 		catalog_slot_give(c, *slot);
 	return err;
@@ -344,10 +367,6 @@ static void slot_touch(struct catalog *c, uint32_t slot)
 	if (slot == SLOT_NONE || c->slots[slot].touched)
 		return;
 	c->slots[slot].touched = true;
-	if (c->touched_count == c->touched_capacity) {
-		c->touched_capacity = c->touched_capacity ? c->touched_capacity * 2 : 64;
-		c->touched = mem_realloc(c->touched, c->touched_capacity * sizeof(*c->touched));
-	}
 	c->touched[c->touched_count++] = slot;
 }
 
@@ -371,7 +390,7 @@ uint64_t catalog_touched_slots(const struct catalog *c)
 static void object_added(struct catalog *c, uint32_t slot, enum slot_state state, void *object,
 			 uint64_t number)
 {
-	slots_cover(c, slot / CATALOG_PER_PAGE + 1);
+	assert(slot / CATALOG_PER_PAGE < c->page_count); /* it was taken, or prepared, or loaded */
 	c->slots[slot].state = (uint8_t)state;
 	c->slots[slot].object = object;
 	c->next_number = u64_max(c->next_number, number + 1);
@@ -644,13 +663,16 @@ struct layer *volume_head(const struct volume *v)
 	return NULL;
 }
 
-static void leaves_lose(struct catalog *c, unsigned level, uint64_t index)
+static int leaves_lose(struct catalog *c, unsigned level, uint64_t index)
 {
 	uint64_t count = tree_leaf_capacity(level + 1);
-	c->lost_leaves = mem_realloc(c->lost_leaves, (c->lost_count + 1) * sizeof(*c->lost_leaves));
+	int err = array_grow(&c->lost_leaves, c->lost_count, c->lost_count + 1, sizeof(*c->lost_leaves));
+	if (err)
+		return err;
 	c->lost_leaves[c->lost_count++] = (struct lost_leaves){.first = index * count, .count = count};
 	c->damaged = true;
 	c->pool->pages_lost++;
+	return 0;
 }
 
 int catalog_disown_lost(struct catalog *c)
@@ -895,12 +917,19 @@ static void collect_page(const struct page *p, uint32_t leaf, struct loaded *all
 	}
 }
 
-static void leaf_loaded(struct catalog *c, uint32_t leaf, struct page *p, struct loaded **all, size_t *count)
+/* Takes the pin. */
+static int leaf_loaded(struct catalog *c, uint32_t leaf, struct page *p, struct loaded **all, size_t *count)
 {
-	slots_cover(c, leaf + 1);
+	int err = slots_cover(c, leaf + 1);
+	if (!err)
+		err = array_grow(all, *count, (uint64_t)c->page_count * CATALOG_PER_PAGE, sizeof(**all));
+	if (err) {
+		page_unpin(p);
+		return err;
+	}
 	c->pages[leaf] = p;
-	*all = mem_realloc(*all, (size_t)c->page_count * CATALOG_PER_PAGE * sizeof(**all));
 	collect_page(p, leaf, *all, count);
+	return 0;
 }
 
 /* The page and everything below it. A leaf stays pinned. */
@@ -911,13 +940,11 @@ static int load_below(struct catalog *c, unsigned level, uint64_t index, struct 
 			  ? OXE_CORRUPT
 			  : page_get(&c->tree, level, index, false, &p);
 	if (err == OXE_CORRUPT)
-		leaves_lose(c, level, index);
+		return leaves_lose(c, level, index);
 	if (err)
-		return err == OXE_CORRUPT || err == OXE_NOENT ? 0 : err;
-	if (level == 0) {
-		leaf_loaded(c, (uint32_t)index, p, all, count);
-		return 0;
-	}
+		return err == OXE_NOENT ? 0 : err;
+	if (level == 0)
+		return leaf_loaded(c, (uint32_t)index, p, all, count);
 	for (uint64_t i = 0; !err && i < PAGE_FANOUT; i++) {
 		if (((const struct inner_entry *)page_view(p))[i].page)
 			err = load_below(c, level - 1, index * PAGE_FANOUT + i, all, count);

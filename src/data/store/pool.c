@@ -4,6 +4,7 @@
 #include "data/store/discard.h"
 #include "data/store/flush.h"
 #include "data/store/journal.h"
+#include "data/store/readahead.h"
 #include "data/store/resolve.h"
 #include "data/store/super.h"
 #include "data/store/metapage.h"
@@ -203,6 +204,7 @@ static struct pool *pool_new(struct rt_disk *disk, const struct pool_options *op
 	pool->jobs = jobs_new(pool);
 	pool->ops = cluster_ops_new();
 	pool->resolved = resolve_cache_new(pool->options.cache_bytes / 8);
+	pool->readahead = readahead_new(pool);
 	return pool;
 }
 
@@ -227,6 +229,7 @@ static void pool_end(struct pool *pool)
 	state_free(pool);
 	cluster_ops_free(pool->ops);
 	resolve_cache_free(pool->resolved);
+	readahead_free(pool->readahead);
 	flush_free(pool->flush);
 	checkpoint_free(pool->checkpoint);
 	jobs_free(pool->jobs);
@@ -354,6 +357,7 @@ void pool_stats(const struct pool *pool, struct pool_stats *out)
 		.discarded_bytes = discard_bytes(pool->discard),
 		.cache_used_bytes = cache_page_count(pool->cache) * PAGE_BYTES,
 		.cache_misses = cache_miss_count(pool->cache),
+		.readahead_bytes = readahead_served_bytes(pool->readahead),
 		.recovery_ns = pool->recovery_ns,
 		.recovery_records = pool->recovery_records,
 		.recovery_blocks_verified = pool->recovery_blocks_verified,

@@ -97,6 +97,7 @@ struct pool_stats { /* bytes unless named otherwise; total = data + metadata + j
 	uint64_t total_bytes, data_bytes, metadata_bytes, journal_bytes, free_bytes, reserve_bytes;
 	uint64_t journal_used_bytes, journal_blocks_written, journal_records_written;
 	uint64_t checkpoints, device_flushes, discarded_bytes, cache_used_bytes, cache_misses;
+	uint64_t readahead_bytes; /* read by clients from what had been read ahead for them */
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;
 	uint32_t volume_count, snapshot_count, layer_count;
 	/* S9. Pages that could not be believed so far, without those of volumes' maps, which cost only the reads that need them; and

@@ -69,6 +69,7 @@ struct pool {
 	struct discard *discard;
 	struct cluster_ops *ops;
 	struct resolve_cache *resolved;
+	struct readahead *readahead;
 	struct fmutex control; /* one control operation at a time */
 
 	uint64_t recovery_ns, recovery_records, recovery_blocks_verified, recovery_blocks_rejected;

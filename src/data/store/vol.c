@@ -46,6 +46,7 @@ int vol_open(struct pool *pool, const struct uuid *id, struct vol **out)
 void vol_close(struct vol *vol)
 {
 	group_wait(&vol->calls);
+	readahead_forget(vol);
 	if (vol->volume)
 		vol->volume->open_count--;
 	else
@@ -278,7 +279,7 @@ static int read_small(struct vol *vol, uint8_t *data, const struct cut *c)
 	return io_batch_wait(&b);
 }
 
-static int read_aligned(struct vol *vol, uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes)
+int vol_read_stored(struct vol *vol, uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	struct pool *pool = vol->pool;
 	int err = 0;
@@ -325,10 +326,14 @@ int vol_read(struct vol *vol, void *data, uint64_t offset_bytes, uint64_t len_by
 		return err;
 	uint32_t lba_bytes = rt_disk_info(vol->pool->disk)->lba_bytes;
 	group_add(&vol->calls, 1);
+	vol->reading++;
 	if (u64_is_aligned((uintptr_t)data, 512) && u64_is_aligned(offset_bytes | len_bytes, lba_bytes))
-		err = read_aligned(vol, data, offset_bytes, len_bytes);
+		err = readahead_read(vol, data, offset_bytes, len_bytes)
+			      ? 0
+			      : vol_read_stored(vol, data, offset_bytes, len_bytes);
 	else
 		err = read_bounced(vol, data, offset_bytes, len_bytes);
+	vol->reading--;
 	group_done(&vol->calls);
 	return err;
 }

@@ -2,6 +2,7 @@
 #ifndef OXBOW_DATA_STORE_VOL_H
 #define OXBOW_DATA_STORE_VOL_H
 
+#include "data/store/readahead.h"
 #include "data/store/resolve.h"
 #include "data/store/store.h"
 
@@ -12,6 +13,9 @@ struct vol {
 	struct layer *layer;   /* NULL for a volume */
 	struct vol_info info;
 	struct rt_group calls; /* under way */
+	struct readahead_stream streams[READAHEAD_STREAMS];
+	uint32_t stream_clock;
+	uint32_t reading; /* reads of the handle's user under way */
 };
 
 /* Checks every door: range, alignment, failed pool. 0 or OXE_RANGE, OXE_ALIGN, OXE_FAILED, OXE_ROFS. */
@@ -61,5 +65,8 @@ int io_batch_wait(struct io_batch *b); /* Suspends. Each io's own result is in i
  * Suspends. */
 OX_CHECKED int cluster_read(struct pool *pool, resolve_top_fn *top, void *ctx, uint32_t index, uint16_t mask,
 			    uint8_t *data);
+
+/* Read what is stored, aligned for the device and in range. Suspends. */
+OX_CHECKED int vol_read_stored(struct vol *vol, uint8_t *data, uint64_t offset_bytes, uint64_t len_bytes);
 
 #endif

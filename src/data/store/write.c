@@ -576,6 +576,7 @@ int vol_write(struct vol *vol, const void *data, uint64_t offset_bytes, uint64_t
 		return err;
 	group_add(&vol->calls, 1);
 	gate_enter(vol->volume);
+	readahead_changing(vol, offset_bytes, len_bytes);
 	err = write_all(vol, data, offset_bytes, len_bytes, flags);
 	gate_leave(vol->volume);
 	group_done(&vol->calls);

@@ -137,6 +137,7 @@ static int zero_step(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes,
 static int zero_blocks(struct vol *vol, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	gate_enter(vol->volume);
+	readahead_changing(vol, offset_bytes, len_bytes);
 	int err = 0;
 	while (!err && len_bytes > 0) {
 		uint64_t done_bytes;

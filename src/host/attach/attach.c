@@ -143,7 +143,14 @@ static bool link_is_taken(struct attach *a, const struct attach_record *r)
 	return attach_walk(a, link_compare, &s) == 0 && s.is_taken;
 }
 
-/* The name that was asked for; where that is a directory or another volume's, the volume's whole name. */
+/* Is it the volume's own name, or one that was made up for it? */
+static bool is_own_name(const struct attach_record *r)
+{
+	const char *slash = strchr(r->volume, '/');
+	return slash && strcmp(slash + 1, r->link) == 0;
+}
+
+/* Where the volume's own name is a directory or another volume's, its whole name. */
 static int link_choose(struct attach *a, struct attach_record *r)
 {
 	char path[ATTACH_PATH_SIZE], asked[ATTACH_NAME_SIZE];
@@ -154,7 +161,7 @@ static int link_choose(struct attach *a, struct attach_record *r)
 		bool is_directory = lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
 		if (!is_directory && !link_is_taken(a, r))
 			return 0;
-		if (!attach_link_is_sane(r->volume))
+		if (!is_own_name(r) || !attach_link_is_sane(r->volume))
 			break;
 		snprintf(r->link, sizeof(r->link), "%s", r->volume);
 	}

@@ -346,6 +346,7 @@ static void adopt(struct attach *a, const struct attach_record *r)
 	nvme_find(a, &r->id, &f);
 	for (unsigned i = 0; i < f.controller_count; i++) {
 		attribute_write(a, f.controllers[i], "ctrl_loss_tmo", "-1");
+		attribute_write(a, f.controllers[i], "fast_io_fail_tmo", "-1");
 		attribute_write(a, f.controllers[i], "reconnect_delay", RECONNECT_DELAY_S);
 	}
 }

@@ -8,6 +8,7 @@
 #include "data/frontend/frame_double.h"
 #include "data/frontend/nbd/nbd.h"
 #include "data/frontend/nbd/nbd_client_double.h"
+#include "data/tls/tls.h"
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -125,7 +126,7 @@ static ssize_t push(gnutls_transport_ptr_t ctx, const void *data, size_t len_byt
 	return -1;
 }
 
-static void tls_send(struct client *c, const void *data, size_t len_bytes)
+static void secured_send(struct client *c, const void *data, size_t len_bytes)
 {
 	const uint8_t *at = data;
 	while (len_bytes > 0) {
@@ -137,7 +138,7 @@ static void tls_send(struct client *c, const void *data, size_t len_bytes)
 	}
 }
 
-static bool tls_recv(struct client *c, void *data, size_t len_bytes)
+static bool secured_recv(struct client *c, void *data, size_t len_bytes)
 {
 	ssize_t n;
 	for (size_t done = 0; done < len_bytes; done += (size_t)n) {
@@ -168,8 +169,8 @@ static bool tls_begin(struct client *c, const struct identity *id)
 	gnutls_transport_set_push_function(t->session, push);
 	gnutls_handshake_set_timeout(t->session, 0);
 	c->tls = t;
-	c->send = tls_send;
-	c->recv = tls_recv;
+	c->send = secured_send;
+	c->recv = secured_recv;
 	return gnutls_handshake(t->session) == 0;
 }
 
@@ -368,4 +369,39 @@ TEST(a_certificate_that_cannot_be_used_is_refused_at_the_start)
 	struct nbd_options nothing = {.tls = {NBD_TLS_OPTIONAL, NULL, NULL, NULL}};
 	CHECK_ERR(nbd_server_new(NULL, &options, &server), OXE_INVAL);
 	CHECK_ERR(nbd_server_new(NULL, &nothing, &server), OXE_INVAL);
+}
+
+/* ---- keys, and who would do without ---------------------------------------------------------------------------------------- */
+
+/* A server that anybody could be: it has a certificate, and takes no notice of the key it is offered. */
+static void impostor(void *arg)
+{
+	char certificate[64], key[64];
+	const struct tls_files files = {path_of(certificate, "server.pem"), path_of(key, "key.pem"), NULL};
+	const char *what, *file, *because;
+	struct tls_context *context;
+	struct rt_conn *conn;
+	struct tls *tls;
+	CHECK_OK(tls_context_new(&files, &context, &what, &file, &because));
+	CHECK_OK(rt_accept(arg, &conn));
+	if (tls_accept(context, conn, &tls, &because) == 0)
+		tls_free(tls);
+	rt_conn_close(conn);
+	rt_listener_close(arg);
+	tls_context_free(context);
+}
+
+WITH_SERVER(a_client_with_a_key_takes_no_certificate_for_it, NBD_TLS_REQUIRED, false)
+{
+	struct tls_psk psk = {.hash = TLS_SHA256, .key_bytes = 32, .identity = "somebody"};
+	struct rt_listener *listener;
+	struct rt_conn *conn;
+	struct tls *tls;
+	const char *because;
+	CHECK_OK(rt_listen(frame.rt, "tcp:impostor", &listener));
+	fiber_spawn_big(frame.rt, "impostor", impostor, listener);
+	CHECK_OK(rt_connect(frame.rt, "tcp:impostor", UINT64_MAX, &conn));
+	CHECK_ERR(tls_connect_key(&psk, conn, &tls, &because), OXE_PROTO);
+	CHECK_STR(because, "certificate verify failed");
+	rt_conn_close(conn);
 }

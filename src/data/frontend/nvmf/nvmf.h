@@ -1,11 +1,12 @@
 /*
- * nvmf.h: the NVMe over TCP target. Serves every volume the engine room has: one subsystem a volume, one namespace in it.
+ * nvmf.h: the NVMe over TCP target. Serves every volume the engine room has: one subsystem a volume, one namespace in it; and
+ * every snapshot in the same way, to be read only, by whoever may have its volume.
  *
  *     listener  -> connection fiber: one queue of a controller; receives PDUs
  *                    -> a fiber a command: waits for memory and for its data (R2T), calls the engine, answers
  *                         -> sender fiber: gathers what is ready into one send
  *     controller   one host's association with one volume: an admin queue, up to NVMF_QUEUES_MAX I/O queues
- *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, or the well-known discovery subsystem
+ *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, a snapshot: ...:snapshot:UUID, or the well-known discovery subsystem
  *
  *   who owns memory   the server owns everything; options are copied
  *   which reactor     that of `engines`; every call from a fiber of it, and Suspends unless it says otherwise
@@ -36,9 +37,14 @@
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_H
 
 #include "data/engine/engine.h"
+#include "data/frontend/nvmf/nvmf_reservation.h"
 
 #define NVMF_ENTRIES_MAX 128 /* of one queue */
 #define NVMF_QUEUES_MAX	 16  /* I/O queues of one controller */
+
+#define NVMF_NQN_SIZE	   256
+#define NVMF_REFERRALS_MAX 16
+#define NVMF_PEER_SIZE	   128
 
 struct nvmf_server;
 
@@ -58,6 +64,10 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	 * and then none ends so. */
 	struct uuid boot_id;
 	uint8_t auth_group; /* [2048 bits, if the host has it] 1 + the least enum nvme_auth_group */
+	/* Other discovery services, tcp:HOST:PORT, that hosts who ask are told of. The texts stay the caller's, and as long as the server. */
+	const char *referrals[NVMF_REFERRALS_MAX];
+	size_t referral_count;
+	bool discovers_snapshots; /* hosts that ask are told of them, too: they may be many */
 	bool authenticated_only; /* a volume is only for hosts that its list has a secret or, through TLS, a key for */
 	enum nvmf_tls_mode tls; /* [off] */
 };
@@ -76,17 +86,48 @@ void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);
 /* Stops listening, ends every connection (commands under way are carried out, unanswered), and frees. */
 void nvmf_server_close(struct nvmf_server *server);
 
-/* The name of a volume's subsystem, for ever. Does not suspend. */
-#define NVMF_NQN_SIZE 256
+/* The name of a volume's subsystem, and of a snapshot's, for ever. Do not suspend. */
 void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE]);
+void nvmf_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NVMF_NQN_SIZE]);
+
+/* ---- what is there (nvmf_status.c) ------------------------------------------------------------------------------------ */
 
 struct nvmf_stats {
 	uint64_t connections_accepted, connections_refused; /* refused: beyond connections_max */
 	uint64_t connections_dropped;			    /* for breaking the protocol, or its pace */
-	uint64_t commands;
+	uint64_t commands, errors;			    /* errors: commands answered with a status */
+	uint64_t hosts_refused;				    /* by a volume's list */
+	uint64_t hosts_proved, proofs_failed;		    /* authentications, a queue each */
 	uint32_t connections, controllers;
 };
 /* Does not suspend. */
 void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out);
+
+/* One host's association with one volume, or with discovery. */
+struct nvmf_association {
+	char hostnqn[NVMF_NQN_SIZE], subnqn[NVMF_NQN_SIZE];
+	struct uuid host_id;
+	struct uuid id;			       /* of what is served; nil: discovery */
+	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* "POOL/VOLUME[@SNAPSHOT]"; "": discovery */
+	char peer[NVMF_PEER_SIZE];	       /* where its admin queue comes from */
+	uint16_t controller;
+	uint32_t io_queues, keep_alive_ms; /* 0: none */
+	uint64_t since_wall_ns, commands, errors;
+	bool is_tls, is_authenticated, header_digest, data_digest; /* as the admin queue has it */
+	bool is_registrant, is_holder;				   /* of the volume's reservation */
+};
+/* Of associations that are not about to end. Does not suspend, nor may `fn`; it returns false to stop. */
+void nvmf_server_walk(const struct nvmf_server *server,
+		      bool (*fn)(void *ctx, const struct nvmf_association *a), void *ctx);
+
+/* Who is registered with a volume, and who holds it: with hosts connected as they see it, otherwise as the pool has noted it.
+ * OXE_CORRUPT, OXE_VERSION: the note cannot be believed, and keeps every host out. Suspends. */
+OX_CHECKED int nvmf_server_reservation(struct nvmf_server *server, const struct uuid *volume_id,
+				       struct nvmf_reservation *out);
+/* An operator's word: take every registration and the reservation away, and a note that cannot be believed with them. Hosts that
+ * were registered are told that they were preempted. Durable when it returns 0. *was_there: false if there was nothing to take.
+ * OXE_NOENT: no such volume. OXE_CORRUPT: not even the page it is on can be believed. Suspends. */
+OX_CHECKED int nvmf_server_reservation_clear(struct nvmf_server *server, const struct uuid *volume_id,
+					     bool *was_there);
 
 #endif

@@ -18,7 +18,7 @@ static uint32_t queues_answer(void)
 
 static bool has_write_cache(const struct nvmf_controller *ctrl)
 {
-	return !nvmf_is_discovery(ctrl) && ctrl->is_near;
+	return !nvmf_is_discovery(ctrl) && ctrl->is_near && !engine_info(ctrl->engine)->read_only;
 }
 
 /* Where there is one it cannot be turned off, only flushed. */

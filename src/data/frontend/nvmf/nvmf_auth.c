@@ -180,80 +180,15 @@ size_t nvmf_auth_failure1_build(uint16_t t_id, uint8_t explanation, uint8_t *out
 
 /* ---- proof ------------------------------------------------------------------------------------------------------------------- */
 
-/* The key a secret stands for: itself, or bound to the name of whoever has it. Returns its length; 0: no memory. */
-static size_t key_of(const struct nvme_secret *s, const char *nqn, uint8_t key[NVME_AUTH_HASH_BYTES_MAX])
-{
-	static const char label[] = "NVMe-over-Fabrics";
-	struct auth_part parts[] = {{nqn, strlen(nqn)}, {label, sizeof(label) - 1}};
-	if (s->hash == 0) {
-		memcpy(key, s->key, s->len_bytes);
-		return s->len_bytes;
-	}
-	int err = auth_hmac(s->hash, s->key, s->len_bytes, parts, ARRAY_COUNT(parts), key);
-	return err ? 0 : auth_hash_bytes(s->hash);
-}
-
-/* With a group the challenge is mixed with what only the two of them know. */
-static int mix_challenge(const struct nvmf_auth_proof *p, uint8_t out[NVME_AUTH_HASH_BYTES_MAX])
-{
-	uint8_t hashed[NVME_AUTH_HASH_BYTES_MAX];
-	size_t hash_bytes = auth_hash_bytes(p->hash);
-	struct auth_part part = {p->challenge, hash_bytes};
-	if (!p->shared) {
-		memcpy(out, p->challenge, hash_bytes);
-		return 0;
-	}
-	int err = auth_digest(p->hash, p->shared, p->shared_bytes, hashed);
-	if (err == 0)
-		err = auth_hmac(p->hash, hashed, hash_bytes, &part, 1, out);
-	explicit_bzero(hashed, sizeof(hashed));
-	return err;
-}
-
-int nvmf_auth_respond(const struct nvmf_auth_proof *p, uint8_t *out)
-{
-	uint8_t key[NVME_AUTH_HASH_BYTES_MAX], mixed[NVME_AUTH_HASH_BYTES_MAX], zero = 0;
-	const char *own = p->is_host ? p->hostnqn : p->subnqn, *other = p->is_host ? p->subnqn : p->hostnqn;
-	const char *role = p->is_host ? "HostHost" : "Controller";
-	le32 sequence = le32_of(p->sequence);
-	le16 t_id = le16_of(p->t_id);
-	struct auth_part parts[] = {
-		{mixed, auth_hash_bytes(p->hash)},
-		{&sequence, sizeof(sequence)},
-		{&t_id, sizeof(t_id)},
-		{&zero, 1}, /* no secure channel */
-		{role, strlen(role)},
-		{own, strlen(own)},
-		{&zero, 1},
-		{other, strlen(other)},
-	};
-	size_t key_bytes = key_of(p->secret, own, key);
-	int err = key_bytes ? mix_challenge(p, mixed) : OXE_NOMEM;
-	if (err == 0)
-		err = auth_hmac(p->hash, key, key_bytes, parts, ARRAY_COUNT(parts), out);
-	explicit_bzero(key, sizeof(key));
-	explicit_bzero(mixed, sizeof(mixed));
-	return err;
-}
-
 int nvmf_auth_key_make(struct nvmf_auth_exchange *x)
 {
 	return x->group ? auth_public_key(x->group, x->exponent, x->key) : 0;
 }
 
-/* In time that does not tell where they differ. */
-static bool are_equal(const uint8_t *a, const uint8_t *b, size_t len_bytes)
-{
-	volatile uint8_t differ = 0;
-	for (size_t i = 0; i < len_bytes; i++)
-		differ = differ | (a[i] ^ b[i]);
-	return differ == 0;
-}
-
 static int verify_with(struct nvmf_auth_exchange *x, const uint8_t *shared)
 {
 	uint8_t wanted[NVME_AUTH_HASH_BYTES_MAX];
-	struct nvmf_auth_proof p = {.hash = x->hash,
+	struct nvme_auth_proof p = {.hash = x->hash,
 				    .secret = &x->secret,
 				    .is_host = true,
 				    .hostnqn = x->hostnqn,
@@ -263,7 +198,8 @@ static int verify_with(struct nvmf_auth_exchange *x, const uint8_t *shared)
 				    .challenge = x->challenge,
 				    .shared = shared,
 				    .shared_bytes = auth_group_bytes(x->group)};
-	if (nvmf_auth_respond(&p, wanted) || !are_equal(wanted, x->host_response, auth_hash_bytes(x->hash)))
+	if (nvme_auth_respond(&p, wanted) ||
+	    !nvme_auth_are_equal(wanted, x->host_response, auth_hash_bytes(x->hash)))
 		return NVME_AUTH_FAILED;
 	if (!x->wants_proof)
 		return 0;
@@ -273,7 +209,7 @@ static int verify_with(struct nvmf_auth_exchange *x, const uint8_t *shared)
 	p.is_host = false;
 	p.sequence = x->host_sequence;
 	p.challenge = x->host_challenge;
-	return nvmf_auth_respond(&p, x->response) ? NVME_AUTH_FAILED : 0;
+	return nvme_auth_respond(&p, x->response) ? NVME_AUTH_FAILED : 0;
 }
 
 int nvmf_auth_verify(struct nvmf_auth_exchange *x)

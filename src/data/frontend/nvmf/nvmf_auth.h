@@ -1,6 +1,6 @@
 /*
  * nvmf_auth.h: DH-HMAC-CHAP from the controller's side, without connections: messages taken apart and built, what may follow
- * what, and what proves a secret. A host's side is made of the same (nvmf_auth_test.c).
+ * what, and what proves a secret. The host's side is data/replica/nvme_host_auth.h.
  *
  *     host                    controller
  *     NEGOTIATE      ->                       which hashes and groups it has
@@ -16,8 +16,7 @@
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_AUTH_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_AUTH_H
 
-#include "data/frontend/nvmf/nvmf_auth_crypto.h"
-#include "data/nvme/nvme_secret.h"
+#include "data/nvme/nvme_auth_proof.h"
 
 /* ---- what may follow what ---------------------------------------------------------------------------------------------------- */
 
@@ -82,20 +81,6 @@ size_t nvmf_auth_success1_build(const struct nvmf_auth_exchange *x, uint8_t *out
 size_t nvmf_auth_failure1_build(uint16_t t_id, uint8_t explanation, uint8_t *out);
 
 /* ---- proof ----------------------------------------------------------------------------------------------------------------------- */
-
-struct nvmf_auth_proof {
-	uint8_t hash;
-	const struct nvme_secret *secret;
-	bool is_host; /* whose proof; the other asked for it */
-	const char *hostnqn, *subnqn;
-	uint32_t sequence;
-	uint16_t t_id;
-	const uint8_t *challenge;
-	const uint8_t *shared; /* NULL: the null group */
-	size_t shared_bytes;
-};
-/* What proves the secret: auth_hash_bytes(hash) bytes. OXE_NOMEM. */
-OX_CHECKED int nvmf_auth_respond(const struct nvmf_auth_proof *p, uint8_t *out);
 
 /* x->key, from x->exponent. Takes milliseconds. */
 OX_CHECKED int nvmf_auth_key_make(struct nvmf_auth_exchange *x);

@@ -78,6 +78,11 @@ void nvmf_auth_free(struct nvmf_conn *c)
 	c->auth = NULL;
 }
 
+bool nvmf_auth_has_proved(const struct nvmf_conn *c)
+{
+	return c->auth && c->auth->has_proved;
+}
+
 bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe)
 {
 	const struct nvmf_auth *a = c->auth;
@@ -134,6 +139,7 @@ static void succeed(struct nvmf_auth *a)
 {
 	const struct nvmf_conn *c = a->conn;
 	a->has_proved = true;
+	c->server->stats.hosts_proved++;
 	*failures_of(c) = (struct nvmf_auth_failures){0};
 	timer_cancel(c->server->rt, &a->timer);
 	LOG_INFO("nvmf.authenticated", "a host has proved itself", F_STR("peer", rt_conn_peer(c->link.conn)),
@@ -221,8 +227,9 @@ static void take_reply(struct nvmf_auth *a, const void *message, size_t len_byte
 		a->state = a->x.wants_proof ? AUTH_PROVED : AUTH_AGREED;
 		return;
 	}
-	if (explanation == NVME_AUTH_FAILED)
+	if (explanation == NVME_AUTH_FAILED) /* a guess */
 		failures_of(a->conn)->count++;
+	a->conn->server->stats.proofs_failed++;
 	refuse(a, (uint8_t)explanation,
 	       explanation == NVME_AUTH_FAILED ? "it did not prove itself: its secret is another"
 					       : "its proof cannot be read");

@@ -68,9 +68,9 @@ struct prover {
 	uint8_t shared[NVME_AUTH_GROUP_BYTES_MAX];
 };
 
-static struct nvmf_auth_proof proof_of(const struct prover *p, bool is_host)
+static struct nvme_auth_proof proof_of(const struct prover *p, bool is_host)
 {
-	return (struct nvmf_auth_proof){
+	return (struct nvme_auth_proof){
 		.hash = p->x.hash,
 		.secret = is_host ? &p->secret : &p->controller_secret,
 		.is_host = is_host,
@@ -112,11 +112,11 @@ static void send_reply(struct host *h, struct prover *p)
 				    .key_bytes = le16_of((uint16_t)key_bytes),
 				    .sequence = le32_of(9)};
 	uint8_t *at = message + sizeof(w);
-	struct nvmf_auth_proof proof = proof_of(p, true);
+	struct nvme_auth_proof proof = proof_of(p, true);
 	p->x.host_sequence = 9;
 	memset(p->x.host_challenge, wants ? 0xc2 : 0, sizeof(p->x.host_challenge));
 	memcpy(message, &w, sizeof(w));
-	CHECK_OK(nvmf_auth_respond(&proof, at));
+	CHECK_OK(nvme_auth_respond(&proof, at));
 	memcpy(at + hash_bytes, p->x.host_challenge, hash_bytes);
 	memcpy(at + 2 * hash_bytes, p->x.key, key_bytes);
 	CHECK_EQ(auth_send(h, sizeof(w) + 2 * hash_bytes + key_bytes), 0);
@@ -145,9 +145,9 @@ static uint8_t authenticate(struct host *h, struct prover *p, uint32_t groups)
 	if (id != NVME_AUTH_SUCCESS1 || !nvme_secret_is_set(&p->controller_secret))
 		return id;
 	uint8_t wanted[NVME_AUTH_HASH_BYTES_MAX];
-	struct nvmf_auth_proof proof = proof_of(p, false);
+	struct nvme_auth_proof proof = proof_of(p, false);
 	CHECK_EQ(w->has_response, 1);
-	CHECK_OK(nvmf_auth_respond(&proof, wanted));
+	CHECK_OK(nvme_auth_respond(&proof, wanted));
 	CHECK(memcmp(wanted, w + 1, auth_hash_bytes(p->x.hash)) == 0);
 	struct nvme_auth_success2 agreed = {.head = {.type = 1, .id = 4, .t_id = le16_of(77)}};
 	memcpy(message, &agreed, sizeof(agreed));

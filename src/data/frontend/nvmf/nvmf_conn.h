@@ -13,13 +13,14 @@
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
  *     nvmf_auth_run.c     authentication, on a queue
- *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; its arithmetic: nvmf_auth_crypto.c)
+ *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; proofs: data/nvme/nvme_auth_proof.h)
  *     nvmf_gate.c         who may connect, by the volume's list
  *     nvmf_fence.c        reservations: who may pass, made durable, told
  *     nvmf_command.c      what an entry says (pure)
  *     nvmf_access.c       what such a list is, and its note (pure)
  *     nvmf_reservation.c  what a reservation is, and becomes (pure)
  *     nvmf_where.c        addresses as text (pure)
+ *     nvmf_status.c       who is here, for people
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
@@ -38,13 +39,14 @@
 #define NVMF_OUT_PARTS	   4
 #define NVMF_SLOTS_MAX                                                                                       \
 	(NVMF_ENTRIES_MAX + NVMF_BATCH_ANSWERS) /* a queue of commands, and answers on their way */
-#define NVMF_EVENTS_MAX	  4 /* requests for asynchronous events a host may leave with us */
-#define NVMF_ABORTS_MAX	  4
-#define NVMF_ERRORS_KEPT  16
-#define NVMF_NOTICES_KEPT 16
-#define NVMF_KATO_UNIT_MS 100	     /* KAS: keep alive time-outs are rounded up to it */
-#define NVMF_RECEIVE_MIN  (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
-#define NVMF_MODEL	  "Oxbow volume"
+#define NVMF_EVENTS_MAX	    4 /* requests for asynchronous events a host may leave with us */
+#define NVMF_ABORTS_MAX	    4
+#define NVMF_ERRORS_KEPT    16
+#define NVMF_NOTICES_KEPT   16
+#define NVMF_KATO_UNIT_MS   100	       /* KAS: keep alive time-outs are rounded up to it */
+#define NVMF_RECEIVE_MIN    (16 * KiB) /* of a connection's buffer; it grows for hosts that send much */
+#define NVMF_MODEL	    "Oxbow volume"
+#define NVMF_MODEL_SNAPSHOT "Oxbow snapshot"
 
 /* By an address, as a host, at a volume: authentications that failed since the last that did not. */
 #define NVMF_AUTH_FAILURES_KEPT 64
@@ -91,11 +93,11 @@ struct nvmf_notices {
 	struct nvme_log_reservation pages[NVMF_NOTICES_KEPT]; /* the oldest first */
 };
 
-/* A volume that some host holds. */
+/* A volume or a snapshot that some host holds. */
 struct nvmf_subsystem {
 	struct list link, controllers;
-	struct uuid volume_id;
-	char nqn[NVME_NQN_FIELD];
+	uint32_t users;		   /* beside the controllers */
+	struct uuid id, volume_id; /* the latter: whose list says who may */
 	struct list writes, fused; /* ranges, see nvmf_io.c */
 	struct waitq ranges;
 	struct nvmf_fence fence;
@@ -139,6 +141,7 @@ struct nvmf_controller {
 	uint64_t size_told;
 	struct nvmf_notices notices;
 
+	uint64_t since_wall_ns, command_count;
 	uint64_t error_count;
 	struct nvme_log_error errors[NVMF_ERRORS_KEPT]; /* error n at n % NVMF_ERRORS_KEPT */
 };
@@ -282,6 +285,12 @@ void nvmf_event_seen(struct nvmf_controller *ctrl, enum nvmf_event event);
 /* Keep a failed command for the error log. */
 void nvmf_error_note(struct nvmf_request *r, uint16_t status);
 
+/* The subsystem of what this engine serves, made if there is none; given back, it goes with its last controller and user. */
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct engine *engine);
+void nvmf_subsystem_put(struct nvmf_subsystem *s);
+/* That of a volume or snapshot, if some host holds it; NULL. */
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *id);
+
 static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {
 	return ctrl->subsystem == NULL;
@@ -329,6 +338,8 @@ bool nvmf_tls_admits(const struct nvmf_conn *c, const struct nvme_connect_data *
 void nvmf_auth_require(struct nvmf_conn *c);
 /* May this command be carried out yet? */
 bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe);
+/* Has the host proved itself on this queue? */
+bool nvmf_auth_has_proved(const struct nvmf_conn *c);
 /* Authentication Send or Receive. Suspends, for seconds if need be, and wants a big stack. */
 OX_CHECKED uint16_t nvmf_auth_run(struct nvmf_request *r);
 void nvmf_auth_free(struct nvmf_conn *c);

@@ -22,11 +22,11 @@
 
 /* ---- found ---------------------------------------------------------------------------------------------------------------- */
 
-static struct nvmf_subsystem *subsystem_find(struct nvmf_server *server, const struct uuid *volume_id)
+struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const struct uuid *id)
 {
 	struct nvmf_subsystem *s;
 	list_for_each (s, &server->subsystems, link)
-		if (uuid_equal(&s->volume_id, volume_id))
+		if (uuid_equal(&s->id, id))
 			return s;
 	return NULL;
 }
@@ -67,14 +67,14 @@ static bool wait_for_departures(struct nvmf_conn *c, const struct nvme_connect_d
 
 /* ---- made ------------------------------------------------------------------------------------------------------------------ */
 
-static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const struct uuid *volume_id)
+static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const struct engine *engine)
 {
-	struct nvmf_subsystem *s = subsystem_find(server, volume_id);
+	struct nvmf_subsystem *s = nvmf_subsystem_find(server, &engine_info(engine)->id);
 	if (s)
 		return s;
 	s = mem_zalloc(sizeof(*s));
-	s->volume_id = *volume_id;
-	nvme_nqn_of_volume(volume_id, s->nqn);
+	s->id = engine_info(engine)->id;
+	s->volume_id = *engine_volume_id(engine);
 	list_init(&s->controllers);
 	list_init(&s->writes);
 	list_init(&s->fused);
@@ -86,11 +86,24 @@ static struct nvmf_subsystem *subsystem_take(struct nvmf_server *server, const s
 
 static void subsystem_drop(struct nvmf_subsystem *s)
 {
-	if (!list_empty(&s->controllers))
+	if (!list_empty(&s->controllers) || s->users > 0)
 		return;
 	assert(list_empty(&s->writes) && list_empty(&s->fused) && list_empty(&s->fence.inside));
 	list_del(&s->link);
 	free(s);
+}
+
+struct nvmf_subsystem *nvmf_subsystem_get(struct nvmf_server *server, const struct engine *engine)
+{
+	struct nvmf_subsystem *s = subsystem_take(server, engine);
+	s->users++;
+	return s;
+}
+
+void nvmf_subsystem_put(struct nvmf_subsystem *s)
+{
+	s->users--;
+	subsystem_drop(s);
 }
 
 static uint16_t cntlid_next(struct nvmf_server *server)
@@ -143,6 +156,7 @@ static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct
 	ctrl->server = server;
 	ctrl->engine = engine;
 	ctrl->cntlid = cntlid_next(server);
+	ctrl->since_wall_ns = rt_wall_ns(server->rt);
 	ctrl->is_tls = c->tls_peer != NULL;
 	ctrl->is_near = nvmf_is_near(rt_conn_local(c->link.conn), rt_conn_peer(c->link.conn));
 	memcpy(ctrl->hostid, data->hostid, sizeof(ctrl->hostid));
@@ -155,7 +169,7 @@ static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct
 	server->stats.controllers++;
 	if (engine) {
 		ctrl->size_told = engine_info(engine)->size_bytes;
-		ctrl->subsystem = subsystem_take(server, &engine_info(engine)->id);
+		ctrl->subsystem = subsystem_take(server, engine);
 		list_add_tail(&ctrl->subsystem->controllers, &ctrl->link_in_subsystem);
 	}
 	return ctrl;
@@ -172,18 +186,35 @@ static void queue_add(struct nvmf_controller *ctrl, struct nvmf_conn *c, const s
 	ctrl->conn_count++;
 }
 
+/* A snapshot's name opens no volume. */
+static int open_snapshot(struct engines *engines, const struct uuid *id, struct engine **out)
+{
+	int err = engine_open_id(engines, id, out);
+	if (err || !uuid_equal(engine_volume_id(*out), id))
+		return err;
+	engine_close(*out);
+	*out = NULL;
+	return OXE_NOENT;
+}
+
 /* The engine of the subsystem that is named; NULL for discovery. A volume that is not here may be tomorrow: its pool is not open
  * yet, say. So the host may try again. */
 static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_data *data, struct engine **out,
 			       uint64_t *result)
 {
-	struct uuid volume_id;
+	struct engines *engines = c->server->engines;
+	struct uuid id;
+	int err;
 	*out = NULL;
 	if (strcmp(data->subnqn, NVME_NQN_DISCOVERY) == 0)
 		return 0;
-	if (nvme_nqn_to_volume(data->subnqn, &volume_id))
+	if (nvme_nqn_to_volume(data->subnqn, &id) == 0)
+		err = engine_open_volume(engines, &id, out);
+	else if (nvme_nqn_to_snapshot(data->subnqn, &id) == 0)
+		err = open_snapshot(engines, &id, out);
+	else
 		return ANSWER(NVME_CONNECT_IN_DATA(subnqn), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
-	if (engine_open_volume(c->server->engines, &volume_id, out))
+	if (err)
 		return ANSWER(NVME_CONNECT_IN_DATA(subnqn), NVME_STATUS_CONNECT_INVALID);
 	return 0;
 }
@@ -375,6 +406,7 @@ void nvmf_error_note(struct nvmf_request *r, uint16_t status)
 	struct nvmf_controller *ctrl = c->controller;
 	LOG_DEBUG("nvmf.command_failed", nvme_status_text(status), F_STR("peer", rt_conn_peer(c->link.conn)),
 		  F_U64("queue", c->qid), F_U64("opcode", r->sqe.opcode), F_U64("status", status));
+	c->server->stats.errors++;
 	if (!ctrl)
 		return;
 	ctrl->error_count++;

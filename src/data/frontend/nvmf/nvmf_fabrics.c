@@ -140,7 +140,10 @@ static uint16_t run_property(struct nvmf_request *r)
 	    property_get(ctrl, offset, is_wide, &r->result))
 		return 0;
 	r->result = 0;
-	if (w->fctype == NVME_FABRICS_PROPERTY_GET || offset != NVME_PROPERTY_CC || (w->size & 7) != 0)
+	/* Without DNR: nvme-cli (2.3, show-regs) reads every offset, and takes no other answer for "there is none". */
+	if (w->fctype == NVME_FABRICS_PROPERTY_GET)
+		return NVME_STATUS_INVALID_FIELD;
+	if (offset != NVME_PROPERTY_CC || (w->size & 7) != 0)
 		return NVME_STATUS_INVALID_FIELD | NVME_STATUS_DNR;
 	control(ctrl, (uint32_t)le64_get(w->value));
 	return 0;

@@ -64,14 +64,13 @@ static bool has_refused_inside(const struct nvmf_fence *f)
 
 /* ---- the note --------------------------------------------------------------------------------------------------------------- */
 
-static int note_read(struct nvmf_controller *ctrl)
+static int note_read(const struct nvmf_server *server, struct engine *engine, struct nvmf_reservation *r)
 {
 	uint8_t *note = mem_alloc(POOL_NOTE_BYTES_MAX);
 	uint32_t len_bytes;
-	struct nvmf_reservation *r = &fence_of(ctrl)->reservation;
-	int err = engine_note_get(ctrl->engine, POOL_NOTE_RESERVATION, note, &len_bytes);
+	int err = engine_note_get(engine, POOL_NOTE_RESERVATION, note, &len_bytes);
 	if (err == 0)
-		err = nvmf_reservation_note_decode(note, len_bytes, &ctrl->server->options.boot_id, r);
+		err = nvmf_reservation_note_decode(note, len_bytes, &server->options.boot_id, r);
 	free(note);
 	return err == OXE_NOENT ? 0 : err;
 }
@@ -82,7 +81,7 @@ int nvmf_fence_read(struct nvmf_controller *ctrl)
 	int err = 0;
 	fmutex_lock(&f->turn);
 	if (!f->is_read)
-		err = note_read(ctrl);
+		err = note_read(ctrl->server, ctrl->engine, &f->reservation);
 	f->is_read = err == 0;
 	fmutex_unlock(&f->turn);
 	if (err)
@@ -199,6 +198,63 @@ bool nvmf_fence_persists(const struct nvmf_controller *ctrl)
 	return fence_of(ctrl)->reservation.persists;
 }
 
+/* ---- an operator's word -------------------------------------------------------------------------------------------------------- */
+
+/* Everybody who was registered is told, as after a host's Clear. */
+static void tell_cleared(struct nvmf_subsystem *s, const struct nvmf_reservation *was)
+{
+	struct nvmf_reservation_change ch = {0};
+	for (size_t i = 0; i < was->count; i++) {
+		struct nvmf_reservation_notice *n = &ch.notices[ch.notice_count++];
+		memcpy(n->hostid, was->registrants[i].hostid, sizeof(n->hostid));
+		n->what = NVME_REGISTRATION_PREEMPTED;
+	}
+	tell_hosts(s, &ch);
+}
+
+/* With the turn. What could not be read is there, whatever it is: hosts are kept out by it. */
+static int clear(struct nvmf_subsystem *s, struct engine *engine, bool *was_there)
+{
+	struct nvmf_fence *f = &s->fence;
+	struct nvmf_reservation was = f->reservation;
+	*was_there = f->is_read ? was.count > 0 || was.persists : true;
+	int err = *was_there ? engine_note_set(engine, POOL_NOTE_RESERVATION, NULL, 0) : 0;
+	if (err || !*was_there)
+		return err;
+	f->reservation = (struct nvmf_reservation){.generation = f->is_read ? was.generation + 1 : 0};
+	f->is_read = true;
+	LOG_WARN("nvmf.reservation_cleared", "the reservation of a volume was taken away on request",
+		 F_STR("volume", engine_name(engine)), F_U64("type", was.type),
+		 F_U64("registrants", was.count));
+	tell_cleared(s, &was);
+	return 0;
+}
+
+/* With the turn. A volume without a note has nothing to clear; one whose note cannot be read has. */
+static void read_to_clear(struct nvmf_server *server, struct nvmf_subsystem *s, struct engine *engine)
+{
+	if (!s->fence.is_read)
+		s->fence.is_read = note_read(server, engine, &s->fence.reservation) == 0;
+	if (!s->fence.is_read)
+		s->fence.reservation = (struct nvmf_reservation){0};
+}
+
+int nvmf_server_reservation_clear(struct nvmf_server *server, const struct uuid *volume_id, bool *was_there)
+{
+	struct engine *engine;
+	int err = engine_open_volume(server->engines, volume_id, &engine);
+	if (err)
+		return err;
+	struct nvmf_subsystem *s = nvmf_subsystem_get(server, engine);
+	fmutex_lock(&s->fence.turn);
+	read_to_clear(server, s, engine);
+	err = clear(s, engine, was_there);
+	fmutex_unlock(&s->fence.turn);
+	nvmf_subsystem_put(s);
+	engine_close(engine);
+	return err;
+}
+
 /* ---- the report --------------------------------------------------------------------------------------------------------------- */
 
 static void put_registrant(struct text *out, const struct nvmf_reservation *r,
@@ -263,6 +319,11 @@ static uint16_t run_report(struct nvmf_request *r)
 int nvmf_fence_run(struct nvmf_request *r, uint16_t *status)
 {
 	const struct nvmf_controller *ctrl = r->conn->controller;
+	if (engine_info(ctrl->engine)
+		    ->read_only) { /* a snapshot: nobody can change it, so nobody need be fenced */
+		*status = REFUSED(NVME_STATUS_INVALID_OPCODE);
+		return 0;
+	}
 	if (r->sqe.opcode == NVME_IO_RESERVATION_REPORT) {
 		*status = run_report(r);
 		return 0;

@@ -3,11 +3,13 @@
  *
  * The input is a program for a host with up to three connections:
  *
- *     byte 0        the seed that cuts the streams into pieces; its bits choose digests and a slow disk
- *     byte 1        the prelude: nothing; initialized; an admin queue; with an I/O queue; a discovery controller
+ *     byte 0        the seed that cuts the streams into pieces; its bits choose digests, a slow disk, and whether TLS is allowed
+ *     byte 1        the prelude: nothing; initialized; an admin queue; with an I/O queue; a discovery controller; with 6 and 7 hosts
+ *                   have to prove a secret, which this one has: an admin queue, and one that has proved itself
  *     then, again and again, a verb and its operands:
  *         choose a connection | raw bytes | a well-formed header of any type | a command, more or less sensible, with data or without
  *         | a reservation command
+ *         | a message of authentication, right, wrong or none, or a request for one
  *         | data for an R2T, right or not | a property | a Connect | wait a while | the volume grows | a connection ends
  *
  * What is not enough operands is zero. The other side is the whole target on virtual time, over a store of arrays, and every run
@@ -18,7 +20,9 @@
 #include "data/engine/engine_testrt.h"
 #include "data/engine/pool_double.h"
 #include "data/frontend/nvmf/nvmf.h"
+#include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
+#include "data/nvme/nvme_auth_proof.h"
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvmetcp_pdu.h"
 
@@ -26,12 +30,16 @@
 #define VERBS_MAX   200
 #define VOLUME_SIZE (1 * MiB)
 #define CONNS	    3
+#define HOST_NQN    "nqn.fuzz"
+#define SECRET	    "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
+#define HEARD_BYTES 128 /* a challenge without a group */
 
 /* One connection; what the target says is only looked through for tags and ids to use. */
 struct end {
 	struct rt_conn *conn;
 	uint16_t r2t_cid, r2t_tag;
 	uint32_t r2t_length;
+	uint8_t heard[HEARD_BYTES]; /* of the last data: the challenge, perhaps */
 };
 
 static struct {
@@ -47,6 +55,7 @@ static struct {
 	uint16_t cid, cntlid;
 	struct rt_group readers;
 	uint64_t volume_bytes;
+	bool has_tls;
 } f;
 
 static uint8_t scratch[80 * KiB];
@@ -76,12 +85,17 @@ static bool hear(struct rt_conn *conn, void *data, size_t len_bytes)
 	return true;
 }
 
-static bool hear_rest(struct rt_conn *conn, size_t len_bytes)
+static bool hear_rest(struct end *e, size_t len_bytes)
 {
 	uint8_t bytes[4096];
+	if (len_bytes >= HEARD_BYTES) {
+		if (!hear(e->conn, e->heard, HEARD_BYTES))
+			return false;
+		len_bytes -= HEARD_BYTES;
+	}
 	for (size_t n; len_bytes > 0; len_bytes -= n) {
 		n = u64_min(len_bytes, sizeof(bytes));
-		if (!hear(conn, bytes, n))
+		if (!hear(e->conn, bytes, n))
 			return false;
 	}
 	return true;
@@ -115,8 +129,7 @@ static bool hear_pdu(struct end *e)
 	if (pdu.type == NVMETCP_RESPONSE && nvme_cqe_status(cqe) == 0 && le64_get(cqe->result) != 0)
 		f.cntlid = (uint16_t)le64_get(cqe->result);
 	size_t padding = pdu.data_offset_bytes - pdu.head_bytes;
-	return hear_rest(e->conn,
-			 padding + pdu.data_bytes + (pdu.has_data_digest ? NVMETCP_DIGEST_BYTES : 0));
+	return hear_rest(e, padding + pdu.data_bytes + (pdu.has_data_digest ? NVMETCP_DIGEST_BYTES : 0));
 }
 
 static void listen_run(void *arg)
@@ -170,7 +183,7 @@ static void say_connect(uint16_t qid, uint16_t entries, uint16_t cntlid, bool di
 	else
 		nvme_nqn_of_volume(&f.volume, data.subnqn);
 	data.hostid[0] = cattr & 0x80 ? 2 : 1;
-	nvme_nqn_put(data.hostnqn, "nqn.fuzz");
+	nvme_nqn_put(data.hostnqn, HOST_NQN);
 	memcpy(scratch, &data, sizeof(data));
 	say_command((void *)&sqe, sizeof(data));
 }
@@ -335,6 +348,113 @@ static void verb_data(struct input *in)
 		say_data(length);
 }
 
+/* ---- authentication -------------------------------------------------------------------------------------------------------------------- */
+
+static struct nvme_auth_command auth_command(uint8_t fctype, uint32_t length)
+{
+	return (struct nvme_auth_command){.opcode = NVME_FABRICS,
+					  .fctype = fctype,
+					  .spsp0 = NVME_AUTH_SPSP,
+					  .spsp1 = NVME_AUTH_SPSP,
+					  .secp = NVME_AUTH_SECP,
+					  .length = le32_of(length)};
+}
+
+/* What lies in scratch; brought along, or to be asked for. */
+static void say_message(size_t len_bytes, bool in_capsule)
+{
+	struct nvme_auth_command sqe = auth_command(NVME_FABRICS_AUTH_SEND, (uint32_t)len_bytes);
+	sqe.sgl = (struct nvme_sgl){.length = le32_of((uint32_t)len_bytes),
+				    .identifier = in_capsule ? NVME_SGL_INCAPSULE : NVME_SGL_TRANSPORT};
+	say_command((void *)&sqe, in_capsule ? (uint32_t)len_bytes : 0);
+}
+
+static void say_fetch(uint32_t length)
+{
+	struct nvme_auth_command sqe = auth_command(NVME_FABRICS_AUTH_RECEIVE, length);
+	sqe.sgl = (struct nvme_sgl){.length = le32_of(length), .identifier = NVME_SGL_TRANSPORT};
+	say_command((void *)&sqe, 0);
+}
+
+/* Groups are slow: there is one with `slow` alone. */
+static size_t make_negotiate(uint16_t t_id, bool slow)
+{
+	struct nvme_auth_negotiate w = {.head = {.t_id = le16_of(t_id)}, .protocols = 1};
+	struct nvme_auth_protocol p = {.id = NVME_AUTH_DHCHAP, .hashes = 3, .hash = {1, 2, 3}, .groups = 1};
+	p.group[0] = slow ? NVME_AUTH_FFDHE2048 : NVME_AUTH_GROUP_NULL;
+	memcpy(scratch, &w, sizeof(w));
+	memcpy(scratch + sizeof(w), &p, sizeof(p));
+	return sizeof(w) + sizeof(p);
+}
+
+/* Right, if what was heard is a challenge without a group. */
+static size_t make_reply(uint16_t t_id, bool wants_proof, uint8_t spoil)
+{
+	const struct nvme_auth_challenge *c = (const void *)f.ends[f.chosen].heard;
+	uint8_t hash = auth_hash_bytes(c->hash) ? c->hash : NVME_AUTH_SHA256;
+	size_t hash_bytes = auth_hash_bytes(hash);
+	char subnqn[NVME_NQN_FIELD];
+	struct nvme_secret secret;
+	struct nvme_auth_reply w = {
+		.head = {.type = NVME_AUTH_DHCHAP, .id = NVME_AUTH_REPLY, .t_id = le16_of(t_id)},
+		.hash_bytes = (uint8_t)hash_bytes,
+		.has_challenge = wants_proof};
+	if (nvme_secret_parse(SECRET, &secret))
+		abort();
+	struct nvme_auth_proof p = {.hash = hash,
+				    .secret = &secret,
+				    .is_host = true,
+				    .hostnqn = HOST_NQN,
+				    .subnqn = nvme_nqn_of_volume(&f.volume, subnqn),
+				    .sequence = le32_get(c->sequence),
+				    .t_id = t_id,
+				    .challenge = (const uint8_t *)(c + 1)};
+	memset(scratch, 0, sizeof(w) + 2 * hash_bytes);
+	memcpy(scratch, &w, sizeof(w));
+	if (nvme_auth_respond(&p, scratch + sizeof(w)))
+		abort();
+	scratch[sizeof(w)] ^= spoil;
+	return sizeof(w) + 2 * hash_bytes;
+}
+
+static size_t make_head(uint8_t type, uint8_t id, uint16_t t_id, size_t len_bytes)
+{
+	struct nvme_auth_head w = {.type = type, .id = id, .t_id = le16_of(t_id)};
+	memset(scratch, 0, len_bytes);
+	memcpy(scratch, &w, sizeof(w));
+	return len_bytes;
+}
+
+static void verb_auth(struct input *in)
+{
+	uint64_t what = take(in, 1), how = take(in, 1);
+	uint16_t t_id = how & 1;
+	bool in_capsule = !(how & 2);
+	switch (what % 8) {
+	case 0:
+		say_message(make_negotiate(t_id, how >= 0xf0), in_capsule);
+		break;
+	case 1:
+		fiber_sleep(NS_PER_MS); /* so that there is something to reply to */
+		say_message(make_reply(t_id, how & 4, how & 8 ? (uint8_t)how : 0), in_capsule);
+		break;
+	case 2:
+		say_message(make_head(NVME_AUTH_DHCHAP, NVME_AUTH_SUCCESS2, t_id, 16), in_capsule);
+		break;
+	case 3:
+		say_message(make_head(NVME_AUTH_COMMON, NVME_AUTH_FAILURE2, t_id, 8), in_capsule);
+		break;
+	case 4:
+		say_message(take_bytes(in, how), in_capsule);
+		break;
+	case 5:
+		say_fetch((uint32_t)how * 4);
+		break;
+	default:
+		say_fetch(NVME_AUTH_BYTES_MAX);
+	}
+}
+
 static void verb_wait(struct input *in)
 {
 	uint64_t tenths = take(in, 1);
@@ -367,20 +487,61 @@ static void verb_end(struct input *in)
 static void (*const verbs[])(struct input *in) = {
 	verb_choose, verb_raw,	verb_header,  verb_connect, verb_property,    verb_disconnect,
 	verb_io,     verb_io,	verb_reserve, verb_admin,   verb_odd_command, verb_data,
-	verb_data,   verb_wait, verb_grow,    verb_end,	    verb_fail,
+	verb_data,   verb_wait, verb_grow,    verb_end,	    verb_fail,	      verb_auth,
 };
 
 /* ---- the run ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* This host has to prove that it has the secret. */
+static void allow(void)
+{
+	static struct nvmf_access list;
+	struct nvmf_access_host h;
+	uint8_t note[NVMF_ACCESS_NOTE_MAX];
+	const char *because;
+	bool is_new;
+	nvmf_access_wipe(&list);
+	if (nvmf_access_host_make(HOST_NQN,
+				  &(struct nvmf_access_texts){.secret = SECRET, .controller_secret = SECRET},
+				  &h, &because) ||
+	    nvmf_access_put(&list, &h, &is_new) ||
+	    pool_note_set(f.pool, &f.volume, POOL_NOTE_ACCESS, note, nvmf_access_encode(&list, note)))
+		abort();
+}
+
+static void authenticate(void)
+{
+	say_message(make_negotiate(0, false), true);
+	say_fetch(NVME_AUTH_BYTES_MAX);
+	fiber_sleep(10 * NS_PER_MS);
+	say_message(make_reply(0, false, 0), true);
+	say_fetch(NVME_AUTH_BYTES_MAX);
+	fiber_sleep(10 * NS_PER_MS);
+}
+
+/* Otherwise the program would never come as far as it believes. */
+static void must_be_ready(void)
+{
+	struct nvmf_stats stats;
+	nvmf_server_stats(f.server, &stats);
+	assert(stats.hosts_proved > 0);
+}
 
 static void prelude(unsigned which)
 {
 	if (which == 0)
 		return;
+	if (which >= 6)
+		allow();
 	f.chosen = 0;
 	say_icreq(0);
 	if (which == 1)
 		return;
 	say_connect(0, 31, NVME_CNTLID_ANY, which == 4, 0);
+	if (which == 6)
+		return;
+	if (which == 7)
+		authenticate();
 	say_property(NVME_PROPERTY_CC, NVME_CC_EN | NVME_CC_ENTRY_SIZES, NVME_FABRICS_PROPERTY_SET);
 	fiber_sleep(NS_PER_MS);
 	if (which < 3 || which == 4)
@@ -389,6 +550,8 @@ static void prelude(unsigned which)
 	say_icreq(0);
 	say_connect(1, 127, f.cntlid, false, which == 5 ? NVME_CATTR_NO_SQ_FLOW_CONTROL : 0);
 	fiber_sleep(NS_PER_MS);
+	if (which == 7)
+		must_be_ready();
 }
 
 static void open_ends(void)
@@ -406,12 +569,14 @@ static void open_ends(void)
 static void host_fiber(void *arg)
 {
 	(void)arg;
-	struct nvmf_options options = {.buffer_budget_bytes = 16 * MiB, .connection_bytes_max = 4 * MiB};
+	struct nvmf_options options = {.buffer_budget_bytes = 16 * MiB,
+				       .connection_bytes_max = 4 * MiB,
+				       .tls = f.has_tls ? NVMF_TLS_ALLOWED : NVMF_TLS_OFF};
 	f.server = nvmf_server_new(f.engines, &options);
 	if (nvmf_server_listen(f.server, ADDRESS, NULL))
 		abort();
 	open_ends();
-	prelude((unsigned)take(&f.in, 1) % 6);
+	prelude((unsigned)take(&f.in, 1) % 8);
 	for (int i = 0; i < VERBS_MAX && f.in.at < f.in.end; i++)
 		verbs[take(&f.in, 1) % ARRAY_COUNT(verbs)](&f.in);
 	fiber_sleep(NS_PER_S);
@@ -450,6 +615,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pool_double_delay(f.pool, seed & 2 ? NS_PER_MS : 0);
 	f.engines = engines_new(f.rt);
 	engines_add_pool(f.engines, f.pool);
+	f.has_tls = seed & 16;
 	fiber_spawn(f.rt, "host", host_fiber, NULL);
 	testrt_run(f.rt);
 	engines_stats_walk(f.engines, is_quiet, NULL);

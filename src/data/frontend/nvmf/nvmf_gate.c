@@ -81,6 +81,7 @@ uint16_t nvmf_gate_check(struct nvmf_controller *ctrl, const char *peer)
 	ctrl->must_prove = a.must_prove;
 	if (a.is_admitted)
 		return 0;
+	ctrl->server->stats.hosts_refused++;
 	log_refusal(ctrl, peer, a.because);
 	return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 }

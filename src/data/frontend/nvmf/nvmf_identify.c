@@ -25,6 +25,8 @@ static void put_serial(char field[20], const struct uuid *id)
 	}
 }
 
+#define ONCS_OF_WRITERS (NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_RESERVATIONS)
+
 /* ---- the controller ------------------------------------------------------------------------------------------------------- */
 
 static void put_common(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
@@ -48,8 +50,9 @@ static void put_common(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *
 
 static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
 {
+	bool can_write = !engine_info(ctrl->engine)->read_only;
 	put_serial(w->sn, &engine_info(ctrl->engine)->id);
-	put_text(w->mn, sizeof(w->mn), NVMF_MODEL);
+	put_text(w->mn, sizeof(w->mn), can_write ? NVMF_MODEL : NVMF_MODEL_SNAPSHOT);
 	w->rab = 6;
 	w->cmic = NVME_CMIC_MULTI_PORT | NVME_CMIC_MULTI_CONTROLLER | NVME_CMIC_ANA;
 	w->oaes = le32_of(NVME_OAES_NAMESPACE | NVME_OAES_ANA);
@@ -63,10 +66,9 @@ static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
 	w->sqes = 0x66;
 	w->cqes = 0x44;
 	w->nn = w->mnan = le32_of(1);
-	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY |
-			  NVME_ONCS_RESERVATIONS);
-	w->fuses = le16_of(NVME_FUSES_COMPARE_WRITE);
-	w->vwc = NVME_VWC_FLUSH_ALL | (ctrl->is_near ? NVME_VWC_PRESENT : 0);
+	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_VERIFY | (can_write ? ONCS_OF_WRITERS : 0));
+	w->fuses = le16_of(can_write ? NVME_FUSES_COMPARE_WRITE : 0);
+	w->vwc = NVME_VWC_FLUSH_ALL | (can_write && ctrl->is_near ? NVME_VWC_PRESENT : 0);
 	w->acwu = le16_of((uint16_t)(NVMF_CAPSULE_MAX / engine_info(ctrl->engine)->lba_bytes - 1));
 	w->ofcs = le16_of(NVME_OFCS_DISCONNECT);
 }
@@ -112,7 +114,7 @@ static uint16_t identify_namespace(struct nvmf_request *r)
 	put_sizes(info, w);
 	w->nsfeat = NVME_NSFEAT_OPTPERF;
 	w->nmic = NVME_NMIC_SHARED;
-	w->rescap = NVMF_RESCAP;
+	w->rescap = info->read_only ? 0 : NVMF_RESCAP;
 	w->dlfeat = NVME_DLFEAT_READ_ZEROES | NVME_DLFEAT_WZ_DEAC;
 	w->anagrpid = le32_of(1);
 	w->nsattr = info->read_only ? NVME_NSATTR_READ_ONLY : 0;
@@ -122,11 +124,12 @@ static uint16_t identify_namespace(struct nvmf_request *r)
 
 static uint16_t identify_independent(struct nvmf_request *r)
 {
+	const struct vol_info *info = engine_info(r->conn->controller->engine);
 	struct nvme_id_ns_independent *w = r->payload;
 	w->nmic = NVME_NMIC_SHARED;
-	w->rescap = NVMF_RESCAP;
+	w->rescap = info->read_only ? 0 : NVMF_RESCAP;
 	w->anagrpid = le32_of(1);
-	w->nsattr = engine_info(r->conn->controller->engine)->read_only ? NVME_NSATTR_READ_ONLY : 0;
+	w->nsattr = info->read_only ? NVME_NSATTR_READ_ONLY : 0;
 	w->nstat = NVME_NSTAT_READY;
 	return 0;
 }

@@ -15,6 +15,7 @@ struct nvmf_page {
 	uint8_t *data;			  /* the window: what of the page is kept, */
 	uint64_t offset_bytes, len_bytes; /* and which part of it that is */
 	uint64_t at_bytes;		  /* written so far, kept or not */
+	bool groups_only;		  /* of the ANA log: without the namespaces in them */
 };
 
 static bool is_kept(const struct nvmf_page *p, uint64_t len_bytes)
@@ -127,19 +128,22 @@ static void put_effects(struct nvmf_controller *ctrl, struct nvmf_page *out)
 static void put_ana(struct nvmf_controller *ctrl, struct nvmf_page *out)
 {
 	struct nvme_log_ana w = {.groups = le16_of(1)};
-	struct nvme_log_ana_group group = {
-		.group_id = le32_of(1), .nsid_count = le32_of(1), .state = NVME_ANA_OPTIMIZED};
+	struct nvme_log_ana_group group = {.group_id = le32_of(1),
+					   .nsid_count = le32_of(!out->groups_only),
+					   .state = NVME_ANA_OPTIMIZED};
 	le32 nsid = le32_of(1);
 	(void)ctrl;
 	nvmf_page_add(out, &w, sizeof(w));
 	nvmf_page_add(out, &group, sizeof(group));
-	nvmf_page_add(out, &nsid, sizeof(nsid));
+	if (!out->groups_only)
+		nvmf_page_add(out, &nsid, sizeof(nsid));
 }
 
 /* ---- discovery ---------------------------------------------------------------------------------------------------------------------- */
 
-struct discovered {
-	struct uuid id;
+/* A volume or a snapshot. */
+struct subject {
+	struct uuid id, volume_id;
 	bool by_tls; /* only */
 };
 
@@ -148,8 +152,8 @@ struct discovery {
 	const char *reached;   /* where the host that asks reached us: tcp:HOST:PORT */
 	struct nvmf_page *out; /* NULL: only counted */
 	uint64_t records, hash;
-	bool wants_volumes;
-	struct discovered *volumes; /* that there are, if they are wanted; then those the host may have */
+	bool wants_subjects;
+	struct subject *subjects; /* that there are, if they are wanted; then those the host may have */
 	size_t count, capacity;
 };
 
@@ -174,6 +178,14 @@ static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where 
 	memcpy(w->trsvcid, at->port, u64_min(strlen(at->port), sizeof(w->trsvcid) - 1));
 }
 
+static void put_name(struct nvme_discovery_entry *w, const struct subject *s)
+{
+	if (uuid_equal(&s->id, &s->volume_id))
+		nvme_nqn_of_volume(&s->id, w->subnqn);
+	else
+		nvme_nqn_of_snapshot(&s->id, w->subnqn);
+}
+
 static uint8_t treq_of(const struct discovery *d, bool is_tls)
 {
 	if (is_tls)
@@ -183,19 +195,19 @@ static uint8_t treq_of(const struct discovery *d, bool is_tls)
 }
 
 /* Where TLS is required, a host without a key has nothing to look for. */
-static void discovery_add(struct discovery *d, const struct discovered *volume, const struct listener *l)
+static void discovery_add(struct discovery *d, const struct subject *s, const struct listener *l)
 {
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
 		.subtype = NVME_SUBTYPE_NVM,
-		.treq = treq_of(d, volume->by_tls) | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.treq = treq_of(d, s->by_tls) | NVME_TREQ_NO_SQ_FLOW_CONTROL,
 		.portid = le16_of(l->id),
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
-		.tsas = {volume->by_tls ? NVME_TCP_SECTYPE_TLS : NVME_TCP_SECTYPE_NONE},
+		.tsas = {s->by_tls ? NVME_TCP_SECTYPE_TLS : NVME_TCP_SECTYPE_NONE},
 	};
 	struct nvmf_where at;
-	if (!address_for(d, l, &at) || (nvmf_tls_is_required(d->server, l) && !volume->by_tls))
+	if (!address_for(d, l, &at) || (nvmf_tls_is_required(d->server, l) && !s->by_tls))
 		return;
 	d->records++;
 	if (!d->out)
@@ -205,36 +217,36 @@ static void discovery_add(struct discovery *d, const struct discovered *volume, 
 		return;
 	}
 	put_address(&w, &at);
-	nvme_nqn_of_volume(&volume->id, w.subnqn);
+	put_name(&w, s);
 	nvmf_page_add(d->out, &w, sizeof(w));
 }
 
-static void remember_volume(struct discovery *d, const struct uuid *volume_id)
+static void remember(struct discovery *d, const struct engine_export *e)
 {
 	if (d->count == d->capacity) {
 		d->capacity = d->capacity ? 2 * d->capacity : 64;
-		d->volumes = mem_realloc(d->volumes, d->capacity * sizeof(*d->volumes));
+		d->subjects = mem_realloc(d->subjects, d->capacity * sizeof(*d->subjects));
 	}
-	d->volumes[d->count++] = (struct discovered){.id = *volume_id};
+	d->subjects[d->count++] = (struct subject){.id = e->id, .volume_id = e->volume_id};
 }
 
-static bool discovery_volume(void *ctx, const struct engine_export *e)
+static bool discovery_subject(void *ctx, const struct engine_export *e)
 {
 	struct discovery *d = ctx;
 	const struct listener *l;
-	if (e->is_snapshot)
+	if (e->is_snapshot && !d->server->options.discovers_snapshots)
 		return true;
 	list_for_each (l, &d->server->listeners.all, link)
-		d->hash = hash_u64(d->hash ^ hash_bytes(&e->volume_id, sizeof(e->volume_id)) ^ l->id);
-	if (d->wants_volumes)
-		remember_volume(d, &e->volume_id);
+		d->hash = hash_u64(d->hash ^ hash_bytes(&e->id, sizeof(e->id)) ^ l->id);
+	if (d->wants_subjects)
+		remember(d, e);
 	return true;
 }
 
 uint64_t nvmf_discovery_hash(struct nvmf_server *server)
 {
 	struct discovery d = {.server = server, .hash = 1 + server->access_changes};
-	engines_walk(server->engines, discovery_volume, &d);
+	engines_walk(server->engines, discovery_subject, &d);
 	return d.hash;
 }
 
@@ -246,22 +258,61 @@ static void generation_update(struct nvmf_server *server, uint64_t hash)
 	server->discovery_hash = hash;
 }
 
-/* A host is told of what it may connect to, and of nothing else. Suspends. */
+/* A host is told of what it may connect to, and of nothing else. A volume's snapshots follow it, and its list is read once for
+ * all of them. Suspends. */
 static void discovery_filter(struct discovery *d, const char *hostnqn)
 {
+	struct uuid volume_id = {0};
+	bool is_shown = false;
 	size_t kept = 0;
-	for (size_t i = 0; i < d->count; i++)
-		if (nvmf_gate_shows(d->server, &d->volumes[i].id, hostnqn, &d->volumes[i].by_tls))
-			d->volumes[kept++] = d->volumes[i];
+	bool by_tls = false;
+	for (size_t i = 0; i < d->count; i++) {
+		struct subject s = d->subjects[i];
+		if (!uuid_equal(&s.volume_id, &volume_id))
+			is_shown = nvmf_gate_shows(d->server, &s.volume_id, hostnqn, &by_tls);
+		volume_id = s.volume_id;
+		s.by_tls = by_tls;
+		if (is_shown)
+			d->subjects[kept++] = s;
+	}
 	d->count = kept;
+}
+
+static bool is_same(const struct nvmf_where *a, const struct nvmf_where *b)
+{
+	return a->host_bytes == b->host_bytes && memcmp(a->host, b->host, a->host_bytes) == 0 &&
+	       strcmp(a->port, b->port) == 0;
+}
+
+/* Another discovery service; not the one that is being asked, and no loopback address for somebody who came another way. */
+static void referral_add(struct discovery *d, const char *address)
+{
+	struct nvmf_where at = nvmf_where_of(address), reached = nvmf_where_of(d->reached);
+	struct nvme_discovery_entry w = {
+		.trtype = NVME_TRTYPE_TCP,
+		.subtype = NVME_SUBTYPE_REFERRAL,
+		.treq = NVME_TREQ_NOT_SPECIFIED | NVME_TREQ_NO_SQ_FLOW_CONTROL,
+		.cntlid = le16_of(NVME_CNTLID_ANY),
+		.asqsz = le16_of(NVMF_ENTRIES_MAX),
+	};
+	if (is_same(&at, &reached) || (nvmf_where_is_loopback(&at) && !nvmf_where_is_loopback(&reached)))
+		return;
+	d->records++;
+	put_address(&w, &at);
+	nvme_nqn_put(w.subnqn, NVME_NQN_DISCOVERY);
+	if (d->out)
+		nvmf_page_add(d->out, &w, sizeof(w));
 }
 
 static void discovery_add_all(struct discovery *d)
 {
+	const struct nvmf_options *o = &d->server->options;
+	for (size_t i = 0; i < o->referral_count; i++)
+		referral_add(d, o->referrals[i]);
 	const struct listener *l;
 	for (size_t i = 0; i < d->count; i++)
 		list_for_each (l, &d->server->listeners.all, link)
-			discovery_add(d, &d->volumes[i], l);
+			discovery_add(d, &d->subjects[i], l);
 }
 
 static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
@@ -270,8 +321,8 @@ static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 	struct discovery d = {.server = ctrl->server,
 			      .reached = rt_conn_local(admin->link.conn),
 			      .hash = 1 + ctrl->server->access_changes,
-			      .wants_volumes = true};
-	engines_walk(ctrl->server->engines, discovery_volume, &d);
+			      .wants_subjects = true};
+	engines_walk(ctrl->server->engines, discovery_subject, &d);
 	generation_update(ctrl->server, d.hash);
 	discovery_filter(&d, ctrl->hostnqn);
 	discovery_add_all(&d); /* counted: the head comes first */
@@ -280,7 +331,7 @@ static void put_discovery(struct nvmf_controller *ctrl, struct nvmf_page *out)
 	nvmf_page_add(out, &w, sizeof(w));
 	d.out = out;
 	discovery_add_all(&d);
-	free(d.volumes);
+	free(d.subjects);
 }
 
 /* ---- which ----------------------------------------------------------------------------------------------------------------------------- */
@@ -329,7 +380,8 @@ uint16_t nvmf_log_run(struct nvmf_request *r)
 	struct nvmf_page page = {.data = r->payload,
 				 .offset_bytes =
 					 (uint64_t)le32_get(r->sqe.cdw13) << 32 | le32_get(r->sqe.cdw12),
-				 .len_bytes = r->command.data_bytes};
+				 .len_bytes = r->command.data_bytes,
+				 .groups_only = le32_get(r->sqe.cdw10) & NVME_LOG_ANA_GROUPS};
 	uint64_t end;
 	if (!rule)
 		return REFUSED(NVME_STATUS_INVALID_LOG_PAGE);

@@ -159,8 +159,10 @@ static int take_command(struct nvmf_conn *c, const struct received *in)
 	struct nvmf_request *r = nvmf_request_new(c, sqe);
 	c->server->stats.commands++;
 	c->sq_head = (uint16_t)((c->sq_head + 1) % c->entries);
-	if (c->controller)
+	if (c->controller) {
 		c->controller->was_heard = true;
+		c->controller->command_count++;
+	}
 	r->status = check_order(c, sqe);
 	if (r->status == 0)
 		r->status = decode(c, sqe, in->pdu.data_bytes, &r->command);

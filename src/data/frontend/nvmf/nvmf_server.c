@@ -134,7 +134,7 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 {
 	static const struct nvmf_options none = {0};
 	const struct nvmf_options *o = given ? given : &none;
-	return (struct nvmf_options){
+	struct nvmf_options filled = {
 		.buffer_budget_bytes = u64_max(u64_or(o->buffer_budget_bytes, 256 * MiB), BUDGET_MIN_BYTES),
 		.connection_bytes_max =
 			u64_max(u64_or(o->connection_bytes_max, 32 * MiB), CONNECTION_MIN_BYTES),
@@ -142,10 +142,15 @@ static struct nvmf_options with_defaults(const struct nvmf_options *given)
 		.stall_timeout_ns = u64_or(o->stall_timeout_ns, 30 * NS_PER_S),
 		.connections_max = (uint32_t)u64_or(o->connections_max, 2048),
 		.auth_group = o->auth_group,
+		.discovers_snapshots = o->discovers_snapshots,
 		.authenticated_only = o->authenticated_only,
 		.tls = o->tls,
 		.boot_id = o->boot_id,
+		.referral_count = o->referral_count,
 	};
+	assert(o->referral_count <= NVMF_REFERRALS_MAX);
+	memcpy(filled.referrals, o->referrals, sizeof(filled.referrals));
+	return filled;
 }
 
 struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_options *options)
@@ -214,16 +219,13 @@ void nvmf_server_close(struct nvmf_server *server)
 	free(server);
 }
 
-void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
-{
-	*out = server->stats;
-	out->connections = server->listeners.connections;
-	out->connections_accepted = server->listeners.accepted;
-	out->connections_refused = server->listeners.refused;
-}
-
 void nvmf_volume_nqn(const struct uuid *volume_id, char nqn[NVMF_NQN_SIZE])
 {
 	static_assert(NVMF_NQN_SIZE == NVME_NQN_FIELD, "a name's field");
 	nvme_nqn_of_volume(volume_id, nqn);
+}
+
+void nvmf_snapshot_nqn(const struct uuid *snapshot_id, char nqn[NVMF_NQN_SIZE])
+{
+	nvme_nqn_of_snapshot(snapshot_id, nqn);
 }

@@ -644,8 +644,8 @@ WITH_TARGET(properties_tell_the_life_of_a_controller)
 	CHECK_EQ(NVME_CAP_MQES_ENTRIES(value), 128);
 	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_VS, false, &value), 0);
 	CHECK_EQ(value, NVME_VERSION(2, 0, 0));
-	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_CAP, false, &value), NVME_STATUS_INVALID_FIELD | DNR);
-	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_NSSR, false, &value), NVME_STATUS_INVALID_FIELD | DNR);
+	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_CAP, false, &value), NVME_STATUS_INVALID_FIELD);
+	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_NSSR, false, &value), NVME_STATUS_INVALID_FIELD);
 	CHECK_EQ(host_property_set(&h, NVME_PROPERTY_CSTS, 1), NVME_STATUS_INVALID_FIELD | DNR);
 	CHECK_EQ(host_property_get(&h, NVME_PROPERTY_CSTS, false, &value), 0);
 	CHECK_EQ(value, 0);
@@ -1170,6 +1170,24 @@ static uint64_t discover(const char *address, struct nvme_discovery_entry *first
 	host_close(&h);
 	*first = log.entries[0];
 	return le64_get(log.head.records);
+}
+
+WITH_OPTIONS(a_host_is_told_of_other_discovery_services_and_not_of_the_one_it_asks,
+	     .referrals = {"tcp:10.0.0.9:8009", "tcp:127.0.0.1:4420", "tcp:[fd00::9]:8009",
+			   "tcp:127.0.0.1:8009"},
+	     .referral_count = 4)
+{
+	struct nvme_discovery_entry first;
+	CHECK_EQ(discover(ADDRESS, &first), 4); /* with the volume */
+	CHECK_EQ(first.subtype, NVME_SUBTYPE_REFERRAL);
+	CHECK_STR(first.subnqn, NVME_NQN_DISCOVERY);
+	CHECK_STR(first.traddr, "10.0.0.9");
+	CHECK_STR(first.trsvcid, "8009");
+	CHECK_EQ(first.adrfam, NVME_ADRFAM_IPV4);
+	CHECK_OK(nvmf_server_listen(target.server, "tcp:10.0.0.9:8009", NULL));
+	CHECK_EQ(discover("tcp:10.0.0.9:8009", &first), 2); /* no loopback from there */
+	CHECK_STR(first.traddr, "fd00::9");
+	CHECK_EQ(first.adrfam, NVME_ADRFAM_IPV6);
 }
 
 WITH_TARGET(a_long_discovery_log_is_read_in_small_parts_without_a_seam)

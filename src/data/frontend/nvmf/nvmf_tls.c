@@ -25,13 +25,14 @@ bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listene
 
 /* ---- the key ---------------------------------------------------------------------------------------------------------------- */
 
-/* Is the key of this volume's list for the host the one that is named? Suspends. */
-static bool find_in_volume(struct nvmf_server *server, const struct uuid *volume_id, const char *identity,
-			   const struct nvme_psk_name *name, struct tls_psk *out)
+/* Is the key of this volume's list for the host the one that is named? 0, OXE_NOENT, or why that cannot be said. Suspends. */
+static int find_in_volume(struct nvmf_server *server, const struct uuid *volume_id, const char *identity,
+			  const struct nvme_psk_name *name, struct tls_psk *out)
 {
 	struct nvmf_access *access;
-	if (nvmf_gate_read(server, volume_id, &access))
-		return false;
+	int err = nvmf_gate_read(server, volume_id, &access);
+	if (err)
+		return err;
 	const struct nvmf_access_host *host = nvmf_access_find(access, name->hostnqn);
 	bool is_it = host && nvme_secret_is_set(&host->tls_key) &&
 		     nvme_psk_make(&host->tls_key, name->version, name->hostnqn, name->subnqn, out) == 0 &&
@@ -39,7 +40,7 @@ static bool find_in_volume(struct nvmf_server *server, const struct uuid *volume
 	nvmf_gate_free(access);
 	if (!is_it)
 		explicit_bzero(out, sizeof(*out));
-	return is_it;
+	return is_it ? 0 : OXE_NOENT;
 }
 
 struct volumes {
@@ -67,9 +68,38 @@ static bool find_in_any(struct nvmf_server *server, const char *identity, const 
 	bool is_found = false;
 	engines_walk(server->engines, remember, &v);
 	for (size_t i = 0; i < v.count && !is_found; i++)
-		is_found = find_in_volume(server, &v.ids[i], identity, name, out);
+		is_found = find_in_volume(server, &v.ids[i], identity, name, out) == 0;
 	free(v.ids);
 	return is_found;
+}
+
+/* A volume that is not here may be in a moment: its pool is being opened, say. An alert would tell the host that its key is none, and
+ * some hosts give up for good then; so it is left without a word, and comes again. */
+static bool find_in_named(struct nvmf_conn *c, const struct uuid *volume_id, const char *identity,
+			  const struct nvme_psk_name *name, struct tls_psk *out)
+{
+	struct engine *engine;
+	int err = engine_open_volume(c->server->engines, volume_id, &engine);
+	bool is_there = err == 0;
+	if (is_there) {
+		err = find_in_volume(c->server, volume_id, identity, name, out);
+		engine_close(engine);
+	}
+	if (err && (!is_there || err != OXE_NOENT)) {
+		nvmf_drop(c, is_there ? "its volume's list cannot be read" : "its volume is not here");
+		link_shutdown(&c->link);
+	}
+	return err == 0;
+}
+
+/* Whose list has the key: the volume's that is named, or of the snapshot that is. Suspends. */
+static int volume_of(struct nvmf_server *server, const char *subnqn, struct uuid *volume_id)
+{
+	struct uuid id;
+	if (nvme_nqn_to_volume(subnqn, volume_id) == 0)
+		return 0;
+	int err = nvme_nqn_to_snapshot(subnqn, &id);
+	return err ? err : engines_volume_of(server->engines, &id, volume_id);
 }
 
 static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
@@ -82,8 +112,8 @@ static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 		return false;
 	if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
 		is_found = find_in_any(c->server, identity, &name, out);
-	else if (nvme_nqn_to_volume(name.subnqn, &volume_id) == 0)
-		is_found = find_in_volume(c->server, &volume_id, identity, &name, out);
+	else if (volume_of(c->server, name.subnqn, &volume_id) == 0)
+		is_found = find_in_named(c, &volume_id, identity, &name, out);
 	if (is_found) {
 		c->tls_peer = mem_alloc(sizeof(*c->tls_peer));
 		memcpy(c->tls_peer->hostnqn, name.hostnqn, sizeof(name.hostnqn));

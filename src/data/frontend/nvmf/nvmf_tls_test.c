@@ -136,12 +136,27 @@ WITH_OPTIONS(a_name_without_its_key_is_refused, .tls = NVMF_TLS_ALLOWED)
 	CHECK_EQ(dropped(), 1);
 }
 
-WITH_OPTIONS(a_list_that_cannot_be_read_has_no_key, .tls = NVMF_TLS_ALLOWED)
+static void expect_left_without_a_word(const struct tls_psk *psk)
 {
-	struct tls_psk psk = psk_of(KEY32, 0, HOST_NQN, target.nqn);
+	struct host h = host_open_raw(ADDRESS);
+	CHECK_ERR(host_secure(&h, psk), OXE_CLOSED);
+	host_close(&h);
+}
+
+/* An alert would make some hosts give up for good. */
+WITH_OPTIONS(a_host_whose_volume_is_not_here_yet_or_has_an_unreadable_list_is_left_without_a_word,
+	     .tls = NVMF_TLS_ALLOWED)
+{
+	struct uuid absent = {.b = {7}};
+	char nqn[NVMF_NQN_SIZE];
+	nvmf_volume_nqn(&absent, nqn);
+	struct tls_psk psk = psk_of(KEY32, 0, HOST_NQN, nqn);
+	expect_left_without_a_word(&psk);
+	psk = psk_of(KEY32, 0, HOST_NQN, target.nqn);
 	allow(HOST_NQN, KEY32);
 	CHECK_OK(pool_note_set(frame.pool, &frame.volume, POOL_NOTE_ACCESS, "rubbish", 7));
-	expect_no_handshake(&psk);
+	expect_left_without_a_word(&psk);
+	CHECK_EQ(dropped(), 2);
 }
 
 WITH_OPTIONS(a_handshake_that_stalls_is_dropped_in_time, .tls = NVMF_TLS_ALLOWED,

@@ -1,11 +1,11 @@
 /*
- * nvmf_auth_crypto.h: the arithmetic of authentication: hashes, HMAC, and Diffie-Hellman over the ffdhe groups (RFC 7919). The only
- * file here that knows GnuTLS and GMP is nvmf_auth_crypto.c. Pure functions; those over groups take milliseconds: rt_offload.
+ * nvme_auth_crypto.h: the arithmetic of authentication: hashes, HMAC, and Diffie-Hellman over the ffdhe groups (RFC 7919). The only
+ * file here that knows GnuTLS and GMP is nvme_auth_crypto.c. Pure functions; those over groups take milliseconds: rt_offload.
  *
  *   errors      OXE_INVAL: a public key that is none of the group. OXE_NOMEM: the library fails
  */
-#ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_AUTH_CRYPTO_H
-#define OXBOW_DATA_FRONTEND_NVMF_NVMF_AUTH_CRYPTO_H
+#ifndef OXBOW_DATA_NVME_NVME_AUTH_CRYPTO_H
+#define OXBOW_DATA_NVME_NVME_AUTH_CRYPTO_H
 
 #include "data/nvme/nvme_auth_format.h"
 

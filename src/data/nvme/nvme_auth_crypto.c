@@ -1,8 +1,8 @@
 /*
- * nvmf_auth_crypto.c: see nvmf_auth_crypto.h. Hashes and the primes are GnuTLS's, the exponentiation is GMP's, in time that does
+ * nvme_auth_crypto.c: see nvme_auth_crypto.h. Hashes and the primes are GnuTLS's, the exponentiation is GMP's, in time that does
  * not depend on the exponent.
  */
-#include "data/frontend/nvmf/nvmf_auth_crypto.h"
+#include "data/nvme/nvme_auth_crypto.h"
 
 #include "base/err.h"
 
