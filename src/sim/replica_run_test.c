@@ -98,7 +98,6 @@ struct life {
 	bool power_cut, done;
 };
 
-static struct life *current;
 static uint64_t total_crashes;
 
 /* ---- small words ----------------------------------------------------------------------------------------------------------- */
@@ -945,7 +944,6 @@ static void run(uint64_t seed)
 	struct sim_node *node = sim_node_new(l.sim, "a");
 	struct sim_disk *disk = sim_disk_new(node, DISK, DISK_BYTES, 512);
 	sim_disk_watch(disk, watch, &l);
-	current = &l;
 	fiber_spawn_big(sim_node_start(node), "life", life_main, &l);
 	enum sim_end end = sim_run(l.sim, &l.done, LIMIT_NS);
 	if (end != SIM_DONE)

@@ -238,10 +238,9 @@ OX_CHECKED int volume_shrink(struct pool *pool, const struct uuid *volume_id, ui
 OX_CHECKED int volume_create_fresh(struct pool *pool, const struct volume_spec *spec);
 /* The whole chain of a fresh volume goes upon the newest sealed layer of another, in place of that one's head, by one record: its
  * layers become the other's, its head the other's head, its size the other's size, and it is gone. head_id is that of its head: a call
- * whose head_id is already the other's head is done, 0. OXE_BUSY while either is open (snapshots of them may be). OXE_INVAL if the head
- * that goes says anything about any block, if the layer below it is another volume's, has no name or is larger than the fresh volume or a layer of
- * that, or if logical blocks differ.
- * OXE_EXISTS if both have a layer of the same name. */
+ * whose head_id is already the other's head is done, 0. OXE_BUSY while either is open (snapshots of them may be). OXE_EXISTS if both
+ * have a layer of the same name. OXE_INVAL if the head that goes says anything about any block, if the layer below it is another
+ * volume's, has no name or is larger than the fresh volume or a named layer of that, or if logical blocks differ. */
 OX_CHECKED int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
 			    const struct uuid *head_id);
 
