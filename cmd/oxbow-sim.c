@@ -127,10 +127,16 @@ static void print_hash(uint64_t seed, uint64_t hash)
 		printf("seed %llu hash %016llx\n", (unsigned long long)seed, (unsigned long long)hash);
 }
 
+static void tell(uint64_t now_ns, const char *line)
+{
+	printf("%10.3f ms  %s\n", (double)now_ns / 1e6, line);
+}
+
 static bool cluster_seed_run(uint64_t seed)
 {
 	struct cluster_report report;
-	struct cluster_spec spec = {.seed = seed, .quiet = run_is_quiet, .tell = options.tell};
+	struct cluster_spec spec = {
+		.seed = seed, .story = run_is_quiet ? NULL : stderr, .tell = options.tell ? tell : NULL};
 	note_progress(seed, 0);
 	alarm(CLUSTER_LIMIT_S);
 	bool ok = cluster_run(&spec, &report);

@@ -52,6 +52,7 @@ struct run {
 	uint64_t hot[HOT_PLACES];
 	uint64_t swaps_at_peace, peace_ns;
 	struct cluster_report *report;
+	void (*tell)(uint64_t now_ns, const char *line);
 };
 
 static struct run *the_run; /* for callbacks that get a node */
@@ -872,7 +873,7 @@ static void log_line(void *ctx, const struct log_event *event)
 	struct run *r = ctx;
 	char line[600];
 	log_format_text(event, line, sizeof(line));
-	fprintf(stderr, "%10.3f ms  %s\n", (double)now_ns(r) / 1e6, line);
+	r->tell(now_ns(r), line);
 }
 
 static void run_live(struct run *r)
@@ -909,7 +910,8 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->cluster.rng = sim_prng(r->cluster.sim);
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
 	sim_shuffle(r->cluster.sim, spec->seed % 2);
-	if (spec->tell)
+	r->tell = spec->tell;
+	if (r->tell)
 		log_sink_set(log_line, r, LOG_LEVEL_DEBUG);
 	run_live(r);
 	report->swaps = r->cluster.swaps;
@@ -917,8 +919,8 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	report->hash = sim_trace_hash(r->cluster.sim);
 	report->failed = r->cluster.failed;
 	memcpy(report->what, r->cluster.what, sizeof(report->what));
-	if (report->failed && !spec->quiet)
-		sim_trace_print(r->cluster.sim, stderr, 40);
+	if (report->failed && spec->story)
+		sim_trace_print(r->cluster.sim, spec->story, 40);
 	log_sink_set(NULL, NULL, LOG_LEVEL_ERROR);
 	sim_free(r->cluster.sim);
 	link_calls_free(&r->cluster);

@@ -11,10 +11,13 @@
 
 #include "base/base.h"
 
+#include <stdio.h>
+
 struct cluster_spec {
 	uint64_t seed;
-	bool quiet; /* say nothing on stderr when it fails */
-	bool tell;  /* print what the engines log */
+	FILE *story; /* the last events, when it fails; NULL: nowhere */
+	/* What is logged, line by line. NULL: nobody wants it. */
+	void (*tell)(uint64_t now_ns, const char *line);
 };
 
 struct cluster_report {
