@@ -20,7 +20,7 @@ const struct pool_mutant cluster_mutants[] = {
 	{216, "V6: an intent is forgotten while its region is written", .rare = true},
 	{217, "V8: what a joining copy itself has above the common layer is not compared", .rare = true},
 	{218, "layers that only some copies have are left"},
-	{219, "what some copies refused is not settled"},
+	{219, "what some copies refused is not settled", .rare = true},
 	{220, "V5: a lease begins in the future"},
 	{221, "V6: the intents of a copy that returns are not looked at"},
 	{222, "V6: what a machine lost is settled from any copy"},
