@@ -60,7 +60,7 @@ struct cluster {
 	/* The store of views. */
 	struct view view;
 	uint64_t revision;
-	bool views_gone;
+	bool views_cut[CLUSTER_NODES]; /* for this node they are away */
 	uint64_t swaps;
 
 	struct history *history;

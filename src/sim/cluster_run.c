@@ -486,10 +486,26 @@ static void cut_some(struct run *r)
 	}
 }
 
+/* Cut off the node of an engine, from the store of views as well perhaps, and start another engine at once: it must not serve before the old
+ * one's lease is over (V5). */
+static void engine_replace(struct run *r)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		if (!n->engine || n->engine->is_over)
+			continue;
+		for (uint32_t j = 0; j < CLUSTER_NODES; j++)
+			r->cluster.cut[i][j] = r->cluster.cut[j][i] = i != j;
+		r->cluster.views_cut[i] = chance(r, 2);
+		break;
+	}
+	engine_start(r);
+}
+
 static void heal_all(struct run *r)
 {
+	memset(r->cluster.views_cut, 0, sizeof(r->cluster.views_cut));
 	memset(r->cluster.cut, 0, sizeof(r->cluster.cut));
-	r->cluster.views_gone = false;
 	r->cluster.faults = (struct cluster_faults){.call_min_ns = 100 * NS_PER_US,
 						    .call_max_ns = 2 * NS_PER_MS,
 						    .call_timeout_ns = NS_PER_S,
@@ -538,7 +554,10 @@ static void act(struct run *r)
 		cut_some(r);
 		break;
 	case 11:
-		engine_start(r);
+		if (chance(r, 3) == 0)
+			engine_start(r);
+		else
+			engine_replace(r);
 		break;
 	case 12:
 		r->cluster.faults.views_absent_one_in = 1 + (uint32_t)chance(r, 4);

@@ -15,10 +15,11 @@ static struct views *views_of(struct view_store *s)
 	return container_of(s, struct views, store);
 }
 
-static bool is_absent(struct cluster *cl)
+static bool is_absent(struct views *v)
 {
+	struct cluster *cl = v->node->cluster;
 	uint32_t one_in = cl->faults.views_absent_one_in;
-	return cl->views_gone || (one_in && prng_one_in(cl->rng, one_in));
+	return cl->views_cut[v->node->index] || (one_in && prng_one_in(cl->rng, one_in));
 }
 
 static void way(struct cluster *cl)
@@ -31,7 +32,7 @@ static int views_get(struct view_store *s, const struct uuid *volume_id, struct 
 {
 	struct cluster *cl = views_of(s)->node->cluster;
 	way(cl);
-	if (is_absent(cl))
+	if (is_absent(views_of(s)))
 		return OXE_NOTREADY;
 	if (!uuid_equal(volume_id, &cl->volume_id))
 		return OXE_NOENT;
@@ -108,7 +109,7 @@ static int views_swap(struct view_store *s, const struct view *v, uint64_t revis
 	struct cluster *cl = views_of(s)->node->cluster;
 	uint32_t unknown_one_in = cl->faults.views_unknown_one_in;
 	way(cl);
-	if (is_absent(cl))
+	if (is_absent(views_of(s)))
 		return OXE_NOTREADY;
 	if (unknown_one_in && prng_one_in(cl->rng, unknown_one_in))
 		return swap_unknown(cl, v, revision);
