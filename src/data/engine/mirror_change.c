@@ -60,30 +60,41 @@ static void last_one_forgiven(struct mirror *m)
 			m->copies[i]->failed = 0;
 }
 
+/* What was done for the seals of the view before counts for this one if it names the same. */
+static bool seals_are_done(const struct mirror *m, const struct view *before)
+{
+	const struct view *now = &m->view;
+	bool same = now->seal_count == before->seal_count &&
+		    memcmp(now->seals, before->seals, sizeof(now->seals)) == 0;
+	return now->seal_count == 0 || (m->seals_done && same);
+}
+
+/* It is, or has just become, ours. */
+static void view_follow(struct mirror *m, struct view *before)
+{
+	m->seals_done = seals_are_done(m, before);
+	m->agreed &= m->view.epoch == before->epoch;
+	mirror_copies_follow_view(m);
+	if (m->claimed)
+		roles_compare(m, before);
+	m->claimed = true;
+	last_one_forgiven(m);
+}
+
 /* What is there now, for certain. */
 static void view_install(struct mirror *m, const struct view *v, uint64_t revision)
 {
 	struct view *before = mem_zalloc(sizeof(*before));
-	bool ours = uuid_equal(&v->engine_id, &m->options.engine_id), was_claimed = m->claimed;
 	*before = m->view;
-	m->seals_done =
-		ours && (v->seal_count == 0 || (m->seals_done && v->seal_count == before->seal_count &&
-						memcmp(v->seals, before->seals, sizeof(v->seals)) == 0));
-	m->agreed &= v->epoch == before->epoch;
 	m->view = *v;
 	m->revision = revision;
 	m->view_is_known = true;
 	m->swap_in_doubt = false;
 	m->retries = 0;
-	if (was_claimed && !ours)
+	if (uuid_equal(&v->engine_id, &m->options.engine_id))
+		view_follow(m, before);
+	else if (m->claimed)
 		mirror_fenced(m, "the view");
-	m->claimed |= ours;
-	if (ours) {
-		mirror_copies_follow_view(m);
-		if (was_claimed)
-			roles_compare(m, before);
-		last_one_forgiven(m);
-	}
 	free(before);
 	mirror_kick(m);
 }

@@ -10,10 +10,16 @@ const char *mirror_todo_name(enum mirror_todo todo)
 
 /* ---- sets of copies, as bits ------------------------------------------------------------------------------------------- */
 
+/* The bound is said twice so that a compiler sees it, too. */
+static uint32_t copies_count(const struct mirror_facts *f)
+{
+	return f->view->replica_count < VIEW_REPLICAS_MAX ? f->view->replica_count : VIEW_REPLICAS_MAX;
+}
+
 static uint32_t copies_of(const struct mirror_facts *f, enum view_role role)
 {
 	uint32_t set = 0;
-	for (uint32_t i = 0; i < f->view->replica_count; i++)
+	for (uint32_t i = 0; i < copies_count(f); i++)
 		set |= (uint32_t)(f->view->replicas[i].role == role) << i;
 	return set;
 }
@@ -21,7 +27,7 @@ static uint32_t copies_of(const struct mirror_facts *f, enum view_role role)
 static uint32_t plan_open(const struct mirror_facts *f)
 {
 	uint32_t set = 0;
-	for (uint32_t i = 0; i < f->view->replica_count; i++)
+	for (uint32_t i = 0; i < copies_count(f); i++)
 		set |= (uint32_t)(f->copies[i].session == MIRROR_OPEN) << i;
 	return set;
 }
@@ -30,7 +36,7 @@ static uint32_t plan_open(const struct mirror_facts *f)
 static uint32_t copies_silent(const struct mirror_facts *f)
 {
 	uint32_t set = 0;
-	for (uint32_t i = 0; i < f->view->replica_count; i++) {
+	for (uint32_t i = 0; i < copies_count(f); i++) {
 		const struct mirror_copy_facts *c = &f->copies[i];
 		bool silent = c->session != MIRROR_OPEN && f->now_ns >= c->silent_since_ns + f->grace_ns;
 		set |= (uint32_t)silent << i;
@@ -41,7 +47,7 @@ static uint32_t copies_silent(const struct mirror_facts *f)
 static uint32_t copies_failed(const struct mirror_facts *f)
 {
 	uint32_t set = 0;
-	for (uint32_t i = 0; i < f->view->replica_count; i++)
+	for (uint32_t i = 0; i < copies_count(f); i++)
 		set |= (uint32_t)f->copies[i].failed << i;
 	return set;
 }
@@ -49,7 +55,7 @@ static uint32_t copies_failed(const struct mirror_facts *f)
 static uint64_t grace_ends_ns(const struct mirror_facts *f, uint32_t silent)
 {
 	uint64_t until_ns = UINT64_MAX;
-	for (uint32_t i = 0; i < f->view->replica_count; i++)
+	for (uint32_t i = 0; i < copies_count(f); i++)
 		if (silent >> i & 1)
 			until_ns = u64_min(until_ns, f->copies[i].silent_since_ns + f->grace_ns);
 	return until_ns;
@@ -80,7 +86,7 @@ static bool must_wait_still(const struct mirror_facts *f)
 static struct mirror_step plan_join(const struct mirror_facts *f, uint32_t absent)
 {
 	uint64_t until_ns = UINT64_MAX;
-	for (uint32_t i = 0; i < f->view->replica_count; i++) {
+	for (uint32_t i = 0; i < copies_count(f); i++) {
 		const struct mirror_copy_facts *c = &f->copies[i];
 		if (!(absent >> i & 1) || !c->may_join || c->session != MIRROR_OPEN)
 			continue;
@@ -105,7 +111,7 @@ static struct mirror_step plan_whole(const struct mirror_facts *f)
 		return step_of(MIRROR_TIDY, 0);
 	if (f->has_unfinished)
 		return wait_for(0, UINT64_MAX);
-	for (uint32_t i = 0; i < f->view->replica_count; i++)
+	for (uint32_t i = 0; i < copies_count(f); i++)
 		ready |= (uint32_t)(f->view->replicas[i].role == VIEW_JOINING && f->copies[i].has_chain) << i;
 	if (ready)
 		return step_of(MIRROR_ADMIT, first_of(ready));
