@@ -111,7 +111,7 @@ class Seen:
 @contextlib.contextmanager
 def served(*options):
     with harness.scratch_dir() as directory:
-        port = load.free_port()
+        port = harness.free_port()
         daemon = harness.Daemon(directory, "--init-pool", f"{directory}/pool,1G", "--nvme", f"tcp:127.0.0.1:{port}", *options)
         with harness.running(daemon):
             daemon.api.volume_create("one", 64 * MIB)

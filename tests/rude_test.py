@@ -5,7 +5,6 @@
 """
 import os
 import signal
-import socket
 import sys
 
 sys.dont_write_bytecode = True
@@ -184,12 +183,6 @@ def sigterm_ends_it_cleanly_under_load():
         verifier.check("v")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def large_file_of_a_process_that_is_killed(path):
     """Made of many pieces, and its name removed: when the last holder lets go of it, the file system has much to do."""
     with open(path, "wb") as large:
@@ -206,7 +199,7 @@ def large_file_of_a_process_that_is_killed(path):
 def neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart():
     """The kernel takes a killed process's ring apart in its own time, and releases the files of all dead rings in one row."""
     with harness.scratch_dir() as directory:
-        outside, port = os.path.join(directory, "outside.sock"), free_port()
+        outside, port = os.path.join(directory, "outside.sock"), harness.free_port()
         listen = ["--nbd", f"unix:{directory}/data/nbd.sock", "--nbd", f"unix:{outside}", "--nbd", f"tcp:127.0.0.1:{port}"]
         with harness.running_daemon(directory, *pool_option(directory), *listen) as daemon:
             daemon.api.volume_create("v", VOLUME_BYTES)
