@@ -69,12 +69,19 @@ class RunnerTest(unittest.TestCase):
     def test_a_lonely_part_waits_and_nothing_starts_beside_it(self):
         lonely, other = self.part("lonely", "true", alone=True), self.part("other", "true")
         schedule = runner.Schedule((other, lonely))
-        self.assertEqual(schedule.next().name, "other")
+        self.assertEqual(schedule.next(False).name, "other")
         self.assertFalse(schedule.startable(lonely))
         with contextlib.redirect_stdout(io.StringIO()):
             schedule.done(other, runner.Result("passed", 0, "", ()))
-        self.assertEqual(schedule.next().name, "lonely")
+        self.assertEqual(schedule.next(False).name, "lonely")
         self.assertFalse(schedule.startable(other))
+
+    def test_a_patient_part_is_given_to_the_patient_worker_alone(self):
+        patient, other = self.part("patient", "true", patient=True), self.part("other", "true")
+        schedule = runner.Schedule((patient, other))
+        self.assertEqual(schedule.next(False).name, "other")
+        self.assertIsNone(schedule.next(False))
+        self.assertEqual(schedule.next(True).name, "patient")
 
     def test_naming_a_part_brings_the_builds_it_needs(self):
         table = (self.part("build", "true"), self.part("unit", "true", after=("build",)), self.part("x", "true"))
