@@ -68,13 +68,24 @@ struct cluster {
 	char what[1000];
 };
 
+/* Zeroed, and aligned so that where the heap happens to be decides nothing: the store treats other payloads in another way. */
+static inline uint8_t *cluster_buffer(size_t len_bytes)
+{
+	size_t room_bytes = u64_align_up(len_bytes + 1, RT_IO_ALIGN);
+	uint8_t *buffer = aligned_alloc(RT_IO_ALIGN, room_bytes);
+	assert(buffer);
+	memset(buffer, 0, room_bytes);
+	return buffer;
+}
+
 /* The first failure stays. */
 void cluster_fail(struct cluster *cl, const char *format, ...) OX_PRINTF(2, 3);
 
 /* ---- cluster_link.c ---- */
 
 struct replica *link_new(struct cluster_node *from, struct cluster_node *to, const struct uuid *volume_id);
-/* After the world has ended. */
+/* The world is about to end: nobody waits any more. Then free what is left, after it has. */
+void link_calls_abandon(struct cluster *cl);
 void link_calls_free(struct cluster *cl);
 /* A process is gone. Calls it made are nobody's any more; calls made to it end: at once where its machine still says so. */
 void link_node_gone(struct cluster_node *node, bool power_too);

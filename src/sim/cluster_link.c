@@ -305,7 +305,7 @@ void link_node_gone(struct cluster_node *node, bool power_too)
 
 static uint8_t *room(struct call *c, const void *data, size_t len_bytes)
 {
-	c->data = mem_zalloc(len_bytes + 1);
+	c->data = cluster_buffer(len_bytes);
 	c->data_bytes = len_bytes;
 	if (data)
 		memcpy(c->data, data, len_bytes);
@@ -590,6 +590,13 @@ struct replica *link_new(struct cluster_node *from, struct cluster_node *to, con
 	l->from = from;
 	l->to = to;
 	return &l->replica;
+}
+
+void link_calls_abandon(struct cluster *cl)
+{
+	struct call *c;
+	list_for_each (c, &cl->calls, link)
+		c->waiter = NULL;
 }
 
 void link_calls_free(struct cluster *cl)

@@ -312,7 +312,7 @@ static void client_main(void *arg)
 {
 	struct cluster_engine *e = arg;
 	struct run *r = the_run;
-	uint8_t *data = mem_zalloc(REQUEST_SECTORS * HISTORY_SECTOR_BYTES + 8 * HISTORY_SECTOR_BYTES);
+	uint8_t *data = cluster_buffer(REQUEST_SECTORS * HISTORY_SECTOR_BYTES + 8 * HISTORY_SECTOR_BYTES);
 	int err = mirror_wait(e->mirror, UINT64_MAX / 2);
 	if (err)
 		engine_over(e);
@@ -429,7 +429,9 @@ static bool pool_failed(const struct cluster_node *n)
 static void minder(void *arg)
 {
 	struct run *r = arg;
-	for (uint32_t i = 0; i < CLUSTER_NODES && !r->is_done; i++) {
+	if (r->is_done)
+		return;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
 		struct cluster_node *n = &r->cluster.nodes[i];
 		if (pool_failed(n))
 			node_down(r, n, false);
@@ -438,8 +440,7 @@ static void minder(void *arg)
 	}
 	if (!an_engine_lives(r) && now_ns(r) >= r->engine_wanted_ns)
 		engine_start(r);
-	if (!r->is_done)
-		sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
+	sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
 }
 
 /* ---- the director ---------------------------------------------------------------------------------------------------------------------- */
@@ -625,7 +626,7 @@ static bool all_is_even(const struct run *r)
 static bool layer_equal(struct run *r, struct replica *a, struct replica *b,
 			const struct replica_layer *layer, uint64_t size_bytes)
 {
-	uint8_t *x = mem_zalloc(MiB), *y = mem_zalloc(MiB);
+	uint8_t *x = cluster_buffer(MiB), *y = cluster_buffer(MiB);
 	bool same = true;
 	for (uint64_t at = 0; same && at < size_bytes; at += MiB) {
 		uint64_t len_bytes = u64_min(MiB, size_bytes - at);
@@ -660,7 +661,7 @@ static void snapshot_check(struct run *r, struct replica *a, const struct replic
 			continue;
 		uint64_t bytes =
 			u64_min(history_image_sectors(s->image) * HISTORY_SECTOR_BYTES, layer->size_bytes);
-		uint8_t *data = mem_zalloc(bytes);
+		uint8_t *data = cluster_buffer(bytes);
 		int err = a->ops->layer_read(a, &layer->id, data, 0, bytes);
 		if (err ||
 		    !history_image_check(s->image, 0, bytes / HISTORY_SECTOR_BYTES, data, why, sizeof(why)))
@@ -737,7 +738,7 @@ static void copies_compare(struct run *r)
 
 static void read_all(struct run *r, struct cluster_engine *e)
 {
-	uint8_t *data = mem_zalloc(MiB);
+	uint8_t *data = cluster_buffer(MiB);
 	char why[700];
 	for (uint64_t at = 0; at < r->size_bytes && !r->cluster.failed; at += MiB) {
 		uint64_t len_bytes = u64_min(MiB, r->size_bytes - at),
@@ -907,6 +908,16 @@ static void run_live(struct run *r)
 		cluster_fail(&r->cluster, "an hour passed, or nothing will ever happen again");
 }
 
+/* What was to happen later happens now, to nobody: no process is up, and nobody waits. */
+static void world_end(struct run *r)
+{
+	r->is_done = true;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		r->cluster.nodes[i].is_up = false;
+	link_calls_abandon(&r->cluster);
+	sim_free(r->cluster.sim);
+}
+
 static void run_end(struct run *r)
 {
 	for (uint32_t i = 0; i < r->snapshot_count; i++)
@@ -941,7 +952,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	if (report->failed && spec->story)
 		sim_trace_print(r->cluster.sim, spec->story, 40);
 	log_sink_set(NULL, NULL, LOG_LEVEL_ERROR);
-	sim_free(r->cluster.sim);
+	world_end(r);
 	link_calls_free(&r->cluster);
 	run_end(r);
 	free(r);

@@ -9,6 +9,8 @@
  */
 #include "data/engine/mirror_impl.h"
 
+#include <stdalign.h>
+
 /* ---- in and out ------------------------------------------------------------------------------------------------------------ */
 
 static int begin(struct mirror *m)
@@ -289,7 +291,7 @@ int mirror_write(struct mirror *m, const void *data, uint64_t offset_bytes, uint
 /* Part of a block is written, as zeroes: a new head has to get it whole. */
 static int zero_part(struct mirror *m, uint64_t begin_bytes, uint64_t end_bytes, unsigned vol_flags)
 {
-	static const uint8_t zeroes[POOL_BLOCK_BYTES];
+	static const alignas(RT_IO_ALIGN) uint8_t zeroes[POOL_BLOCK_BYTES];
 	return change_checked(m, REQUEST_WRITE, zeroes, begin_bytes, end_bytes - begin_bytes,
 			      vol_flags & VOL_FUA);
 }
