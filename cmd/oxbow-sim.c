@@ -192,8 +192,10 @@ static void worker_main(void)
 		uint64_t seed = shared->next_seed++;
 		if (seed > options.last_seed)
 			break;
-		if (!seed_run(seed))
+		if (!seed_run(seed)) {
+			fflush(stdout);
 			_exit(EXIT_FAILED);
+		}
 	}
 	fflush(stdout);
 	_exit(EXIT_FINE);
