@@ -6,6 +6,10 @@
  * page of the old one is damaged (docs/findings.md, 18). What hung under the page could not be given back, so that the old layer
  * stays where it is, and one of the new objects has to go elsewhere. Both must be there at the next start.
  *
+ * A layer of a fresh volume is merged into the one above it and removed, and the volume grafted upon another; then a kill, and the map
+ * page of the layer is damaged (docs/findings.md, 27). It could not be removed, and is in the way of the graft. What was merged and
+ * grafted has nothing to do with that page.
+ *
  * While a pool is opened its disk cannot be read for a while, or not any more: it opens when the disk is back, or does not open. No
  * page is taken for lost, and the next start has everything.
  *
@@ -220,6 +224,82 @@ TEST(a_volume_made_in_the_places_of_one_whose_map_is_lost_is_there_at_the_next_s
 TEST(it_is_seen_when_the_volume_and_its_head_are_put_into_one_place)
 {
 	CHECK(!new_volume_survives(70));
+}
+
+/* ---- a graft of what could not be merged ------------------------------------------------------------------------------------ */
+
+static const struct uuid layer_id = {{0x0b, 0x10, 4, 0, 0, 0, 0x40, 0, 0x80}};
+static const struct uuid base_id = {{0x0b, 0x10, 5, 0, 0, 0, 0x40, 0, 0x80}};
+
+static void fresh_make(struct pool *pool)
+{
+	struct volume_spec spec = {.id = new_id, .size_bytes = MiB, .name = "~new"};
+	CHECK_OK(volume_create_fresh(pool, &spec));
+}
+
+static void grafted_story(void *arg)
+{
+	struct life *l = arg;
+	struct volume_info fresh;
+	format();
+	life_open(l);
+	volume_make(l->pool, &old_id, "old");
+	fresh_make(l->pool);
+	block_write(l->pool, &new_id, 0, OLD);
+	CHECK_OK(layer_seal(l->pool, &new_id, &layer_id, "~layer", NULL));
+	settle(l->pool);
+	CHECK_OK(snapshot_delete(l->pool, &layer_id));
+	CHECK_OK(pool_jobs_wait(l->pool));
+	block_write(l->pool, &new_id, 1, NEW);
+	CHECK_OK(layer_seal(l->pool, &old_id, &base_id, "~base", NULL));
+	CHECK_OK(volume_get_any(l->pool, &new_id, &fresh));
+	CHECK_OK(volume_graft(l->pool, &old_id, &new_id, &fresh.head_id));
+	l->over = true;
+}
+
+static void grafted_look_main(void *arg)
+{
+	struct life *l = arg;
+	struct volume_info info;
+	l->err = life_try_open(l);
+	l->whole = false;
+	if (!l->err) {
+		l->whole = block_is(l->pool, &old_id, 0, OLD) == IS_RIGHT &&
+			   block_is(l->pool, &old_id, 1, NEW) == IS_RIGHT &&
+			   block_is(l->pool, &old_id, CLUSTER_BLOCKS, 0) == IS_RIGHT &&
+			   volume_get_any(l->pool, &new_id, &info) == OXE_NOENT;
+		CHECK_OK(pool_close(l->pool));
+	}
+	l->over = true;
+}
+
+static bool graft_survives(unsigned mutant)
+{
+	struct life l;
+	struct sim_frozen *frozen = story_freeze(grafted_story);
+	bool whole = true;
+	mutant_active = mutant;
+	life_begin(&l);
+	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
+	maps_damage(l.disk);
+	for (unsigned start = 0; start < 2; start++) {
+		life_run(&l, grafted_look_main);
+		whole = whole && l.whole;
+	}
+	life_end(&l);
+	mutant_active = 0;
+	sim_frozen_free(frozen);
+	return whole;
+}
+
+TEST(a_volume_grafted_after_a_merge_of_what_is_lost_has_all_that_was_merged_and_grafted)
+{
+	CHECK(graft_survives(0));
+}
+
+TEST(it_is_seen_when_a_layer_that_could_not_be_removed_is_in_the_way_of_a_graft)
+{
+	CHECK(!graft_survives(79));
 }
 
 /* ---- a disk that cannot be read while a pool is opened ----------------------------------------------------------------------- */

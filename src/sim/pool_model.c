@@ -92,6 +92,44 @@ void model_snapshot_gone(struct model_volume *v, struct model_snapshot *s)
 	model_snapshot_drop(s);
 }
 
+static bool has_grafted(const struct model_volume *v, const struct volume_info *info)
+{
+	return v->grafted && uuid_equal(&info->head_id, &v->grafted_head);
+}
+
+static struct model_volume *volume_by_id(struct model *m, const struct uuid *id)
+{
+	for (size_t i = 0; i < MODEL_VOLUMES; i++) {
+		if (m->volumes[i].presence != ABSENT && uuid_equal(&m->volumes[i].id, id))
+			return &m->volumes[i];
+	}
+	return NULL;
+}
+
+void model_graft_end(struct model *m, struct model_volume *v, bool happened)
+{
+	struct model_volume *fresh = volume_by_id(m, &v->grafted_id);
+	struct content *past = happened ? v->content : v->grafted;
+	assert(v->grafted && fresh);
+	if (happened) {
+		v->content = v->grafted;
+		v->size_bytes = v->content->sector_count * VALUE_BYTES;
+		model_volume_drop(fresh);
+	} else {
+		fresh->presence = PRESENT;
+		v->grafted_id = (struct uuid){0};
+	}
+	v->grafted = NULL;
+	content_free(past);
+}
+
+void model_graft_decide(struct model *m, struct model_volume *v, const struct pool *pool)
+{
+	struct volume_info info;
+	if (v->grafted && volume_get_any(pool, &v->id, &info) == 0)
+		model_graft_end(m, v, has_grafted(v, &info));
+}
+
 /* ---- what is shared ------------------------------------------------------------------------------------------------------ */
 
 /* A reader of the pool: a head, or a snapshot. */
@@ -383,21 +421,16 @@ static void learn_volume(struct checking *c, const struct model_volume *v, const
 	snprintf(c->learned->name, sizeof(c->learned->name), "%s", info->name);
 }
 
-static bool has_grafted(const struct model_volume *v, const struct volume_info *info)
-{
-	return v->grafted && uuid_equal(&info->head_id, &v->grafted_head);
-}
-
 /* The fresh volume is there, or the other has what it had. */
 static bool check_graft(struct checking *c, const struct model_volume *v, const struct volume_info *info)
 {
 	struct volume_info fresh;
-	if (!v->grafted)
+	if (uuid_is_nil(&v->grafted_id))
 		return true;
 	int err = volume_get_any(c->pool, &v->grafted_id, &fresh);
-	return (err == OXE_NOENT) == has_grafted(v, info) || is_excused(c, err) ||
-	       differs(c, "volume %s is grafted: %d, and the fresh one: %s", v->name, has_grafted(v, info),
-		       err_name(err));
+	bool grafted = !v->grafted || has_grafted(v, info);
+	return (err == OXE_NOENT) == grafted || is_excused(c, err) ||
+	       differs(c, "volume %s is grafted: %d, and the fresh one: %s", v->name, grafted, err_name(err));
 }
 
 static bool check_volume_facts(struct checking *c, const struct model_volume *v,

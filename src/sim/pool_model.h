@@ -46,7 +46,8 @@ struct model_volume {
 	int reverting_to;		 /* index of a snapshot; -1: no revert is under way */
 	struct uuid reverting_head;
 	struct content *grafted; /* what it has when the graft under way has happened; NULL: none is */
-	struct uuid grafted_id, grafted_head; /* the fresh volume, and its head */
+	/* The fresh volume, and its head: of the graft under way, or of the last one that happened. */
+	struct uuid grafted_id, grafted_head;
 	/* For the workload, nothing to do with what is promised. */
 	struct vol *handle;
 	uint32_t users;
@@ -79,6 +80,11 @@ uint32_t model_note_fill(uint8_t data[POOL_NOTE_BYTES_MAX], uint64_t version);
 
 void model_snapshot_taken(struct model_volume *v, const struct model_snapshot *s);
 void model_snapshot_gone(struct model_volume *v, struct model_snapshot *s);
+
+/* The graft under way upon `v` has happened, or it has not and never will. */
+void model_graft_end(struct model *m, struct model_volume *v, bool happened);
+/* A start decides for good what a crash left open (S5): `v`, which could be opened, has what was grafted upon it, or has not. */
+void model_graft_decide(struct model *m, struct model_volume *v, const struct pool *pool);
 
 /* What snapshot_usage may say of a snapshot, in blocks of 4 KiB. Clients may write meanwhile, so the least is counted before the
  * call and the most after it. */

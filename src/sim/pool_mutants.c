@@ -80,6 +80,8 @@ const struct pool_mutant pool_mutants[] = {
 	{76, "a merge in a fresh volume forgets what is zero where nothing lies below"},
 	{77, "a graft is acknowledged before it is durable"},
 	{78, "a note set through a handle is acknowledged before it is durable"},
+	{79, "beside damage no graft is made of a root upon what could not be removed (pool_hurt_test)",
+	 .rare = true},
 	{90, "a write leaves what was read ahead of it (pool_readahead_test)", .rare = true},
 	{91, "blocks are read ahead while a write of them is under way (pool_readahead_test)", .rare = true},
 	{0},

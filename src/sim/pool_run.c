@@ -368,6 +368,7 @@ static void damaged_work(struct damaged *x, struct pool *pool)
 			damaged_says(x, "vol_open", err);
 		if (err)
 			continue;
+		model_graft_decide(x->model, v, pool);
 		for (unsigned k = 0; k < 4 && damaged_write(x, pool, v, vol, buf); k++)
 			;
 		vol_close(vol);

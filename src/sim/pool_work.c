@@ -708,16 +708,12 @@ static bool graft_prepare(struct work *w, struct model_volume *v, struct model_v
 	return true;
 }
 
-static void graft_done(struct work *w, struct model_volume *v, struct model_volume *fresh)
+static void graft_done(struct work *w, struct model_volume *v)
 {
 	int err;
-	content_free(v->content);
-	v->content = v->grafted;
-	v->grafted = NULL;
-	v->size_bytes = v->content->sector_count * VALUE_BYTES;
-	if (one_in(w, 4) && (err = volume_graft(w->pool, &v->id, &fresh->id, &v->grafted_head)) != 0)
+	model_graft_end(w->model, v, true);
+	if (one_in(w, 4) && (err = volume_graft(w->pool, &v->id, &v->grafted_id, &v->grafted_head)) != 0)
 		error_is_expected(w, "volume_graft, again,", err);
-	model_volume_drop(fresh);
 }
 
 static void graft(struct work *w, struct model_volume *v, struct model_volume *fresh)
@@ -734,13 +730,10 @@ static void graft(struct work *w, struct model_volume *v, struct model_volume *f
 	v->grafted = content_graft(v->content, fresh->content, model_tick(w->model));
 	fresh->presence = VANISHING;
 	err = volume_graft(w->pool, &v->id, &fresh->id, &info.head_id);
-	if (control_answered(w, "op.graft", err, true, &undone)) {
-		graft_done(w, v, fresh);
-	} else if (undone) {
-		fresh->presence = PRESENT;
-		content_free(v->grafted);
-		v->grafted = NULL;
-	}
+	if (control_answered(w, "op.graft", err, true, &undone))
+		graft_done(w, v);
+	else if (undone)
+		model_graft_end(w->model, v, false);
 }
 
 static void control_graft(struct work *w)
