@@ -22,6 +22,7 @@ test: deps          ## everything CI runs, in at most 15 minutes on 2 cores
 
 asan: deps          ## unit tests under AddressSanitizer and UBSan
 	@tests/run unit-asan
+	@meson test -C build/asan --no-rebuild --suite heavy --timeout-multiplier 4
 
 tsan: deps          ## unit tests under ThreadSanitizer
 	@tests/run unit-tsan
