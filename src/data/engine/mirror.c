@@ -216,17 +216,17 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 
 int mirror_wait(struct mirror *m, uint64_t deadline_ns)
 {
-	while (!m->serves && !m->was_fenced && !m->closing)
+	while (!m->serves && !mirror_over(m))
 		if (!waitq_wait_until(&m->changed, deadline_ns))
 			return OXE_TIMEOUT;
-	return m->was_fenced ? OXE_FENCED : m->closing ? OXE_SHUTDOWN : 0;
+	return mirror_over(m);
 }
 
 static void orders_end(struct mirror *m)
 {
 	struct order *o;
 	while ((o = list_pop(&m->orders, struct order, link))) {
-		o->result = m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+		o->result = mirror_over(m);
 		o->is_done = true;
 	}
 }

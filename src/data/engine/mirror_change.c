@@ -540,8 +540,8 @@ void mirror_step_order(struct mirror *m)
 
 static int order_give(struct mirror *m, struct order *o)
 {
-	if (m->was_fenced || m->closing)
-		return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+	if (mirror_over(m))
+		return mirror_over(m);
 	m->requests++;
 	list_add_tail(&m->orders, &o->link);
 	mirror_kick(m);

@@ -161,7 +161,7 @@ static int copy_open(struct copy *c)
 
 static bool is_over(const struct copy *c)
 {
-	return c->is_forgotten || c->m->closing || c->m->was_fenced;
+	return c->is_forgotten || mirror_over(c->m);
 }
 
 static void wait_while(struct copy *c, uint64_t until_ns, enum mirror_session session)
@@ -208,7 +208,7 @@ void mirror_copy_release(struct copy *c)
 	assert(c->users > 0);
 	if (--c->users > 0)
 		return;
-	assert(c->is_forgotten || c->m->closing || c->m->was_fenced);
+	assert(is_over(c));
 	if (c->is_forgotten) {
 		if (c->replica)
 			c->replica->ops->close(c->replica);

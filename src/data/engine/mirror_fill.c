@@ -37,7 +37,7 @@ enum { FILL_OK, FILL_AGAIN, FILL_OVER };
 static bool to_is_joining(const struct filling *f)
 {
 	struct view_replica *e = mirror_copy_entry(f->to);
-	return !f->m->was_fenced && !f->m->closing && !f->to->is_forgotten && e && e->role == VIEW_JOINING &&
+	return !mirror_over(f->m) && !f->to->is_forgotten && e && e->role == VIEW_JOINING &&
 	       f->to->session == MIRROR_OPEN && f->to->session_number == f->to_session && !f->to->failed;
 }
 
@@ -378,7 +378,7 @@ void mirror_janitor_fiber(void *arg)
 {
 	struct mirror *m = arg;
 	uint64_t cleaned_epoch = 0;
-	while (!m->closing && !m->was_fenced) {
+	while (!mirror_over(m)) {
 		if (!may_clean(m) || cleaned_epoch == m->view.epoch) {
 			mirror_pause(m, UINT64_MAX);
 			continue;

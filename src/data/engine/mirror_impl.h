@@ -120,6 +120,12 @@ struct mirror {
 
 /* ---- mirror.c ---- */
 
+/* What whoever still waits is told, OXE_FENCED or OXE_SHUTDOWN; 0 while this engine goes on. */
+static inline int mirror_over(const struct mirror *m)
+{
+	return m->was_fenced ? OXE_FENCED : m->closing ? OXE_SHUTDOWN : 0;
+}
+
 /* Something happened: whoever waits looks again. Does not suspend; a timer may call it. */
 void mirror_kick(struct mirror *m);
 /* Wait until something happens, or the time comes. */
@@ -175,6 +181,12 @@ struct request {
 OX_CHECKED int mirror_request_run(struct mirror *m, struct request *q);
 /* The same once, inside a hold, on the copies of `set`; leaves in q->pending those that did not answer. */
 void mirror_request_ask(struct mirror *m, struct request *q, uint32_t set);
+
+/* Nobody to differ from. */
+static inline bool copies_at_most_one(uint32_t set)
+{
+	return (set & (set - 1)) == 0;
+}
 
 uint32_t mirror_copies_in_view(const struct mirror *m);
 uint32_t mirror_copies_members(const struct mirror *m);
@@ -236,6 +248,11 @@ static inline uint32_t region_of(const struct mirror *m, uint64_t offset_bytes)
 {
 	return (uint32_t)(offset_bytes >> replica_region_shift(m->size_bytes));
 }
+/* The one that the range ends in; its length is not 0. */
+static inline uint32_t region_last(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	return region_of(m, offset_bytes + len_bytes - 1);
+}
 /* All regions in which a copy may differ from the others, now. */
 struct replica_regions mirror_regions_at_risk(const struct mirror *m);
 
@@ -246,8 +263,8 @@ void mirror_settle_fiber(void *arg);
 void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from);
 /* Copies lost what they had not flushed: what has an intent is made equal to one that did not, if there is any. Does not suspend. */
 void mirror_settle_after_reboot(struct mirror *m);
-/* Is any of it not settled? Then suspends until it is. True: it was not. */
-bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+/* Suspends while any of it is not settled. */
+void mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 
 /* ---- mirror_fill.c ---- */
 

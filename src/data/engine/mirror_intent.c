@@ -10,22 +10,11 @@
  */
 #include "data/engine/mirror_impl.h"
 
-static bool alone(const struct mirror *m)
-{
-	uint32_t in_view = mirror_copies_in_view(m);
-	return (in_view & (in_view - 1)) == 0;
-}
-
-static uint32_t last_region(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
-{
-	return region_of(m, offset_bytes + len_bytes - 1);
-}
-
 bool mirror_intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
-	if (alone(m) || MUTANT(203))
+	if (copies_at_most_one(mirror_copies_in_view(m)) || MUTANT(203))
 		return true;
-	for (uint32_t r = region_of(m, offset_bytes); r <= last_region(m, offset_bytes, len_bytes); r++)
+	for (uint32_t r = region_of(m, offset_bytes); r <= region_last(m, offset_bytes, len_bytes); r++)
 		if (!regions_has(&m->active, r))
 			return false;
 	return true;
@@ -35,7 +24,7 @@ void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offse
 {
 	*pin = (struct intent_pin){.shift = replica_region_shift(m->size_bytes),
 				   .first = region_of(m, offset_bytes),
-				   .last = last_region(m, offset_bytes, len_bytes)};
+				   .last = region_last(m, offset_bytes, len_bytes)};
 	for (uint32_t r = pin->first; r <= pin->last; r++) {
 		m->pins[r]++;
 		regions_add(&m->used, r);
@@ -70,11 +59,11 @@ int mirror_intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_byt
 {
 	uint64_t failures = m->intents_failures;
 	while (!mirror_intents_cover(m, offset_bytes, len_bytes)) {
-		if (m->was_fenced || m->closing)
-			return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+		if (mirror_over(m))
+			return mirror_over(m);
 		if (m->intents_failures != failures)
 			return m->intents_err;
-		for (uint32_t r = region_of(m, offset_bytes); r <= last_region(m, offset_bytes, len_bytes);
+		for (uint32_t r = region_of(m, offset_bytes); r <= region_last(m, offset_bytes, len_bytes);
 		     r++)
 			regions_add(&m->wanted, r);
 		mirror_kick(m);
@@ -148,7 +137,7 @@ static int forget_idle(struct mirror *m)
 
 static void wait_for_work(struct mirror *m, uint64_t until_ns)
 {
-	while (!m->closing && !m->was_fenced && regions_empty(&m->wanted) && rt_now_ns(m->rt) < until_ns)
+	while (!mirror_over(m) && regions_empty(&m->wanted) && rt_now_ns(m->rt) < until_ns)
 		mirror_pause(m, regions_empty(&m->active) ? UINT64_MAX : until_ns);
 }
 
@@ -156,7 +145,7 @@ void mirror_intents_fiber(void *arg)
 {
 	struct mirror *m = arg;
 	uint64_t next_ns = rt_now_ns(m->rt) + m->options.intent_idle_ns;
-	while (!m->closing && !m->was_fenced) {
+	while (!mirror_over(m)) {
 		wait_for_work(m, next_ns);
 		if (!regions_empty(&m->wanted))
 			(void)add_wanted(m);

@@ -21,7 +21,7 @@ static int begin(struct mirror *m)
 		return OXE_SHUTDOWN;
 	m->requests++;
 	/* How large it is, a copy has to say first. */
-	while (m->size_bytes == 0 && !m->was_fenced && !m->closing)
+	while (m->size_bytes == 0 && !mirror_over(m))
 		waitq_wait(&m->changed);
 	return 0;
 }
@@ -36,8 +36,8 @@ static int end(struct mirror *m, int err)
 static int range_check(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint64_t end_bytes;
-	if (m->was_fenced || m->closing)
-		return m->was_fenced ? OXE_FENCED : OXE_SHUTDOWN;
+	if (mirror_over(m))
+		return mirror_over(m);
 	if (!u64_add_checked(offset_bytes, len_bytes, &end_bytes) || end_bytes > m->size_bytes)
 		return OXE_RANGE;
 	return u64_is_aligned(offset_bytes | len_bytes, m->lba_bytes) ? 0 : OXE_ALIGN;
@@ -50,10 +50,10 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 	uint64_t first = u64_align_down(offset_bytes, POOL_BLOCK_BYTES);
 	uint64_t last = u64_align_up(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
 	for (;;) {
-		(void)mirror_settle_wait(m, offset_bytes, len_bytes);
+		mirror_settle_wait(m, offset_bytes, len_bytes);
 		mirror_range_lock(&m->ranges, r, first, MUTANT(209) ? first : last, changes);
 		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
-		if (region > region_of(m, offset_bytes + len_bytes - 1) || m->was_fenced || m->closing)
+		if (region > region_last(m, offset_bytes, len_bytes) || mirror_over(m))
 			return;
 		mirror_range_unlock(&m->ranges, r);
 	}
@@ -66,7 +66,7 @@ static uint64_t lease_ends_ns(const struct mirror *m)
 {
 	uint32_t members = mirror_copies_members(m);
 	uint64_t heard_ns = UINT64_MAX / 2;
-	if ((members & (members - 1)) == 0 || MUTANT(207))
+	if (copies_at_most_one(members) || MUTANT(207))
 		return UINT64_MAX;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (members >> i & 1)
@@ -199,7 +199,7 @@ static bool is_whole(const struct mirror *m, const struct request *q)
 static bool must_be_durable(const struct mirror *m)
 {
 	uint32_t in_view = mirror_copies_in_view(m);
-	return (in_view & (in_view - 1)) == 0 && !m->copies[__builtin_ctz(in_view)]->replica->is_local;
+	return copies_at_most_one(in_view) && !m->copies[__builtin_ctz(in_view)]->replica->is_local;
 }
 
 static int change_inside(struct mirror *m, struct request *q)
@@ -240,7 +240,7 @@ static int change_outside(struct mirror *m, struct request *q)
 static void change_failed(struct mirror *m, const struct request *q)
 {
 	uint32_t in_view = mirror_copies_in_view(m);
-	if (q->refused && (in_view & (in_view - 1)) && !MUTANT(219))
+	if (q->refused && !copies_at_most_one(in_view) && !MUTANT(219))
 		mirror_settle_mark(m, q->offset_bytes, q->len_bytes,
 				   (q->refused_by & mirror_copies_members(m))
 					   ? m->copies[__builtin_ctz(q->refused_by)]

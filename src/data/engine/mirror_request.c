@@ -45,17 +45,12 @@ uint32_t mirror_copies_open(const struct mirror *m)
 
 /* ---- the gate ---------------------------------------------------------------------------------------------------------- */
 
-static int over(const struct mirror *m)
-{
-	return m->was_fenced ? OXE_FENCED : m->closing ? OXE_SHUTDOWN : 0;
-}
-
 int mirror_gate_enter(struct mirror *m)
 {
-	while (!m->serves && !over(m))
+	while (!m->serves && !mirror_over(m))
 		waitq_wait(&m->gate);
-	if (over(m))
-		return over(m);
+	if (mirror_over(m))
+		return mirror_over(m);
 	m->inside++;
 	return 0;
 }
@@ -188,7 +183,7 @@ static void blame(struct mirror *m, struct request *q)
 static bool can_go_on(const struct mirror *m, const struct request *q)
 {
 	uint32_t in_view = mirror_copies_in_view(m);
-	if (over(m) || (q->pending & ~in_view))
+	if (mirror_over(m) || (q->pending & ~in_view))
 		return true;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if ((q->pending >> i & 1) && m->copies[i]->session == MIRROR_OPEN && !m->copies[i]->failed)

@@ -18,13 +18,17 @@ static uint8_t source_of(const struct copy *from)
 	return from ? (uint8_t)(__builtin_ctz(mirror_copy_bit(from)) + 1) : 0;
 }
 
+static void region_mark(struct mirror *m, uint32_t region, const struct copy *from)
+{
+	regions_add(&m->unsettled, region);
+	m->settle_from[region] = source_of(from);
+}
+
 void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from)
 {
-	uint32_t last = region_of(m, offset_bytes + len_bytes - 1);
-	for (uint32_t r = region_of(m, offset_bytes); r <= last; r++) {
-		regions_add(&m->unsettled, r);
-		m->settle_from[r] = source_of(from);
-	}
+	uint32_t last = region_last(m, offset_bytes, len_bytes);
+	for (uint32_t r = region_of(m, offset_bytes); r <= last; r++)
+		region_mark(m, r, from);
 	mirror_kick(m);
 }
 
@@ -42,24 +46,19 @@ void mirror_settle_after_reboot(struct mirror *m)
 {
 	struct replica_regions risk = mirror_regions_at_risk(m);
 	const struct copy *from = one_that_stayed(m);
-	for (uint32_t r = regions_next(&risk, 0); r < REPLICA_REGIONS; r = regions_next(&risk, r + 1)) {
-		regions_add(&m->unsettled, r);
-		m->settle_from[r] = source_of(from);
-	}
+	for (uint32_t r = regions_next(&risk, 0); r < REPLICA_REGIONS; r = regions_next(&risk, r + 1))
+		region_mark(m, r, from);
 	mirror_kick(m);
 }
 
 /* The settling fiber looks by itself for as long as there is anything unsettled: waking it from here would wake everybody else who waits. */
-bool mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
+void mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
-	uint32_t first = region_of(m, offset_bytes), last = region_of(m, offset_bytes + len_bytes - 1);
-	bool waited = false;
-	while (regions_next(&m->unsettled, first) <= last && !m->was_fenced && !m->closing) {
+	uint32_t first = region_of(m, offset_bytes), last = region_last(m, offset_bytes, len_bytes);
+	while (regions_next(&m->unsettled, first) <= last && !mirror_over(m)) {
 		m->settle_first = regions_next(&m->unsettled, first);
-		waited = true;
 		waitq_wait(&m->changed);
 	}
-	return waited;
 }
 
 /* ---- a window ------------------------------------------------------------------------------------------------------------- */
@@ -154,7 +153,7 @@ static bool window_even(struct window *w, uint32_t region)
 	uint32_t in_view = mirror_copies_in_view(m);
 	if (in_view & ~mirror_copies_open(m))
 		return false;
-	if ((in_view & (in_view - 1)) == 0)
+	if (copies_at_most_one(in_view))
 		return true;
 	if (!window_read(w, region))
 		return false;
@@ -215,7 +214,7 @@ static void all_settled(struct mirror *m)
 void mirror_settle_fiber(void *arg)
 {
 	struct mirror *m = arg;
-	while (!m->closing && !m->was_fenced) {
+	while (!mirror_over(m)) {
 		uint32_t region = regions_next(&m->unsettled, 0);
 		if (region == REPLICA_REGIONS || !m->serves) {
 			mirror_pause(m, UINT64_MAX);
