@@ -14,16 +14,9 @@
 #ifndef OXBOW_DATA_ENGINE_MIRROR_IMPL_H
 #define OXBOW_DATA_ENGINE_MIRROR_IMPL_H
 
+#include "base/mutant.h"
 #include "data/engine/mirror.h"
 #include "data/engine/mirror_range.h"
-
-/* The mutation suite (oxbow-sim-mutants --cluster --mutants) builds with OXBOW_MUTANTS and turns one planted bug on at a time. */
-#ifdef OXBOW_MUTANTS
-extern unsigned mutant_active;
-#define MUTANT(n) (mutant_active == (n))
-#else
-#define MUTANT(n) false
-#endif
 
 #define WINDOW_BYTES  (256 * KiB) /* of copying and comparing */
 #define WINDOW_BLOCKS (WINDOW_BYTES / REPLICA_CHECKSUM_BYTES)

@@ -23,19 +23,12 @@
 #define OXBOW_DATA_STORE_STORE_H
 
 #include "base/htab.h"
+#include "base/mutant.h"
 #include "data/store/cache.h"
 #include "data/store/catalog.h"
 #include "data/store/journal_format.h"
 #include "data/store/pool.h"
 #include "data/store/space.h"
-
-/* The mutation suite (cmd/oxbow-sim --mutants) builds with OXBOW_MUTANTS and turns one planted bug on at a time. */
-#ifdef OXBOW_MUTANTS
-extern unsigned mutant_active;
-#define MUTANT(n) (mutant_active == (n))
-#else
-#define MUTANT(n) false
-#endif
 
 struct journal;
 struct flush;
