@@ -135,6 +135,20 @@ static void tell(uint64_t now_ns, const char *line)
 	printf("%10.3f ms  %s\n", (double)now_ns / 1e6, line);
 }
 
+/* `where` (NULL: nowhere in particular) and `state_id` (0: none) are of the crash state. */
+static void seed_failed(uint64_t seed, const char *what, const char *where, uint64_t state_id)
+{
+	snprintf(shared->failure, sizeof(shared->failure), "%.300s", what);
+	if (!run_is_quiet) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, what);
+		if (where)
+			fprintf(stderr, "crash state: %s\n", where);
+		print_replay(stderr, seed, state_id);
+	}
+	self->seed = seed;
+	self->state_id = state_id;
+}
+
 static bool cluster_seed_run(uint64_t seed)
 {
 	struct cluster_report report;
@@ -150,16 +164,9 @@ static bool cluster_seed_run(uint64_t seed)
 	shared->engines += report.engines;
 	shared->virtual_ms += report.virtual_ns / NS_PER_MS;
 	print_hash(seed, report.hash);
-	if (ok)
-		return true;
-	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
-	if (!run_is_quiet) {
-		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
-		print_replay(stderr, seed, 0);
-	}
-	self->seed = seed;
-	self->state_id = 0;
-	return false;
+	if (!ok)
+		seed_failed(seed, report.what, NULL, 0);
+	return ok;
 }
 
 static bool pool_seed_run(uint64_t seed)
@@ -170,17 +177,9 @@ static bool pool_seed_run(uint64_t seed)
 	alarm(0);
 	count_report(&report);
 	print_hash(seed, report.hash);
-	if (ok)
-		return true;
-	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
-	if (!run_is_quiet) {
-		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
-		fprintf(stderr, "crash state: %s\n", report.where);
-		print_replay(stderr, seed, report.state_id);
-	}
-	self->seed = seed;
-	self->state_id = report.state_id;
-	return false;
+	if (!ok)
+		seed_failed(seed, report.what, report.where, report.state_id);
+	return ok;
 }
 
 static bool seed_run(uint64_t seed)
