@@ -30,6 +30,7 @@ void text_add(struct text *t, const char *literal)
 void text_printf(struct text *t, const char *format, ...)
 {
 	va_list args, again;
+	assert(format);
 	va_start(args, format);
 	va_copy(again, args);
 	int n = vsnprintf(NULL, 0, format, args);
