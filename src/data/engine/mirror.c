@@ -231,7 +231,7 @@ static void orders_end(struct mirror *m)
 	}
 }
 
-void mirror_close(struct mirror *m)
+void mirror_stop(struct mirror *m)
 {
 	m->closing = true;
 	m->serves = false;
@@ -240,6 +240,11 @@ void mirror_close(struct mirror *m)
 	waitq_wake_all(&m->room);
 	orders_end(m);
 	mirror_kick(m);
+}
+
+void mirror_close(struct mirror *m)
+{
+	mirror_stop(m);
 	group_wait(&m->fibers);
 	while (m->requests > 0)
 		waitq_wait(&m->room);
@@ -288,4 +293,19 @@ void mirror_status(const struct mirror *m, struct mirror_status *out)
 	out->copy_count = m->view.replica_count;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		copy_status(m, i, &out->copies[i]);
+}
+
+const struct uuid *mirror_volume_id(const struct mirror *m)
+{
+	return &m->options.volume_id;
+}
+
+uint64_t mirror_size_bytes(const struct mirror *m)
+{
+	return m->size_bytes;
+}
+
+uint32_t mirror_lba_bytes(const struct mirror *m)
+{
+	return m->lba_bytes;
 }

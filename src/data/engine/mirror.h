@@ -57,7 +57,9 @@ struct mirror_options { /* 0 means the default in brackets */
 OX_CHECKED int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirror **out);
 /* 0: it serves. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
 OX_CHECKED int mirror_wait(struct mirror *m, uint64_t deadline_ns);
-/* Lets what is under way end as far as it can without waiting for anybody, and frees. Requests still inside get OXE_SHUTDOWN. */
+/* Nothing is served any more: requests inside, and all that still come, get OXE_SHUTDOWN. mirror_close is still due. Does not suspend. */
+void mirror_stop(struct mirror *m);
+/* Stops it, lets what is under way end as far as it can without waiting for anybody, and frees. */
 void mirror_close(struct mirror *m);
 
 /* Any range inside the volume, in logical blocks; `data` of any alignment must not change until the call returns. */
@@ -102,5 +104,10 @@ struct mirror_status {
 	struct mirror_copy_status copies[VIEW_REPLICAS_MAX];
 };
 void mirror_status(const struct mirror *m, struct mirror_status *out);
+
+/* Of the same, what is asked for with every request. Sizes are 0 until a copy has said them. */
+const struct uuid *mirror_volume_id(const struct mirror *m);
+uint64_t mirror_size_bytes(const struct mirror *m);
+uint32_t mirror_lba_bytes(const struct mirror *m);
 
 #endif
