@@ -17,6 +17,7 @@
 #define SERVER_REPLY_MAX (sizeof(struct nbd_option_reply_wire) + sizeof(be32) + ENGINE_EXPORT_NAME_MAX)
 #define PREFERRED_BYTES	 4096u
 #define DESCRIPTION_MAX	 200
+#define WAIT_STEP_NS	 (NS_PER_S / 2) /* how late the end of the server is noticed by who waits for a mirror */
 
 /* What handling an option leads to. */
 enum next { NEXT_OPTION, NEXT_TRANSMISSION, NEXT_END };
@@ -130,13 +131,37 @@ static bool count_volume(void *ctx, const struct engine_export *e)
 	return only->count < 2;
 }
 
-int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out)
+static int open_named(struct nbd_conn *c, const char *name, struct engine **out)
 {
 	if (name[0])
 		return engine_open(c->server->engines, name, out);
 	struct only_volume only = {.count = 0};
 	engines_walk(c->server->engines, count_volume, &only);
 	return only.count == 1 ? engine_open(c->server->engines, only.name, out) : OXE_NOENT;
+}
+
+/* Most clients take a refusal for final, and none minds a server that takes its time. */
+static int wait_until_served(struct nbd_conn *c, struct engine *e)
+{
+	uint64_t until_ns = c->link.overall_deadline_ns;
+	int err;
+	do
+		err = engine_wait(e, u64_min(until_ns, rt_now_ns(c->server->rt) + WAIT_STEP_NS));
+	while (err == OXE_TIMEOUT && !c->is_broken && rt_now_ns(c->server->rt) < until_ns);
+	if (err == OXE_TIMEOUT)
+		nbd_drop(c, "no copy of its volume answered in time");
+	return err;
+}
+
+int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out)
+{
+	int err = open_named(c, name, out);
+	if (err)
+		return err;
+	err = wait_until_served(c, *out);
+	if (err)
+		engine_close(*out);
+	return err;
 }
 
 static uint16_t transmission_flags(const struct nbd_conn *c, const struct engine *e)

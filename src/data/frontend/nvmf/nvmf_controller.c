@@ -14,6 +14,7 @@
 
 #define CNTLID_MAX	  0xffef /* above are reserved ones */
 #define DISCOVERY_KATO_MS 120000
+#define WAIT_STEP_NS	  (NS_PER_S / 2) /* how late a broken connection is noticed by who waits for a mirror */
 #define ANSWER(result_value, status)                                                                         \
 	({                                                                                                   \
 		*result = (result_value);                                                                    \
@@ -219,6 +220,20 @@ static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_da
 	return 0;
 }
 
+/* A mirror that no copy has answered yet may serve in a moment: a host's first attempt then succeeds. But Connect is answered in
+ * any case, and in time: the host is told to try again. */
+static uint16_t wait_until_served(struct nvmf_conn *c, struct engine *e)
+{
+	struct rt *rt = c->server->rt;
+	uint64_t now_ns = rt_now_ns(rt), until_ns = c->link.overall_deadline_ns;
+	int err;
+	until_ns = until_ns > now_ns ? now_ns + (until_ns - now_ns) / 2 : now_ns;
+	do
+		err = engine_wait(e, u64_min(until_ns, rt_now_ns(rt) + WAIT_STEP_NS));
+	while (err == OXE_TIMEOUT && !c->is_broken && rt_now_ns(rt) < until_ns);
+	return err ? NVME_STATUS_CONNECT_BUSY : 0;
+}
+
 static void controller_free(struct nvmf_controller *ctrl);
 
 /* Who may use the volume is known before anybody does. Without it there is no controller, and the host may try again. */
@@ -243,12 +258,14 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 	if (le16_get(data->cntlid) != NVME_CNTLID_ANY)
 		return ANSWER(NVME_CONNECT_IN_DATA(cntlid), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
 	uint16_t status = open_subsystem(c, data, &engine, result);
-	if (status)
-		return status;
-	if (!wait_for_departures(c, data)) {
+	if (status == 0 && engine)
+		status = wait_until_served(c, engine);
+	if (status == 0 && !wait_for_departures(c, data))
+		status = NVME_STATUS_CONNECT_BUSY;
+	if (status) {
 		if (engine)
 			engine_close(engine);
-		return NVME_STATUS_CONNECT_BUSY;
+		return status;
 	}
 	struct nvmf_controller *ctrl = controller_make(c, data, engine);
 	status = settle(ctrl, rt_conn_peer(c->link.conn));
