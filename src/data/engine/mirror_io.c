@@ -52,8 +52,9 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 	for (;;) {
 		mirror_settle_wait(m, offset_bytes, len_bytes);
 		mirror_range_lock(&m->ranges, r, first, MUTANT(209) ? first : last, changes);
-		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
-		if (region > region_last(m, offset_bytes, len_bytes) || mirror_over(m))
+		if (!regions_any(&m->unsettled, region_of(m, offset_bytes),
+				 region_last(m, offset_bytes, len_bytes)) ||
+		    mirror_over(m))
 			return;
 		mirror_range_unlock(&m->ranges, r);
 	}
