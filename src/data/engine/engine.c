@@ -104,7 +104,9 @@ static int open_new(struct engines *set, const struct engine_target *target, str
 
 static int open_locked(struct engines *set, const struct engine_target *target, struct engine **out)
 {
-	int err = 0;
+	int err = target->mirror ? engine_mirror_over(target->mirror) : 0;
+	if (err) /* also if somebody has it open still */
+		return err;
 	*out = find_open(set, target);
 	if (!*out)
 		err = open_new(set, target, out);

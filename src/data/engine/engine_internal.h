@@ -93,6 +93,8 @@ void engine_target_rename(struct engine_target *t);
 
 /* ---- engine_mirror.c ---- */
 
+/* OXE_FENCED or OXE_SHUTDOWN, once it is over. Suspends. */
+OX_CHECKED int engine_mirror_over(const struct engine_mirror *m);
 /* A named layer, by name or by id (the other NULL). OXE_NOENT. Does not suspend. */
 OX_CHECKED int engine_mirror_snapshot(const struct engine_mirror *m, const char *name, const struct uuid *id,
 				      struct replica_layer *out);

@@ -92,6 +92,12 @@ int engines_remove_mirror(struct engines *set, const struct uuid *volume_id)
 	return 0;
 }
 
+int engine_mirror_over(const struct engine_mirror *m)
+{
+	int err = mirror_wait(m->mirror, 0);
+	return err == OXE_TIMEOUT ? 0 : err;
+}
+
 /* ---- an engine of one ------------------------------------------------------------------------------------------------------ */
 
 static struct mirror *mirror_of(const struct engine *e)
@@ -102,9 +108,8 @@ static struct mirror *mirror_of(const struct engine *e)
 /* Does not wait until it serves: that is for whoever opens it (engine_wait). */
 static int head_open(struct engine *e)
 {
-	int err = mirror_wait(mirror_of(e), 0);
 	e->info.id = e->target.id;
-	return err == OXE_TIMEOUT ? 0 : err;
+	return 0;
 }
 
 static void head_close(struct engine *e)

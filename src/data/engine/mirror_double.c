@@ -298,7 +298,7 @@ static void copy_create(unsigned i)
 		(struct view_replica){.pool_id = mirrored.pool_ids[i], .role = VIEW_MEMBER};
 }
 
-static void mirror_up(void)
+void mirror_double_up(void)
 {
 	struct mirror_options o = {
 		.volume_id = mirrored.volume, .views = &mirrored.views, .replica_new = way_new};
@@ -309,7 +309,7 @@ static void mirror_up(void)
 								    .notes = &mirrored.notes}));
 }
 
-static void mirror_down(void (*evict)(void))
+void mirror_double_down(void (*evict)(void))
 {
 	mirror_stop(mirrored.mirror);
 	for (int i = 0; i < 100; i++) {
@@ -321,12 +321,6 @@ static void mirror_down(void (*evict)(void))
 		fiber_sleep(10 * NS_PER_MS);
 	}
 	mirror_close(mirrored.mirror);
-}
-
-void mirror_double_replace(void (*evict)(void))
-{
-	mirror_down(evict);
-	mirror_up();
 }
 
 void mirror_double_usurp(void)
@@ -370,13 +364,13 @@ static void world_up(unsigned copies)
 		if (i < copies)
 			copy_create(i);
 	}
-	mirror_up();
+	mirror_double_up();
 }
 
 static void world_down(void)
 {
 	struct pool_check_result result;
-	mirror_down(NULL);
+	mirror_double_down(NULL);
 	for (unsigned i = 0; i < MIRROR_DOUBLE_POOLS; i++) {
 		CHECK_OK(engines_remove_pool(mirrored.engines, mirrored.pools[i]));
 		replica_door_free(mirrored.doors[i]);

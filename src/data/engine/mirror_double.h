@@ -46,8 +46,10 @@ void mirror_double_run(unsigned seeds, unsigned copies, void (*body)(void));
 
 /* Another engine takes the volume: the mirror finds itself fenced as soon as it looks. */
 void mirror_double_usurp(void);
-/* Take the mirror away as a node does, whose frontends evict in `evict` (may be NULL), and put a new one in its place. */
-void mirror_double_replace(void (*evict)(void));
+/* Take the mirror away as a node does, whose frontends evict in `evict` (may be NULL). */
+void mirror_double_down(void (*evict)(void));
+/* A new one in its place. */
+void mirror_double_up(void);
 /* Suspends until all copies are members. */
 void mirror_double_whole(void);
 
