@@ -17,8 +17,9 @@
  *
  * A host is a stranger. What it can make us hold, and what happens at the limit:
  *
- *     the time to connect     handshake_timeout_ns from accept to a connected queue, then dropped. Half of what is left of it is for
- *                             a mirror that does not serve yet, then the host is told to try again
+ *     the time to connect     handshake_timeout_ns from accept to a connected queue, then dropped. Connect waits half of what is
+ *                             left of it for a mirror that does not serve yet, and for what the host left behind; then the host is
+ *                             told to try again
  *     entries of a queue      NVMF_ENTRIES_MAX; a larger queue is refused, more commands than entries are dropped with their host
  *     data of one command     MDTS, 1 MiB; more is refused with the command
  *     data in a capsule       8 KiB; more ends the connection
