@@ -79,7 +79,7 @@ void engine_close(struct engine *e);
 /* Does anybody have it open, a volume or a snapshot? Does not suspend. */
 bool engines_is_open(const struct engines *set, const struct uuid *id);
 
-/* Until it can be served: until then a mirrored volume may not know its size, and calls of it wait. 0 at once for a pool's. OXE_TIMEOUT,
+/* Until it is served: until then a mirrored volume may not know its size, and calls of it wait. 0 at once for a pool's. OXE_TIMEOUT,
  * OXE_FENCED, OXE_SHUTDOWN. */
 OX_CHECKED int engine_wait(struct engine *e, uint64_t deadline_ns);
 /* What is served so has gone, and clients may find it again, here or elsewhere: its pool failed or is being closed, its mirror was fenced or

@@ -295,7 +295,9 @@ WITH_COPIES(a_call_waits_while_no_copy_answers_and_is_no_error, 2)
 	uint32_t done = load.done;
 	fiber_sleep(600 * NS_PER_S);
 	CHECK_EQ(load.done, done);
+	CHECK_ERR(engine_wait(e, from_now(NS_PER_S)), OXE_TIMEOUT);
 	cut(false);
+	CHECK_OK(engine_wait(e, FOREVER));
 	fiber_sleep(5 * NS_PER_S);
 	CHECK(load.done > done);
 	load_end();

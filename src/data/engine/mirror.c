@@ -214,9 +214,14 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 	return 0;
 }
 
+static bool can_be_asked(const struct mirror *m)
+{
+	return m->serves && (mirror_copies_members(m) & mirror_copies_open(m));
+}
+
 int mirror_wait(struct mirror *m, uint64_t deadline_ns)
 {
-	while (!m->serves && !mirror_over(m))
+	while (!can_be_asked(m) && !mirror_over(m))
 		if (!waitq_wait_until(&m->changed, deadline_ns))
 			return OXE_TIMEOUT;
 	return mirror_over(m);

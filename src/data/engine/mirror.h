@@ -3,7 +3,7 @@
  *
  *     struct mirror *m;
  *     mirror_new(rt, &(struct mirror_options){.volume_id = ..., .views = ..., .replica_new = ...}, &m);
- *     mirror_wait(m, deadline_ns)               until it serves the first time
+ *     mirror_wait(m, deadline_ns)               until it serves
  *     mirror_read(m, ...), mirror_write(m, ...)
  *     mirror_close(m);
  *
@@ -55,7 +55,7 @@ struct mirror_options { /* 0 means the default in brackets */
 
 /* Starts; does not suspend. OXE_INVAL. */
 OX_CHECKED int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirror **out);
-/* 0: it serves. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
+/* 0: it serves, and a member answers. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
 OX_CHECKED int mirror_wait(struct mirror *m, uint64_t deadline_ns);
 /* Nothing is served any more: requests inside, and all that still come, get OXE_SHUTDOWN. mirror_close is still due. Does not suspend. */
 void mirror_stop(struct mirror *m);

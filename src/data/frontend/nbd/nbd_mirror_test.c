@@ -179,6 +179,26 @@ WITH_COPIES(an_export_that_does_not_serve_yet_keeps_its_client_waiting, 2)
 	nbd_server_close(server);
 }
 
+WITH_COPIES(who_comes_while_no_copy_answers_waits_in_the_handshake_and_not_with_requests, 2)
+{
+	uint8_t block[BLOCK_BYTES] = {1};
+	serve();
+	struct client first = client_begin(ADDRESS, "disk", FORM_SIMPLE);
+	CHECK_EQ(client_write(&first, 0, 0, block, sizeof(block)), 0);
+	cut(true);
+	fiber_sleep(NS_PER_S); /* until that is noticed */
+	has_come = false;
+	fiber_spawn_big(mirrored.rt, "client", come_and_say, NULL);
+	fiber_sleep(40 * NS_PER_S);
+	CHECK(!has_come);
+	cut(false);
+	while (!has_come)
+		fiber_sleep(NS_PER_MS);
+	client_disconnect(&waiting);
+	client_disconnect(&first);
+	nbd_server_close(server);
+}
+
 WITH_COPIES(an_export_that_does_not_serve_within_the_handshake_ends_it, 2)
 {
 	uint8_t data[200];
