@@ -189,7 +189,7 @@ int mirror_layer_rename(struct mirror *m, const struct uuid *layer_id, const cha
 
 static void entry_follow_revert(struct view_replica *e)
 {
-	if (e->role != VIEW_MEMBER && !MUTANT(224))
+	if (e->role != VIEW_MEMBER && !(MUTANT(224) && e->role == VIEW_ABSENT))
 		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
 }
 
