@@ -176,7 +176,7 @@ void mirror_step_claim(struct mirror *m)
 {
 	struct view *next = mirror_change_begin(m, true);
 	next->engine_id = m->options.engine_id;
-	if (MUTANT(225))
+	if (MUTANT(253))
 		next->revert_layer_id = (struct uuid){0};
 	(void)mirror_change_end(m, next, "engine.claimed", "this engine takes the volume");
 }
@@ -199,7 +199,7 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	next->must_wait |= was_member && !c->was_opened && !MUTANT(208);
 	e->role = VIEW_ABSENT;
 	memset(&e->join_id, 0, sizeof(e->join_id));
-	if (view_is_reverting(next) && !MUTANT(224)) {
+	if (view_is_reverting(next) && !MUTANT(252)) {
 		/* It may have gone back, or not: nothing is known of its head. */
 		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
 	} else if (was_member) {

@@ -260,7 +260,7 @@ static int names_even(struct filling *f, bool out_of_the_way)
 {
 	struct replica *to = f->to->replica;
 	int said = FILL_OK;
-	for (size_t i = 0; said == FILL_OK && i < f->here_count && !MUTANT(228); i++) {
+	for (size_t i = 0; said == FILL_OK && i < f->here_count && !MUTANT(256); i++) {
 		char name[POOL_NAME_MAX + 1];
 		if (!name_differs(f, i))
 			continue;

@@ -144,7 +144,7 @@ static bool names_even(struct mirror *m, const struct lists *ls)
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		for (size_t j = ls->first[i]; done && j < ls->count[i]; j++) {
 			const struct replica_layer *l = &ls->layers[i][j], *first = named_first(ls, &l->id);
-			if (strcmp(l->name, first->name) != 0 && !MUTANT(226))
+			if (strcmp(l->name, first->name) != 0 && !MUTANT(254))
 				done = rename_one(m, i, first);
 		}
 	return done;

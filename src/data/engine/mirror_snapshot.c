@@ -189,7 +189,7 @@ int mirror_layer_rename(struct mirror *m, const struct uuid *layer_id, const cha
 
 static void entry_follow_revert(struct view_replica *e)
 {
-	if (e->role != VIEW_MEMBER && !(MUTANT(224) && e->role == VIEW_ABSENT))
+	if (e->role != VIEW_MEMBER && !(MUTANT(252) && e->role == VIEW_ABSENT))
 		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
 }
 
@@ -207,7 +207,7 @@ static int revert_promise(struct mirror *m, const struct order *o)
 int mirror_order_revert(struct mirror *m, struct order *o)
 {
 	struct replica_layer *l = mirror_snapshot_find(m, o->id);
-	if (uuid_equal(&m->view.revert_head_id, o->head_id) && !MUTANT(227))
+	if (uuid_equal(&m->view.revert_head_id, o->head_id) && !MUTANT(255))
 		return 0; /* the plan has had it done before it came to an order */
 	if (uuid_equal(&m->revert_refused_id, o->head_id)) {
 		m->revert_refused_id = (struct uuid){0};
@@ -283,11 +283,11 @@ void mirror_step_revert(struct mirror *m)
 	mirror_gate_hold(m);
 	q.pending = mirror_copies_in_view(m);
 	mirror_request_ask(m, &q, q.pending);
-	if ((q.pending && !(MUTANT(223) && q.done)) || q.err == OXE_BUSY)
+	if ((q.pending && !(MUTANT(251) && q.done)) || q.err == OXE_BUSY)
 		mirror_retry_later(m);
 	else if (q.refused && !q.done)
 		revert_give_up(m, q.err);
-	else if (mirror_all_answered(m, &q, MUTANT(223) ? q.done : mirror_copies_in_view(m)))
+	else if (mirror_all_answered(m, &q, MUTANT(251) ? q.done : mirror_copies_in_view(m)))
 		revert_done(m, q.len_bytes);
 }
 
