@@ -82,58 +82,6 @@ static _Noreturn void mistake(const char *format, ...)
 
 /* ---- options ------------------------------------------------------------------------------------------------------------------ */
 
-enum {
-	OPT_ADDRESS = 256,
-	OPT_NQN,
-	OPT_VOLUME,
-	OPT_SOCKET,
-	OPT_RW,
-	OPT_READS,
-	OPT_BLOCK,
-	OPT_SIZE,
-	OPT_DEPTH,
-	OPT_QUEUES,
-	OPT_TIME,
-	OPT_CONNECT,
-	OPT_SEED,
-	OPT_VERIFY,
-	OPT_HOST_NQN,
-	OPT_TLS_KEY_FILE,
-	OPT_DIGESTS,
-	OPT_NO_IN_CAPSULE,
-	OPT_SECRET_FILE,
-	OPT_CONTROLLER_SECRET_FILE,
-	OPT_DH_GROUP,
-	OPT_JSON,
-};
-
-static const struct option long_options[] = {
-	{"address", required_argument, NULL, OPT_ADDRESS},
-	{"nqn", required_argument, NULL, OPT_NQN},
-	{"volume", required_argument, NULL, OPT_VOLUME},
-	{"socket", required_argument, NULL, OPT_SOCKET},
-	{"rw", required_argument, NULL, OPT_RW},
-	{"reads", required_argument, NULL, OPT_READS},
-	{"block", required_argument, NULL, OPT_BLOCK},
-	{"size", required_argument, NULL, OPT_SIZE},
-	{"depth", required_argument, NULL, OPT_DEPTH},
-	{"queues", required_argument, NULL, OPT_QUEUES},
-	{"time", required_argument, NULL, OPT_TIME},
-	{"connect", required_argument, NULL, OPT_CONNECT},
-	{"seed", required_argument, NULL, OPT_SEED},
-	{"verify", no_argument, NULL, OPT_VERIFY},
-	{"host-nqn", required_argument, NULL, OPT_HOST_NQN},
-	{"tls-key-file", required_argument, NULL, OPT_TLS_KEY_FILE},
-	{"digests", no_argument, NULL, OPT_DIGESTS},
-	{"no-in-capsule", no_argument, NULL, OPT_NO_IN_CAPSULE},
-	{"secret-file", required_argument, NULL, OPT_SECRET_FILE},
-	{"controller-secret-file", required_argument, NULL, OPT_CONTROLLER_SECRET_FILE},
-	{"dh-group", required_argument, NULL, OPT_DH_GROUP},
-	{"json", no_argument, NULL, OPT_JSON},
-	{"help", no_argument, NULL, 'h'},
-	{NULL, 0, NULL, 0},
-};
-
 static uint64_t number(const char *text, const char *name, uint64_t least, uint64_t most)
 {
 	char *end;
@@ -162,11 +110,14 @@ static uint64_t size(const char *text, const char *name)
 	return bytes;
 }
 
-static enum load_kind kind(const char *text)
+static void rw_option(const char *text)
 {
-	for (int i = 0; i < LOAD_KINDS; i++)
-		if (strcmp(load_kind_names[i], text) == 0)
-			return (enum load_kind)i;
+	for (int i = 0; i < LOAD_KINDS; i++) {
+		if (strcmp(load_kind_names[i], text) == 0) {
+			options.load.kind = (enum load_kind)i;
+			return;
+		}
+	}
 	mistake("--rw takes randread, randwrite, read, write or mixed, not \"%s\"", text);
 }
 
@@ -187,15 +138,25 @@ static const char *secret_of(const char *path)
 	return line;
 }
 
-/* 1 + its number. */
-static uint8_t group(const char *text)
+static void secret_option(const char *path)
 {
-	uint8_t number;
-	if (nvme_auth_group_parse(text, &number))
+	options.load.secret = secret_of(path);
+}
+
+static void controller_secret_option(const char *path)
+{
+	options.load.controller_secret = secret_of(path);
+}
+
+/* 1 + its number. */
+static void dh_group_option(const char *text)
+{
+	uint8_t group;
+	if (nvme_auth_group_parse(text, &group))
 		mistake("--dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
 			"\"%s\"",
 			text);
-	return (uint8_t)(number + 1);
+	options.load.least_group = (uint8_t)(group + 1);
 }
 
 static void target_add_nqn(const char *address, const char *nqn)
@@ -206,8 +167,27 @@ static void target_add_nqn(const char *address, const char *nqn)
 		(struct load_target){mem_strdup(address), mem_strdup(nqn)};
 }
 
+static void address_option(const char *text)
+{
+	options.address = text;
+	options.address_waits = true;
+}
+
+static void nqn_option(const char *text)
+{
+	options.address_waits = false;
+	target_add_nqn(options.address, text);
+}
+
+static void volume_option(const char *name)
+{
+	if (options.volume_count == LOAD_TARGETS_MAX)
+		mistake("at most %d targets", LOAD_TARGETS_MAX);
+	options.volumes[options.volume_count++] = name;
+}
+
 /* The first line of a file. */
-static const char *key_of(const char *path)
+static void tls_key_option(const char *path)
 {
 	char *line = NULL;
 	size_t size_bytes = 0;
@@ -216,97 +196,82 @@ static const char *key_of(const char *path)
 		mistake("cannot read a key from %s", path);
 	line[strcspn(line, "\r\n")] = '\0';
 	fclose(file);
-	return line;
+	options.load.tls_key = line;
 }
 
-static void volume_add(const char *name)
+static void seed_option(const char *text)
 {
-	if (options.volume_count == LOAD_TARGETS_MAX)
-		mistake("at most %d targets", LOAD_TARGETS_MAX);
-	options.volumes[options.volume_count++] = name;
+	options.load.seed = number(text, "seed", 0, UINT64_MAX);
 }
 
-static void option_take(int opt, const char *text)
+/* What an option does with its value: the one of these that is there. */
+static const struct option_row {
+	const char *name;
+	bool *flag; /* takes no value */
+	const char **text;
+	uint64_t *size_bytes, *time_ns;
+	uint32_t *number;
+	uint32_t least, most; /* of the number */
+	void (*take)(const char *text);
+} rows[] = {
+	{"address", .take = address_option},
+	{"nqn", .take = nqn_option},
+	{"volume", .take = volume_option},
+	{"socket", .text = &options.socket},
+	{"rw", .take = rw_option},
+	{"reads", .number = &options.load.read_percent, 0, 100},
+	{"block", .size_bytes = &options.load.block_bytes},
+	{"size", .size_bytes = &options.load.size_bytes},
+	{"depth", .number = &options.load.depth, 1, 64 * 127},
+	{"queues", .number = &options.load.queues, 1, NVME_HOST_QUEUES_MAX},
+	{"time", .time_ns = &options.load.time_ns},
+	{"connect", .time_ns = &options.load.connect_ns},
+	{"seed", .take = seed_option},
+	{"verify", .flag = &options.load.verify},
+	{"host-nqn", .text = &options.load.host_nqn},
+	{"tls-key-file", .take = tls_key_option},
+	{"digests", .flag = &options.load.digests},
+	{"no-in-capsule", .flag = &options.load.no_in_capsule},
+	{"secret-file", .take = secret_option},
+	{"controller-secret-file", .take = controller_secret_option},
+	{"dh-group", .take = dh_group_option},
+	{"json", .flag = &options.json},
+};
+
+static void option_take(const struct option_row *row, const char *text)
 {
-	struct load_options *o = &options.load;
-	switch (opt) {
-	case OPT_ADDRESS:
-		options.address = text;
-		options.address_waits = true;
-		break;
-	case OPT_NQN:
-		options.address_waits = false;
-		target_add_nqn(options.address, text);
-		break;
-	case OPT_VOLUME:
-		volume_add(text);
-		break;
-	case OPT_SOCKET:
-		options.socket = text;
-		break;
-	case OPT_RW:
-		o->kind = kind(text);
-		break;
-	case OPT_READS:
-		o->read_percent = (uint32_t)number(text, "reads", 0, 100);
-		break;
-	case OPT_BLOCK:
-		o->block_bytes = size(text, "block");
-		break;
-	case OPT_SIZE:
-		o->size_bytes = size(text, "size");
-		break;
-	case OPT_DEPTH:
-		o->depth = (uint32_t)number(text, "depth", 1, 64 * 127);
-		break;
-	case OPT_QUEUES:
-		o->queues = (uint32_t)number(text, "queues", 1, NVME_HOST_QUEUES_MAX);
-		break;
-	case OPT_TIME:
-		o->time_ns = seconds_ns(text, "time");
-		break;
-	case OPT_CONNECT:
-		o->connect_ns = seconds_ns(text, "connect");
-		break;
-	case OPT_SEED:
-		o->seed = number(text, "seed", 0, UINT64_MAX);
-		break;
-	case OPT_VERIFY:
-		o->verify = true;
-		break;
-	case OPT_HOST_NQN:
-		o->host_nqn = text;
-		break;
-	case OPT_TLS_KEY_FILE:
-		o->tls_key = key_of(text);
-		break;
-	case OPT_DIGESTS:
-		o->digests = true;
-		break;
-	case OPT_NO_IN_CAPSULE:
-		o->no_in_capsule = true;
-		break;
-	case OPT_SECRET_FILE:
-		o->secret = secret_of(text);
-		break;
-	case OPT_CONTROLLER_SECRET_FILE:
-		o->controller_secret = secret_of(text);
-		break;
-	case OPT_DH_GROUP:
-		o->least_group = group(text);
-		break;
-	case OPT_JSON:
-		options.json = true;
-		break;
-	default:
-		fputs(usage_text, opt == 'h' ? stdout : stderr);
-		exit(opt == 'h' ? EXIT_FINE : EXIT_USAGE);
+	if (row->flag)
+		*row->flag = true;
+	else if (row->text)
+		*row->text = text;
+	else if (row->size_bytes)
+		*row->size_bytes = size(text, row->name);
+	else if (row->time_ns)
+		*row->time_ns = seconds_ns(text, row->name);
+	else if (row->number)
+		*row->number = (uint32_t)number(text, row->name, row->least, row->most);
+	else
+		row->take(text);
+}
+
+static void options_take(int argc, char **argv)
+{
+	struct option forms[ARRAY_COUNT(rows) + 2] = {[ARRAY_COUNT(rows)] = {"help", no_argument, NULL, 'h'}};
+	int answer, index;
+	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+		forms[i].name = rows[i].name;
+		forms[i].has_arg = rows[i].flag ? no_argument : required_argument;
+	}
+	while ((answer = getopt_long(argc, argv, "h", forms, &index)) == 0)
+		option_take(&rows[index], optarg);
+	if (answer != -1) {
+		fputs(usage_text, answer == 'h' ? stdout : stderr);
+		exit(answer == 'h' ? EXIT_FINE : EXIT_USAGE);
 	}
 }
 
 static void options_read(int argc, char **argv)
 {
-	int opt;
 	const char *environment = getenv("OXBOW_SOCKET");
 	options.socket = environment && *environment ? environment : DEFAULT_SOCKET;
 	options.address = "tcp:127.0.0.1:4420";
@@ -319,8 +284,7 @@ static void options_read(int argc, char **argv)
 		.connect_ns = 10 * NS_PER_S,
 		.seed = (uint64_t)time(NULL),
 	};
-	while ((opt = getopt_long(argc, argv, "h", long_options, NULL)) != -1)
-		option_take(opt, optarg);
+	options_take(argc, argv);
 	if (optind < argc)
 		mistake("what is \"%s\"?", argv[optind]);
 	if (options.load.target_count + options.volume_count == 0)

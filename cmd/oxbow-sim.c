@@ -4,12 +4,14 @@
  * The parent forks workers, which take seed after seed from a shared counter and note in shared memory what they are at, so
  * that a worker that dies of an assert still tells which seed and crash state it was.
  */
+#include "sim_hints.h"
 #include "sim/cluster_mutants.h"
 #include "sim/cluster_run.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_run.h"
 #include "sim/sim.h"
 
+#include <errno.h>
 #include <execinfo.h>
 #include <getopt.h>
 #include <signal.h>
@@ -31,7 +33,8 @@ enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
 struct options {
 	uint64_t first_seed, last_seed, only_state, for_s;
 	uint32_t states, workers, mutant;
-	bool mutants, rare, keep_going, print_hash, cluster, tell;
+	bool mutants, rare, keep_going, print_hash, cluster, tell, learn;
+	const char *hints; /* file; NULL: none */
 };
 
 struct worker {
@@ -132,6 +135,20 @@ static void tell(uint64_t now_ns, const char *line)
 	printf("%10.3f ms  %s\n", (double)now_ns / 1e6, line);
 }
 
+/* `where` (NULL: nowhere in particular) and `state_id` (0: none) are of the crash state. */
+static void seed_failed(uint64_t seed, const char *what, const char *where, uint64_t state_id)
+{
+	snprintf(shared->failure, sizeof(shared->failure), "%.300s", what);
+	if (!run_is_quiet) {
+		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, what);
+		if (where)
+			fprintf(stderr, "crash state: %s\n", where);
+		print_replay(stderr, seed, state_id);
+	}
+	self->seed = seed;
+	self->state_id = state_id;
+}
+
 static bool cluster_seed_run(uint64_t seed)
 {
 	struct cluster_report report;
@@ -147,16 +164,9 @@ static bool cluster_seed_run(uint64_t seed)
 	shared->engines += report.engines;
 	shared->virtual_ms += report.virtual_ns / NS_PER_MS;
 	print_hash(seed, report.hash);
-	if (ok)
-		return true;
-	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
-	if (!run_is_quiet) {
-		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
-		print_replay(stderr, seed, 0);
-	}
-	self->seed = seed;
-	self->state_id = 0;
-	return false;
+	if (!ok)
+		seed_failed(seed, report.what, NULL, 0);
+	return ok;
 }
 
 static bool pool_seed_run(uint64_t seed)
@@ -167,17 +177,9 @@ static bool pool_seed_run(uint64_t seed)
 	alarm(0);
 	count_report(&report);
 	print_hash(seed, report.hash);
-	if (ok)
-		return true;
-	snprintf(shared->failure, sizeof(shared->failure), "%.300s", report.what);
-	if (!run_is_quiet) {
-		fprintf(stderr, "FAILED seed %llu: %s\n", (unsigned long long)seed, report.what);
-		fprintf(stderr, "crash state: %s\n", report.where);
-		print_replay(stderr, seed, report.state_id);
-	}
-	self->seed = seed;
-	self->state_id = report.state_id;
-	return false;
+	if (!ok)
+		seed_failed(seed, report.what, report.where, report.state_id);
+	return ok;
 }
 
 static bool seed_run(uint64_t seed)
@@ -327,7 +329,21 @@ static const struct pool_mutant *mutant_list(void)
 	return options.cluster ? cluster_mutants : pool_mutants;
 }
 
-static bool mutant_is_caught(void)
+/* By the seed that caught it the last time. */
+static bool hint_holds(uint32_t mutant)
+{
+	const struct sim_hint *hint = sim_hint_find(mutant);
+	if (!hint)
+		return false;
+	uint64_t first_seed = options.first_seed;
+	options.first_seed = options.last_seed = hint->seed;
+	options.states = hint->states;
+	bool caught = !run_seeds(false);
+	options.first_seed = first_seed;
+	return caught;
+}
+
+static bool search_finds(void)
 {
 	if (options.cluster) {
 		options.last_seed = options.first_seed + CLUSTER_MUTANT_SEEDS - 1;
@@ -342,11 +358,17 @@ static bool mutant_is_caught(void)
 	return false;
 }
 
-static bool mutant_try(const struct pool_mutant *m)
+/* A rare one is searched for only where that is asked for; its hint is tried always. */
+static bool mutant_try(const struct pool_mutant *m, bool may_search)
 {
 	uint64_t start_s = clock_s();
 	mutant_active = m->number;
-	bool caught = mutant_is_caught();
+	bool caught = hint_holds(m->number) || (may_search && search_finds());
+	if (caught)
+		(void)sim_hint_set(&(struct sim_hint){
+			.mutant = m->number, .seed = shared->failed_seed, .states = options.states});
+	if (!caught && !may_search)
+		return false;
 	printf("%s %3u  seed %-5llu %7llu states %4llu s  %s\n", caught ? "caught" : "MISSED", m->number,
 	       (unsigned long long)shared->failed_seed, (unsigned long long)shared->states,
 	       (unsigned long long)(clock_s() - start_s), m->text);
@@ -362,18 +384,37 @@ static int run_mutants(bool rare)
 	uint32_t caught = 0, total = 0, left = 0;
 	run_is_quiet = true;
 	for (const struct pool_mutant *m = mutant_list(); m->number; m++) {
-		if (m->rare != rare) {
-			left++;
+		if (rare && !m->rare)
 			continue;
-		}
-		total++;
-		caught += mutant_try(m) ? 1 : 0;
+		bool may_search = m->rare == rare, is_caught = mutant_try(m, may_search);
+		caught += is_caught ? 1 : 0;
+		left += !is_caught && !may_search ? 1 : 0;
+		total += is_caught || may_search ? 1 : 0;
 	}
 	printf("%u of %u mutants caught\n", caught, total);
-	if (!rare)
-		printf("SKIP %u rare mutants: they take minutes each; oxbow-sim-mutants --mutants --rare\n",
+	if (left)
+		printf("SKIP %u rare mutants that no seed is known for: minutes each; oxbow-sim-mutants "
+		       "--mutants --rare\n",
 		       left);
 	return caught == total ? EXIT_FINE : EXIT_FAILED;
+}
+
+static int hints_bad(int err, uint32_t line)
+{
+	fprintf(stderr, "oxbow-sim: %s: %s (line %u)\n", options.hints,
+		err == -EINVAL ? "not MUTANT SEED STATES" : strerror(-err), line);
+	return EXIT_USAGE;
+}
+
+static int run_mutants_with_hints(void)
+{
+	uint32_t line = 0;
+	int err = options.hints ? sim_hints_load(options.hints, &line) : 0;
+	if (err)
+		return hints_bad(err, line);
+	int status = run_mutants(options.rare);
+	err = options.hints && options.learn ? sim_hints_save(options.hints) : 0;
+	return err ? hints_bad(err, 0) : status;
 }
 
 /* ---- the command line ------------------------------------------------------------------------------------------------------------ */
@@ -395,6 +436,8 @@ static void usage(FILE *out)
 		     "  --hash          print each seed's hash of everything that happened\n"
 		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
 		     "  --rare          with --mutants: those that take minutes to find\n"
+		     "  --hints FILE    with --mutants: try the seed first that FILE names for a bug\n"
+		     "  --learn         and write down those that caught one\n"
 		     "  --mutant N      plant this one\n"
 		     "  --list-faults   what can go wrong in the simulator\n"
 		     "  --list-mutants  what can be planted\n"
@@ -437,6 +480,8 @@ enum {
 	OPT_MUTANTS,
 	OPT_RARE,
 	OPT_MUTANT,
+	OPT_HINTS,
+	OPT_LEARN,
 	OPT_LIST_FAULTS,
 	OPT_LIST_MUTANTS
 };
@@ -455,6 +500,8 @@ static const struct option long_options[] = {
 	{"mutants", no_argument, NULL, OPT_MUTANTS},
 	{"rare", no_argument, NULL, OPT_RARE},
 	{"mutant", required_argument, NULL, OPT_MUTANT},
+	{"hints", required_argument, NULL, OPT_HINTS},
+	{"learn", no_argument, NULL, OPT_LEARN},
 	{"list-faults", no_argument, NULL, OPT_LIST_FAULTS},
 	{"list-mutants", no_argument, NULL, OPT_LIST_MUTANTS},
 	{"help", no_argument, NULL, 'h'},
@@ -518,6 +565,12 @@ static void option_take(int opt, const char *text)
 	case OPT_MUTANT:
 		mutant_active = options.mutant = (uint32_t)strtoul(text, NULL, 10);
 		break;
+	case OPT_HINTS:
+		options.hints = text;
+		break;
+	case OPT_LEARN:
+		options.learn = true;
+		break;
 	case OPT_LIST_FAULTS:
 		list_faults();
 		break;
@@ -549,6 +602,6 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (options.mutants)
-		return run_mutants(options.rare);
+		return run_mutants_with_hints();
 	return run_seeds(true) ? EXIT_FINE : EXIT_FAILED;
 }

@@ -55,64 +55,6 @@ static const char help[] =
 	"oxbowd may be killed at any moment: starting is recovery. Exit status: 0 after SIGTERM or SIGINT,\n"
 	"1 when it could not start, 2 for a mistake on the command line.\n";
 
-enum option_id {
-	OPT_DATA_DIR = 256,
-	OPT_SOCKET,
-	OPT_INIT_POOL,
-	OPT_SCAN,
-	OPT_CACHE_SIZE,
-	OPT_NO_DISCARD,
-	OPT_NBD,
-	OPT_NBD_INSECURE,
-	OPT_NVME,
-	OPT_NVME_AUTHENTICATED,
-	OPT_NVME_DH_GROUP,
-	OPT_NVME_DISCOVER_SNAPSHOTS,
-	OPT_NVME_INSECURE,
-	OPT_NVME_REFERRAL,
-	OPT_NVME_TLS,
-	OPT_TLS,
-	OPT_TLS_CERT,
-	OPT_TLS_KEY,
-	OPT_TLS_CA,
-	OPT_LOG_FORMAT,
-	OPT_LOG_LEVEL,
-	OPT_CHECK,
-	OPT_UBLK_LINKS,
-	OPT_ROUTES,
-	OPT_VERSION,
-	OPT_HELP
-};
-
-static const struct option long_options[] = {
-	{"data-dir", required_argument, NULL, OPT_DATA_DIR},
-	{"socket", required_argument, NULL, OPT_SOCKET},
-	{"init-pool", required_argument, NULL, OPT_INIT_POOL},
-	{"scan", required_argument, NULL, OPT_SCAN},
-	{"cache-size", required_argument, NULL, OPT_CACHE_SIZE},
-	{"no-discard", no_argument, NULL, OPT_NO_DISCARD},
-	{"nbd", required_argument, NULL, OPT_NBD},
-	{"nbd-insecure", no_argument, NULL, OPT_NBD_INSECURE},
-	{"nvme", required_argument, NULL, OPT_NVME},
-	{"nvme-authenticated", no_argument, NULL, OPT_NVME_AUTHENTICATED},
-	{"nvme-dh-group", required_argument, NULL, OPT_NVME_DH_GROUP},
-	{"nvme-discover-snapshots", no_argument, NULL, OPT_NVME_DISCOVER_SNAPSHOTS},
-	{"nvme-insecure", no_argument, NULL, OPT_NVME_INSECURE},
-	{"nvme-referral", required_argument, NULL, OPT_NVME_REFERRAL},
-	{"nvme-tls", required_argument, NULL, OPT_NVME_TLS},
-	{"tls", required_argument, NULL, OPT_TLS},
-	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
-	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
-	{"tls-ca", required_argument, NULL, OPT_TLS_CA},
-	{"log-format", required_argument, NULL, OPT_LOG_FORMAT},
-	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
-	{"check", required_argument, NULL, OPT_CHECK},
-	{"ublk-links", required_argument, NULL, OPT_UBLK_LINKS},
-	{"routes", no_argument, NULL, OPT_ROUTES},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{"help", no_argument, NULL, OPT_HELP},
-	{NULL, 0, NULL, 0}};
-
 _Noreturn OX_PRINTF(1, 2) static void mistake(const char *format, ...)
 {
 	va_list args;
@@ -132,9 +74,9 @@ static void list_add(const char **list, size_t *count, const char *value, const 
 }
 
 /* The index of `value` among `choices`. */
-static unsigned choice(const char *name, const char *value, const char *const *choices, unsigned count)
+static unsigned choice(const char *name, const char *value, const char *const *choices)
 {
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; choices[i]; i++) {
 		if (strcmp(choices[i], value) == 0)
 			return i;
 	}
@@ -149,119 +91,128 @@ static uint64_t size_option(const char *name, const char *value)
 	return bytes;
 }
 
-static void init_pool_option(struct daemon_options *o, const char *value)
+/* ---- the table -------------------------------------------------------------------------------------------------------------------- */
+
+static struct daemon_options given;
+static bool tls_is_given;
+
+static void nvme_tls_option(const char *value)
+{
+	static const char *const modes[] = {"off", "allowed", "required", NULL};
+	given.nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, modes);
+}
+
+static void tls_option(const char *value)
+{
+	static const char *const modes[] = {"off", "optional", "required", NULL};
+	given.tls.mode = (enum nbd_tls_mode)choice("tls", value, modes);
+	tls_is_given = true;
+}
+
+static void log_format_option(const char *value)
+{
+	static const char *const formats[] = {"text", "json", NULL};
+	given.log_json = choice("log-format", value, formats) == 1;
+}
+
+static void log_level_option(const char *value)
+{
+	static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+	given.log_level = (enum log_level)choice("log-level", value, levels);
+}
+
+static void cache_size_option(const char *value)
+{
+	given.cache_bytes = size_option("cache-size", value);
+}
+
+static void init_pool_option(const char *value)
 {
 	const char *comma = strrchr(value, ',');
 	if (!comma || comma == value)
 		mistake("--init-pool takes PATH,SIZE");
-	o->init_pool_bytes = u64_align_up(size_option("init-pool", comma + 1), POOL_BLOCK_BYTES);
+	given.init_pool_bytes = u64_align_up(size_option("init-pool", comma + 1), POOL_BLOCK_BYTES);
 	char *path = mem_strdup(value);
 	path[comma - value] = '\0';
-	o->init_pool_path = path;
-}
-
-static void info_option(int id)
-{
-	if (id == OPT_VERSION)
-		printf("oxbowd " OXBOW_VERSION "\n");
-	else
-		fputs(help, stdout);
-	exit(0);
-}
-
-static void path_option(struct daemon_options *o, int id, char *value)
-{
-	const char **targets[] = {[OPT_DATA_DIR - OPT_DATA_DIR] = &o->data_dir,
-				  [OPT_SOCKET - OPT_DATA_DIR] = &o->socket_path,
-				  [OPT_TLS_CERT - OPT_DATA_DIR] = &o->tls.certificate_file,
-				  [OPT_TLS_KEY - OPT_DATA_DIR] = &o->tls.key_file,
-				  [OPT_TLS_CA - OPT_DATA_DIR] = &o->tls.client_ca_file,
-				  [OPT_CHECK - OPT_DATA_DIR] = &o->check_path,
-				  [OPT_UBLK_LINKS - OPT_DATA_DIR] = &o->ublk_links};
-	*targets[id - OPT_DATA_DIR] = value;
+	given.init_pool_path = path;
 }
 
 /* 1 + its number. */
-static uint8_t dh_group(const char *name)
+static void dh_group_option(const char *value)
 {
 	uint8_t group;
-	if (nvme_auth_group_parse(name, &group) == 0)
-		return (uint8_t)(group + 1);
-	mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192, not "
-		"\"%s\"",
-		name);
+	if (nvme_auth_group_parse(value, &group) != 0)
+		mistake("--nvme-dh-group takes null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or "
+			"ffdhe8192, not \"%s\"",
+			value);
+	given.nvme_dh_group = (uint8_t)(group + 1);
 }
 
-static void option_take(struct daemon_options *o, int id, char *value, bool *tls_given)
+_Noreturn static void version_option(const char *value)
 {
-	static const char *const tls_modes[] = {"off", "optional", "required"};
-	static const char *const nvme_tls_modes[] = {"off", "allowed", "required"};
-	static const char *const formats[] = {"text", "json"};
-	static const char *const levels[] = {"debug", "info", "warn", "error"};
-	switch (id) {
-	case OPT_INIT_POOL:
-		init_pool_option(o, value);
-		break;
-	case OPT_SCAN:
-		list_add(o->scan, &o->scan_count, value, "scan");
-		break;
-	case OPT_CACHE_SIZE:
-		o->cache_bytes = size_option("cache-size", value);
-		break;
-	case OPT_NO_DISCARD:
-		o->no_discard = true;
-		break;
-	case OPT_NBD:
-		list_add(o->nbd, &o->nbd_count, value, "nbd");
-		break;
-	case OPT_NBD_INSECURE:
-		o->nbd_insecure = true;
-		break;
-	case OPT_NVME:
-		list_add(o->nvme, &o->nvme_count, value, "nvme");
-		break;
-	case OPT_NVME_AUTHENTICATED:
-		o->nvme_authenticated = true;
-		break;
-	case OPT_NVME_DH_GROUP:
-		o->nvme_dh_group = dh_group(value);
-		break;
-	case OPT_NVME_DISCOVER_SNAPSHOTS:
-		o->nvme_discover_snapshots = true;
-		break;
-	case OPT_NVME_INSECURE:
-		o->nvme_insecure = true;
-		break;
-	case OPT_NVME_REFERRAL:
-		list_add(o->nvme_referrals, &o->nvme_referral_count, value, "nvme-referral");
-		break;
-	case OPT_NVME_TLS:
-		o->nvme_tls = (enum nvmf_tls_mode)choice("nvme-tls", value, nvme_tls_modes, 3);
-		break;
-	case OPT_TLS:
-		o->tls.mode = (enum nbd_tls_mode)choice("tls", value, tls_modes, 3);
-		*tls_given = true;
-		break;
-	case OPT_LOG_FORMAT:
-		o->log_json = choice("log-format", value, formats, 2) == 1;
-		break;
-	case OPT_LOG_LEVEL:
-		o->log_level = (enum log_level)choice("log-level", value, levels, 4);
-		break;
-	case OPT_ROUTES:
-		o->print_routes = true;
-		break;
-	case OPT_VERSION:
-	case OPT_HELP:
-		info_option(id);
-		break;
-	case '?':
-		fprintf(stderr, "hint: oxbowd --help\n");
-		exit(2);
-	default:
-		path_option(o, id, value);
-	}
+	(void)value;
+	printf("oxbowd " OXBOW_VERSION "\n");
+	exit(0);
 }
+
+_Noreturn static void help_option(const char *value)
+{
+	(void)value;
+	fputs(help, stdout);
+	exit(0);
+}
+
+/* What an option does with its value: the one of these that is there. */
+static const struct option_row {
+	const char *name;
+	bool *flag;	   /* takes no value */
+	const char **text; /* the last one given */
+	const char **list; /* all of them */
+	size_t *list_count;
+	void (*take)(const char *value);
+	bool is_bare; /* `take` gets no value */
+} rows[] = {
+	{"data-dir", .text = &given.data_dir},
+	{"socket", .text = &given.socket_path},
+	{"init-pool", .take = init_pool_option},
+	{"scan", .list = given.scan, &given.scan_count},
+	{"cache-size", .take = cache_size_option},
+	{"no-discard", .flag = &given.no_discard},
+	{"nbd", .list = given.nbd, &given.nbd_count},
+	{"nbd-insecure", .flag = &given.nbd_insecure},
+	{"nvme", .list = given.nvme, &given.nvme_count},
+	{"nvme-authenticated", .flag = &given.nvme_authenticated},
+	{"nvme-dh-group", .take = dh_group_option},
+	{"nvme-discover-snapshots", .flag = &given.nvme_discover_snapshots},
+	{"nvme-insecure", .flag = &given.nvme_insecure},
+	{"nvme-referral", .list = given.nvme_referrals, &given.nvme_referral_count},
+	{"nvme-tls", .take = nvme_tls_option},
+	{"tls", .take = tls_option},
+	{"tls-cert", .text = &given.tls.certificate_file},
+	{"tls-key", .text = &given.tls.key_file},
+	{"tls-ca", .text = &given.tls.client_ca_file},
+	{"log-format", .take = log_format_option},
+	{"log-level", .take = log_level_option},
+	{"check", .text = &given.check_path},
+	{"ublk-links", .text = &given.ublk_links},
+	{"routes", .flag = &given.print_routes},
+	{"version", .take = version_option, .is_bare = true},
+	{"help", .take = help_option, .is_bare = true},
+};
+
+static void option_take(const struct option_row *row, const char *value)
+{
+	if (row->flag)
+		*row->flag = true;
+	else if (row->text)
+		*row->text = value;
+	else if (row->list)
+		list_add(row->list, row->list_count, value, row->name);
+	else
+		row->take(value);
+}
+
+/* ---- what is not said, and what cannot be ----------------------------------------------------------------------------------------- */
 
 static const char *path_in(const char *dir, const char *prefix, const char *name)
 {
@@ -333,13 +284,13 @@ static const char *absolute(const char *path)
 	return result;
 }
 
-static void options_complete(struct daemon_options *o, bool tls_given)
+static void options_complete(struct daemon_options *o)
 {
 	o->data_dir = absolute(o->data_dir);
 	o->ublk_links = absolute(o->ublk_links);
 	if (!o->socket_path)
 		o->socket_path = path_in(o->data_dir, "", "oxbow.sock");
-	if (o->tls.certificate_file && !tls_given)
+	if (o->tls.certificate_file && !tls_is_given)
 		o->tls.mode = NBD_TLS_REQUIRED;
 	if (o->tls.mode != NBD_TLS_OFF && (!o->tls.certificate_file || !o->tls.key_file))
 		mistake("TLS needs --tls-cert and --tls-key");
@@ -357,13 +308,22 @@ static void options_complete(struct daemon_options *o, bool tls_given)
 
 void options_parse(int argc, char **argv, struct daemon_options *out)
 {
-	bool tls_given = false;
-	int id;
-	*out = (struct daemon_options){
+	struct option forms[ARRAY_COUNT(rows) + 1] = {0};
+	int answer, index;
+	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+		forms[i].name = rows[i].name;
+		forms[i].has_arg = rows[i].flag || rows[i].is_bare ? no_argument : required_argument;
+	}
+	given = (struct daemon_options){
 		.data_dir = "/var/lib/oxbow", .ublk_links = "/dev/oxbow", .log_level = LOG_LEVEL_INFO};
-	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
-		option_take(out, id, optarg, &tls_given);
+	while ((answer = getopt_long(argc, argv, "", forms, &index)) == 0)
+		option_take(&rows[index], optarg);
+	if (answer != -1) { /* getopt has said why */
+		fprintf(stderr, "hint: oxbowd --help\n");
+		exit(2);
+	}
 	if (optind < argc)
 		mistake("\"%s\" is no option", argv[optind]);
-	options_complete(out, tls_given);
+	options_complete(&given);
+	*out = given;
 }

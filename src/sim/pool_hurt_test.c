@@ -19,57 +19,33 @@
  * While a pool is opened the newest superblock cannot be read, and then it can. The pool goes on from the one before, and is killed
  * in a checkpoint, which has written over pages of the newest.
  */
-#include "base/test.h"
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
+#include "sim/machine.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_value.h"
-#include "sim/sim.h"
 
 #include <stdio.h>
 
-#define DISK		 "/dev/sda"
-#define DISK_BYTES	 (32 * MiB)
-#define BLOCK_SECTORS	 (POOL_BLOCK_BYTES / VALUE_BYTES)
-#define CLUSTER_BLOCKS	 (POOL_CLUSTER_BYTES / POOL_BLOCK_BYTES)
-#define VIRTUAL_LIMIT_NS (600 * NS_PER_S)
+#define DISK	       "/dev/sda"
+#define DISK_BYTES     (32 * MiB)
+#define BLOCK_SECTORS  (POOL_BLOCK_BYTES / VALUE_BYTES)
+#define CLUSTER_BLOCKS (POOL_CLUSTER_BYTES / POOL_BLOCK_BYTES)
 
 static const struct uuid pool_id = {{0x0b, 0x10, 0, 0, 0, 0, 0x40, 0, 0x80}};
 static const struct uuid old_id = {{0x0b, 0x10, 1, 0, 0, 0, 0x40, 0, 0x80}};
 static const struct uuid new_id = {{0x0b, 0x10, 2, 0, 0, 0, 0x40, 0, 0x80}};
 
 struct life {
-	struct sim *sim;
-	struct sim_node *node;
+	struct machine m;
 	struct sim_disk *disk;
 	struct pool *pool;
-	bool over;
 	bool whole;		      /* what was looked for was there, and the catalog is not damaged */
 	unsigned lost, wrong;	      /* of what was looked for */
 	uint64_t begin_ns, opened_ns; /* when it began, and when the pool was open */
 	int err;
 };
-
-static void life_begin(struct life *l)
-{
-	*l = (struct life){.sim = sim_new(1)};
-	l->node = sim_node_new(l->sim, "a");
-	sim_node_start(l->node);
-}
-
-static void life_run(struct life *l, void (*fn)(void *arg))
-{
-	l->over = false;
-	fiber_spawn_big(sim_node_rt(l->node), "life", fn, l);
-	CHECK_EQ(sim_run(l->sim, &l->over, sim_now_ns(l->sim) + VIRTUAL_LIMIT_NS), SIM_DONE);
-}
-
-static void life_end(struct life *l)
-{
-	sim_node_stop(l->node);
-	sim_free(l->sim);
-}
 
 static int life_try_open(struct life *l)
 {
@@ -136,19 +112,18 @@ static void close_main(void *arg)
 {
 	struct life *l = arg;
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 /* The disk as a kill leaves it at the end of `story`, which leaves the pool open. */
 static struct sim_frozen *story_freeze(void (*story)(void *arg))
 {
 	struct life l;
-	life_begin(&l);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, story);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, story, &l);
 	struct sim_frozen *frozen = sim_disk_freeze(l.disk);
-	life_run(&l, close_main);
-	life_end(&l);
+	machine_run(&l.m, close_main, &l);
+	machine_end(&l.m);
 	return frozen;
 }
 
@@ -184,7 +159,6 @@ static void replaced_story(void *arg)
 	CHECK_OK(pool_jobs_wait(l->pool));
 	volume_make(l->pool, &new_id, "new");
 	block_write(l->pool, &new_id, 0, NEW);
-	l->over = true;
 }
 
 static void replaced_look_main(void *arg)
@@ -196,7 +170,6 @@ static void replaced_look_main(void *arg)
 	l->whole = block_is(l->pool, &new_id, 0, NEW) == IS_RIGHT && !stats.catalog_damaged &&
 		   stats.volume_count == 1;
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static bool new_volume_survives(unsigned mutant)
@@ -204,13 +177,13 @@ static bool new_volume_survives(unsigned mutant)
 	struct life l;
 	struct sim_frozen *frozen = story_freeze(replaced_story);
 	mutant_active = mutant;
-	life_begin(&l);
-	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
 	maps_damage(l.disk);
-	life_run(&l, replaced_look_main);
+	machine_run(&l.m, replaced_look_main, &l);
 	CHECK(l.whole);
-	life_run(&l, replaced_look_main);
-	life_end(&l);
+	machine_run(&l.m, replaced_look_main, &l);
+	machine_end(&l.m);
 	mutant_active = 0;
 	sim_frozen_free(frozen);
 	return l.whole;
@@ -254,7 +227,6 @@ static void grafted_story(void *arg)
 	CHECK_OK(layer_seal(l->pool, &old_id, &base_id, "~base", NULL));
 	CHECK_OK(volume_get_any(l->pool, &new_id, &fresh));
 	CHECK_OK(volume_graft(l->pool, &old_id, &new_id, &fresh.head_id));
-	l->over = true;
 }
 
 static void grafted_look_main(void *arg)
@@ -270,7 +242,6 @@ static void grafted_look_main(void *arg)
 			   volume_get_any(l->pool, &new_id, &info) == OXE_NOENT;
 		CHECK_OK(pool_close(l->pool));
 	}
-	l->over = true;
 }
 
 static bool graft_survives(unsigned mutant)
@@ -279,14 +250,14 @@ static bool graft_survives(unsigned mutant)
 	struct sim_frozen *frozen = story_freeze(grafted_story);
 	bool whole = true;
 	mutant_active = mutant;
-	life_begin(&l);
-	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
 	maps_damage(l.disk);
 	for (unsigned start = 0; start < 2; start++) {
-		life_run(&l, grafted_look_main);
+		machine_run(&l.m, grafted_look_main, &l);
 		whole = whole && l.whole;
 	}
-	life_end(&l);
+	machine_end(&l.m);
 	mutant_active = 0;
 	sim_frozen_free(frozen);
 	return whole;
@@ -322,7 +293,6 @@ static void records_story(void *arg)
 	settle(l->pool);
 	block_write(l->pool, &old_id, 1, NEW);
 	block_write(l->pool, &new_id, 17, NEW);
-	l->over = true;
 }
 
 static void find(struct life *l, const struct uuid *id, unsigned block, uint64_t tag)
@@ -347,15 +317,14 @@ static void records_look(struct life *l)
 static void records_look_main(void *arg)
 {
 	struct life *l = arg;
-	l->begin_ns = sim_now_ns(l->sim);
+	l->begin_ns = sim_now_ns(l->m.sim);
 	l->whole = false;
 	l->err = life_try_open(l);
-	l->opened_ns = sim_now_ns(l->sim);
+	l->opened_ns = sim_now_ns(l->m.sim);
 	if (!l->err) {
 		records_look(l);
 		CHECK_OK(pool_close(l->pool));
 	}
-	l->over = true;
 }
 
 static void reads_fail(void *arg)
@@ -372,11 +341,11 @@ static void reads_work(void *arg)
 static uint64_t opening_ns(const struct sim_frozen *frozen)
 {
 	struct life l;
-	life_begin(&l);
-	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
-	life_run(&l, records_look_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
+	machine_run(&l.m, records_look_main, &l);
 	CHECK(l.whole);
-	life_end(&l);
+	machine_end(&l.m);
 	return l.opened_ns - l.begin_ns;
 }
 
@@ -384,19 +353,19 @@ static uint64_t opening_ns(const struct sim_frozen *frozen)
 static bool outage_is_survived(const struct sim_frozen *frozen, uint64_t at_ns, uint64_t len_ns)
 {
 	struct life l;
-	life_begin(&l);
-	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
-	sim_at(l.sim, sim_now_ns(l.sim) + at_ns, reads_fail, l.disk);
-	sim_at(l.sim, sim_now_ns(l.sim) + at_ns + len_ns, reads_work, l.disk);
-	life_run(&l, records_look_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
+	sim_at(l.m.sim, sim_now_ns(l.m.sim) + at_ns, reads_fail, l.disk);
+	sim_at(l.m.sim, sim_now_ns(l.m.sim) + at_ns + len_ns, reads_work, l.disk);
+	machine_run(&l.m, records_look_main, &l);
 	CHECK(!l.wrong);
 	bool told = !l.err || l.err == OXE_IO;
 	reads_work(l.disk);
-	life_run(&l, records_look_main);
+	machine_run(&l.m, records_look_main, &l);
 	CHECK_OK(l.err);
 	bool whole = l.whole;
-	life_run(&l, records_look_main);
-	life_end(&l);
+	machine_run(&l.m, records_look_main, &l);
+	machine_end(&l.m);
 	return told && whole && l.whole;
 }
 
@@ -483,17 +452,17 @@ static unsigned wrong_after_return(unsigned kind, unsigned mutant)
 	for (uint64_t at_ns = 0; at_ns < opening; at_ns += STEP_NS) {
 		struct life l;
 		struct patch patch;
-		life_begin(&l);
-		l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
+		l = (struct life){.m = machine_begin(1)};
+		l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
 		patch_begin(&patch, l.disk, newest_page(l.disk, kind));
-		sim_at(l.sim, sim_now_ns(l.sim) + PATIENCE_NS + at_ns, patch_end, &patch);
+		sim_at(l.m.sim, sim_now_ns(l.m.sim) + PATIENCE_NS + at_ns, patch_end, &patch);
 		for (unsigned start = 0; start < 2; start++) {
-			life_run(&l, records_look_main);
+			machine_run(&l.m, records_look_main, &l);
 			CHECK_OK(l.err);
 			wrong += l.wrong;
 			lost += l.lost;
 		}
-		life_end(&l);
+		machine_end(&l.m);
 	}
 	mutant_active = 0;
 	sim_frozen_free(frozen);
@@ -568,7 +537,6 @@ static void crowd_story(void *arg)
 	life_open(l);
 	crowd_write(l->pool, 2);
 	CHECK_OK(pool_checkpoint(l->pool));
-	l->over = true;
 }
 
 static void super_back_main(void *arg)
@@ -583,7 +551,6 @@ static void super_back_main(void *arg)
 	CHECK_OK(pool_checkpoint(l->pool));
 	sim_disk_watch(l->disk, NULL, NULL);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static void crowd_look_main(void *arg)
@@ -600,17 +567,16 @@ static void crowd_look_main(void *arg)
 	CHECK_OK(pool_check(l->pool, NULL, NULL, &result));
 	l->whole = !l->lost && !l->wrong && result.problem_count == 0;
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static void cuts_make(void)
 {
 	struct life l;
 	struct sim_frozen *frozen = story_freeze(crowd_story);
-	life_begin(&l);
-	l.disk = sim_disk_fork_kill(l.node, DISK, frozen);
-	life_run(&l, super_back_main);
-	life_end(&l);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, frozen);
+	machine_run(&l.m, super_back_main, &l);
+	machine_end(&l.m);
 	sim_frozen_free(frozen);
 }
 
@@ -620,13 +586,11 @@ static unsigned cuts_not_survived(unsigned mutant)
 	mutant_active = mutant;
 	cuts_make();
 	for (unsigned i = 0; i < cut_count * CUT_SEEDS; i++) {
-		struct life l = {.sim = sim_new(1 + i % CUT_SEEDS)};
-		l.node = sim_node_new(l.sim, "a");
-		sim_node_start(l.node);
-		l.disk = sim_disk_fork_kill(l.node, DISK, cuts[i / CUT_SEEDS]);
-		life_run(&l, crowd_look_main);
+		struct life l = {.m = machine_begin(1 + i % CUT_SEEDS)};
+		l.disk = sim_disk_fork_kill(l.m.node, DISK, cuts[i / CUT_SEEDS]);
+		machine_run(&l.m, crowd_look_main, &l);
 		not_survived += !l.whole;
-		life_end(&l);
+		machine_end(&l.m);
 	}
 	printf("   after %u of %u kills something was wrong\n", not_survived, cut_count * CUT_SEEDS);
 	for (; cut_count > 0; cut_count--)

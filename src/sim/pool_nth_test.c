@@ -12,21 +12,19 @@
  * The process is not killed but its disk forked as a kill would leave it: so the process can go on and close its pool, which
  * must work after any error, and leaves no memory behind.
  */
-#include "base/test.h"
 #include "data/store/pool.h"
+#include "sim/machine.h"
 #include "sim/pool_value.h"
-#include "sim/sim.h"
 
 #include <signal.h>
 #include <stdio.h>
 
-#define DISK		 "/var/pool" /* a file: it grows, and formatting writes all of its journal */
-#define DISK_BYTES	 (16 * MiB)
-#define GROWN_BYTES	 (20 * MiB)
-#define BLOCKS		 64u /* that have data in them: 4 clusters */
-#define BLOCK_SECTORS	 (POOL_BLOCK_BYTES / VALUE_BYTES)
-#define VIRTUAL_LIMIT_NS (600 * NS_PER_S)
-#define JOB_RETRY_NS	 (61 * NS_PER_S) /* a job that could not go on is tried again after a minute */
+#define DISK	      "/var/pool" /* a file: it grows, and formatting writes all of its journal */
+#define DISK_BYTES    (16 * MiB)
+#define GROWN_BYTES   (20 * MiB)
+#define BLOCKS	      64u /* that have data in them: 4 clusters */
+#define BLOCK_SECTORS (POOL_BLOCK_BYTES / VALUE_BYTES)
+#define JOB_RETRY_NS  (61 * NS_PER_S) /* a job that could not go on is tried again after a minute */
 
 /* ---- what is in the pool ---------------------------------------------------------------------------------------------- */
 
@@ -117,12 +115,11 @@ static uint64_t block_tag(enum content content, unsigned block)
 
 struct life {
 	const struct row *row;
-	struct sim *sim;
-	struct sim_node *node;
+	struct machine m;
 	struct sim_disk *disk;
 	struct pool *pool; /* NULL: not open */
 	uint64_t nth;
-	bool must_be_done, reached, over;
+	bool must_be_done, reached;
 	int err;
 };
 
@@ -161,31 +158,20 @@ static int close_if_open(struct life *l)
 
 static void life_begin(struct life *l, const struct row *row, uint64_t seed)
 {
-	*l = (struct life){.row = row, .sim = sim_new(seed)};
-	l->node = sim_node_new(l->sim, "a");
-	sim_shuffle(l->sim, seed > 1);
-	sim_node_start(l->node);
-}
-
-static void life_run(struct life *l, void (*fn)(void *arg))
-{
-	l->over = false;
-	fiber_spawn_big(sim_node_rt(l->node), "life", fn, l);
-	CHECK_EQ(sim_run(l->sim, &l->over, sim_now_ns(l->sim) + VIRTUAL_LIMIT_NS), SIM_DONE);
+	*l = (struct life){.row = row, .m = machine_begin(seed)};
+	sim_shuffle(l->m.sim, seed > 1);
 }
 
 static void close_main(void *arg)
 {
 	struct life *l = arg;
 	CHECK_OK(close_if_open(l));
-	l->over = true;
 }
 
 static void life_end(struct life *l)
 {
-	life_run(l, close_main);
-	sim_node_stop(l->node);
-	sim_free(l->sim);
+	machine_run(&l->m, close_main, l);
+	machine_end(&l->m);
 }
 
 /* ---- the operations --------------------------------------------------------------------------------------------------- */
@@ -275,15 +261,14 @@ static void base_main(void *arg)
 	content_write(l->pool, VOLUME, &v_id);
 	CHECK_OK(volume_clone(l->pool, &clone, &s_id, false));
 	content_write(l->pool, CLONE, &c_id);
-	l->over = true;
 }
 
 static struct sim_frozen *base_make(void)
 {
 	struct life l;
 	life_begin(&l, NULL, 1);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, base_main);
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, base_main, &l);
 	struct sim_frozen *frozen = sim_disk_freeze(l.disk);
 	life_end(&l);
 	return frozen;
@@ -458,7 +443,6 @@ static void after_main(void *arg)
 	CHECK_OK(pool_jobs_wait(l->pool));
 	CHECK_EQ(job_count(l->pool), 0);
 	check_all(l->pool, l->row->after);
-	l->over = true;
 }
 
 /* ---- memory that cannot be had ---------------------------------------------------------------------------------------- */
@@ -535,7 +519,6 @@ static void operation_main(void *arg)
 	if (now.memory)
 		memory_judge(l);
 	CHECK(!l->row->has_jobs || l->err != OXE_IO || job_count(l->pool) > 0);
-	l->over = true;
 }
 
 /* An error that did not stop the pool is over when the call returns, or, a job's, when the job is tried again. */
@@ -551,7 +534,6 @@ static void carry_on_main(void *arg)
 		l->err = 0;
 	}
 	CHECK_OK(close_if_open(l));
-	l->over = true;
 }
 
 static void after_check(const struct life *before)
@@ -560,9 +542,9 @@ static void after_check(const struct life *before)
 	struct sim_frozen *frozen = sim_disk_freeze(before->disk);
 	life_begin(&l, before->row, now.seed);
 	l.must_be_done = before->err == 0;
-	l.disk = now.ending == POWER_CUT ? sim_disk_fork_power_cut(l.node, DISK, frozen, NULL)
-					 : sim_disk_fork_kill(l.node, DISK, frozen);
-	life_run(&l, after_main);
+	l.disk = now.ending == POWER_CUT ? sim_disk_fork_power_cut(l.m.node, DISK, frozen, NULL)
+					 : sim_disk_fork_kill(l.m.node, DISK, frozen);
+	machine_run(&l.m, after_main, &l);
 	life_end(&l);
 	sim_frozen_free(frozen);
 }
@@ -573,11 +555,11 @@ static bool nth_try(const struct row *row, const struct sim_frozen *base)
 	struct life l;
 	life_begin(&l, row, now.seed);
 	l.nth = now.nth;
-	l.disk = row->before ? sim_disk_fork_kill(l.node, DISK, base)
-			     : sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, operation_main);
+	l.disk = row->before ? sim_disk_fork_kill(l.m.node, DISK, base)
+			     : sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, operation_main, &l);
 	if (now.ending == CARRIED_ON)
-		life_run(&l, carry_on_main);
+		machine_run(&l.m, carry_on_main, &l);
 	after_check(&l);
 	life_end(&l);
 	return l.reached;
@@ -665,14 +647,13 @@ static void crowd_main(void *arg)
 	CHECK_EQ(stats.volume_count, CROWD);
 	CHECK_EQ(stats.layer_count, CROWD);
 	check_all(l->pool, 0);
-	l->over = true;
 }
 
 TEST(a_volume_for_whose_place_there_is_no_memory_can_be_made_when_there_is)
 {
 	struct life l;
 	life_begin(&l, NULL, 1);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, crowd_main);
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, crowd_main, &l);
 	life_end(&l);
 }

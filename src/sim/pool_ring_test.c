@@ -6,53 +6,36 @@
  * one cluster, and an idle writer gives each a block of its own. Their blocks must not go round the ring into those that the
  * older superblock needs: the newest is lost at the worst moment.
  */
-#include "base/test.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
+#include "sim/machine.h"
 #include "sim/pool_mutants.h"
-#include "sim/sim.h"
 
-#define DISK		 "/dev/sda"
-#define DISK_BYTES	 (16 * MiB)
-#define JOURNAL_BYTES	 (256 * KiB)
-#define REQUESTS	 100u /* blocks of the journal: 64 */
-#define FLUSH_NS	 (10 * NS_PER_S)
-#define VIRTUAL_LIMIT_NS (3600 * NS_PER_S)
-#define MUTANT_HALF	 69u
+#define DISK	      "/dev/sda"
+#define DISK_BYTES    (16 * MiB)
+#define JOURNAL_BYTES (256 * KiB)
+#define REQUESTS      100u /* blocks of the journal: 64 */
+#define FLUSH_NS      (10 * NS_PER_S)
+#define MUTANT_HALF   69u
 
 static const struct uuid volume_id = {{0x0b, 0x11, 1, 0, 0, 0, 0x40, 0, 0x80}};
 
 struct life {
-	struct sim *sim;
-	struct sim_node *node;
+	struct machine m;
 	struct sim_disk *disk;
 	struct pool *pool;
 	struct vol *vol;
 	struct rt_group requests;
 	uint64_t used_bytes; /* of the journal, at the worst moment ... */
 	struct sim_frozen *worst;
-	bool lost, watching, over;
+	bool lost, watching;
 };
-
-static void life_begin(struct life *l)
-{
-	*l = (struct life){.sim = sim_new(1)};
-	l->node = sim_node_new(l->sim, "a");
-	sim_node_start(l->node);
-}
-
-static void life_run(struct life *l, void (*fn)(void *arg))
-{
-	fiber_spawn_big(sim_node_rt(l->node), "life", fn, l);
-	CHECK_EQ(sim_run(l->sim, &l->over, VIRTUAL_LIMIT_NS), SIM_DONE);
-}
 
 static void life_end(struct life *l)
 {
 	if (l->worst)
 		sim_frozen_free(l->worst);
-	sim_node_stop(l->node);
-	sim_free(l->sim);
+	machine_end(&l->m);
 }
 
 static struct rt_disk *disk_open(void)
@@ -116,7 +99,6 @@ static void requests_main(void *arg)
 	l->watching = false;
 	vol_close(l->vol);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 /* ---- the life after it --------------------------------------------------------------------------------------------------- */
@@ -144,7 +126,6 @@ static void fall_back_main(void *arg)
 	unsigned newest = slot_generation(l->disk, 1) > slot_generation(l->disk, 0);
 	sim_disk_flip_bit(l->disk, (uint64_t)newest * SUPER_SLOT_BYTES + 1000, 3);
 	l->lost = pool_open(disk_open(), NULL, &l->pool) != 0 || !is_trimmed(l);
-	l->over = true;
 }
 
 /* Is anything lost when the newest superblock is, at the moment when most of the ring was in use? */
@@ -152,13 +133,13 @@ static bool falling_back_loses(unsigned mutant, uint64_t *used_bytes)
 {
 	struct life l, after;
 	mutant_active = mutant;
-	life_begin(&l);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 512);
-	life_run(&l, requests_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 512);
+	machine_run(&l.m, requests_main, &l);
 	mutant_active = 0;
-	life_begin(&after);
-	after.disk = sim_disk_fork_kill(after.node, DISK, l.worst);
-	life_run(&after, fall_back_main);
+	after = (struct life){.m = machine_begin(1)};
+	after.disk = sim_disk_fork_kill(after.m.node, DISK, l.worst);
+	machine_run(&after.m, fall_back_main, &after);
 	*used_bytes = l.used_bytes;
 	life_end(&after);
 	life_end(&l);

@@ -9,22 +9,20 @@
  * At the end a kill inside the checkpoint that follows a fall-back: it has the number of the damaged one, and writes over its
  * pages. If that one's superblock were still there, it would be whole again with another's pages.
  */
-#include "base/test.h"
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
+#include "sim/machine.h"
 #include "sim/pool_value.h"
-#include "sim/sim.h"
 
 #include <signal.h>
 #include <stdio.h>
 
-#define DISK		 "/dev/sda"
-#define DISK_BYTES	 (32 * MiB)
-#define VOLUMES		 26u
-#define BLOCKS		 24u /* of each that the test knows about */
-#define ALL_BLOCKS	 ((1u << BLOCKS) - 1)
-#define BLOCK_SECTORS	 (POOL_BLOCK_BYTES / VALUE_BYTES)
-#define VIRTUAL_LIMIT_NS (600 * NS_PER_S)
+#define DISK	      "/dev/sda"
+#define DISK_BYTES    (32 * MiB)
+#define VOLUMES	      26u
+#define BLOCKS	      24u /* of each that the test knows about */
+#define ALL_BLOCKS    ((1u << BLOCKS) - 1)
+#define BLOCK_SECTORS (POOL_BLOCK_BYTES / VALUE_BYTES)
 
 enum moment { PAGES_OLD, PAGES_NEW, JOURNAL_FULL, MOMENTS };
 static const char *const moment_names[] = {"old pages", "new pages", "a full journal"};
@@ -42,13 +40,11 @@ static struct world {
 } world;
 
 struct life {
-	struct sim *sim;
-	struct sim_node *node;
+	struct machine m;
 	struct sim_disk *disk;
 	struct pool *pool;
 	struct found *found, *before; /* what could be read, this time and the last */
 	uint64_t problems;
-	bool over;
 };
 
 static struct {
@@ -59,26 +55,6 @@ static struct {
 } now;
 
 /* ---- a machine -------------------------------------------------------------------------------------------------------- */
-
-static void life_begin(struct life *l)
-{
-	*l = (struct life){.sim = sim_new(1)};
-	l->node = sim_node_new(l->sim, "a");
-	sim_node_start(l->node);
-}
-
-static void life_run(struct life *l, void (*fn)(void *arg))
-{
-	l->over = false;
-	fiber_spawn_big(sim_node_rt(l->node), "life", fn, l);
-	CHECK_EQ(sim_run(l->sim, &l->over, sim_now_ns(l->sim) + VIRTUAL_LIMIT_NS), SIM_DONE);
-}
-
-static void life_end(struct life *l)
-{
-	sim_node_stop(l->node);
-	sim_free(l->sim);
-}
 
 static void life_open(struct life *l)
 {
@@ -285,26 +261,24 @@ static void make_main(void *arg)
 		write_close_and_write_over(l);
 	}
 	flush(l->pool, 0);
-	l->over = true;
 }
 
 static void close_main(void *arg)
 {
 	struct life *l = arg;
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static struct sim_frozen *base_freeze(void)
 {
 	struct life l;
 	world = (struct world){0};
-	life_begin(&l);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, make_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, make_main, &l);
 	struct sim_frozen *frozen = sim_disk_freeze(l.disk);
-	life_run(&l, close_main);
-	life_end(&l);
+	machine_run(&l.m, close_main, &l);
+	machine_end(&l.m);
 	return frozen;
 }
 
@@ -436,7 +410,6 @@ static void first_main(void *arg)
 	use(l->pool, l->found);
 	look(l->pool, l->found);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static void again_main(void *arg)
@@ -454,7 +427,6 @@ static void again_main(void *arg)
 	look(l->pool, l->found);
 	CHECK(l->problems == 0 || problems(l->pool) > 0);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 /* ---- the sweep --------------------------------------------------------------------------------------------------------- */
@@ -536,26 +508,26 @@ static void page_try(const struct sim_frozen *frozen, uint64_t page)
 	unsigned volumes = 0;
 	for (unsigned v = 0; v < VOLUMES; v++)
 		volumes += world.volumes[v].exists;
-	life_begin(&l);
-	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_power_cut(l.m.node, DISK, frozen, NULL);
 	sim_disk_peek(l.disk, was, sizeof(was), page * PAGE_BYTES);
 	page_damage(&l, page);
 	l.found = &found[0];
-	life_run(&l, first_main);
+	machine_run(&l.m, first_main, &l);
 	judge(&found[0], volumes);
 	totals[now.kind].pages++;
 	totals[now.kind].hurt += l.problems > 0;
 	totals[now.kind].volumes_broken += found[0].broken;
 	l.before = &found[0];
 	l.found = &found[1];
-	life_run(&l, again_main);
+	machine_run(&l.m, again_main, &l);
 	bool is_back = page_put_right(&l, page, was);
 	l.before = &found[1];
 	l.found = &found[2];
-	life_run(&l, again_main);
+	machine_run(&l.m, again_main, &l);
 	if (is_back && now.moment == PAGES_OLD) /* no record was about it: nothing is lost for good */
 		CHECK_EQ(found[2].broken, 0);
-	life_end(&l);
+	machine_end(&l.m);
 	world = saved;
 }
 
@@ -567,13 +539,13 @@ static void sweep(enum moment moment, bool unreadable)
 	signal(SIGABRT, say_where);
 	memset(totals, 0, sizeof(totals));
 	struct sim_frozen *frozen = base_freeze();
-	life_begin(&l); /* to look at the pages */
-	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	l = (struct life){.m = machine_begin(1)}; /* to look at the pages */
+	l.disk = sim_disk_fork_power_cut(l.m.node, DISK, frozen, NULL);
 	for (now.page = 0; now.page < DISK_BYTES / PAGE_BYTES; now.page++) {
 		if (page_is_metadata(l.disk, now.page) || page_is_superblock(now.page))
 			page_try(frozen, now.page);
 	}
-	life_end(&l);
+	machine_end(&l.m);
 	for (unsigned kind = 0; kind <= PAGE_NOTE; kind++) {
 		printf("   %s: of %u pages of kind %u each had its turn, %u did harm, to %u volumes\n",
 		       moment_names[moment], totals[kind].pages, kind, totals[kind].hurt,
@@ -645,13 +617,11 @@ static void damaged_soon_main(void *arg)
 {
 	struct life *l = arg;
 	make_main(arg);
-	l->over = false;
 	CHECK_OK(pool_close(l->pool));
 	life_open(l);
 	clusters_define(l->pool, 6);
 	clusters_define(l->pool, 21);
 	CHECK_OK(pool_checkpoint(l->pool));
-	l->over = true;
 }
 
 static struct sim_frozen *damaged_soon_freeze(void)
@@ -660,12 +630,12 @@ static struct sim_frozen *damaged_soon_freeze(void)
 	world = (struct world){0};
 	now.moment = PAGES_OLD;
 	now.unreadable = false;
-	life_begin(&l);
-	l.disk = sim_disk_new(l.node, DISK, DISK_BYTES, 4096);
-	life_run(&l, damaged_soon_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_new(l.m.node, DISK, DISK_BYTES, 4096);
+	machine_run(&l.m, damaged_soon_main, &l);
 	struct sim_frozen *frozen = sim_disk_freeze(l.disk);
-	life_run(&l, close_main);
-	life_end(&l);
+	machine_run(&l.m, close_main, &l);
+	machine_end(&l.m);
 	return frozen;
 }
 
@@ -678,7 +648,6 @@ static void checkpoint_main(void *arg)
 	CHECK_OK(pool_checkpoint(l->pool));
 	sim_disk_watch(l->disk, NULL, NULL);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static void whole_main(void *arg)
@@ -690,18 +659,15 @@ static void whole_main(void *arg)
 	CHECK_EQ(found.broken, 0);
 	CHECK_EQ(problems(l->pool), 0);
 	CHECK_OK(pool_close(l->pool));
-	l->over = true;
 }
 
 static void cuts_try(void)
 {
 	for (unsigned i = 0; i < cut_count * CUT_SEEDS; i++) {
-		struct life l = {.sim = sim_new(1 + i % CUT_SEEDS)};
-		l.node = sim_node_new(l.sim, "a");
-		sim_node_start(l.node);
-		l.disk = sim_disk_fork_kill(l.node, DISK, cuts[i / CUT_SEEDS]);
-		life_run(&l, whole_main);
-		life_end(&l);
+		struct life l = {.m = machine_begin(1 + i % CUT_SEEDS)};
+		l.disk = sim_disk_fork_kill(l.m.node, DISK, cuts[i / CUT_SEEDS]);
+		machine_run(&l.m, whole_main, &l);
+		machine_end(&l.m);
 	}
 	for (unsigned i = 0; i < cut_count; i++)
 		sim_frozen_free(cuts[i]);
@@ -712,11 +678,11 @@ static void fall_back_and_cut(const struct sim_frozen *frozen, uint64_t page)
 {
 	struct life l;
 	struct world saved = world;
-	life_begin(&l);
-	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_power_cut(l.m.node, DISK, frozen, NULL);
 	bit_flip(&l, page);
-	life_run(&l, checkpoint_main);
-	life_end(&l);
+	machine_run(&l.m, checkpoint_main, &l);
+	machine_end(&l.m);
 	cuts_try();
 	world = saved;
 }
@@ -738,8 +704,8 @@ TEST(a_kill_in_the_checkpoint_after_a_fall_back_never_brings_back_the_damaged_on
 	uint64_t newest = 0;
 	signal(SIGABRT, say_where);
 	struct sim_frozen *frozen = damaged_soon_freeze();
-	life_begin(&l); /* to look at the pages */
-	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, NULL);
+	l = (struct life){.m = machine_begin(1)}; /* to look at the pages */
+	l.disk = sim_disk_fork_power_cut(l.m.node, DISK, frozen, NULL);
 	for (uint64_t page = 0; page < DISK_BYTES / PAGE_BYTES; page++)
 		newest = u64_max(newest, generation_of(l.disk, page));
 	for (now.page = 0; now.page < DISK_BYTES / PAGE_BYTES; now.page++) {
@@ -748,7 +714,7 @@ TEST(a_kill_in_the_checkpoint_after_a_fall_back_never_brings_back_the_damaged_on
 		fall_back_and_cut(frozen, now.page);
 		tried++;
 	}
-	life_end(&l);
+	machine_end(&l.m);
 	sim_frozen_free(frozen);
 	printf("   with each of %u pages\n", tried);
 	CHECK(tried > 2);

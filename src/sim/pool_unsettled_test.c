@@ -17,12 +17,11 @@
  * follows copies what was written over into the snapshot's cluster. If that is on the disk and the record of the deletion is not, the
  * snapshot is back with other content.
  */
-#include "base/test.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
+#include "sim/machine.h"
 #include "sim/pool_mutants.h"
 #include "sim/pool_value.h"
-#include "sim/sim.h"
 
 #include <stdio.h>
 
@@ -32,7 +31,6 @@
 #define BLOCKS_PER_CLUSTER (POOL_CLUSTER_BYTES / POOL_BLOCK_BYTES)
 #define MOMENTS_MAX	   64u
 #define SUBSET_MAX	   10u /* writes of which all subsets are tried */
-#define VIRTUAL_LIMIT_NS   (600 * NS_PER_S)
 
 enum { BELOW = 1, NEIGHBOUR, FLUSHED, OVER }; /* tags: in the snapshot, beside, flushed, after the zero */
 
@@ -40,37 +38,21 @@ static const struct uuid volume_id = {{0x0b, 0x0f, 1, 0, 0, 0, 0x40, 0, 0x80}};
 static const struct uuid snapshot_id = {{0x0b, 0x0f, 2, 0, 0, 0, 0x40, 0, 0x80}};
 
 struct life {
-	struct sim *sim;
-	struct sim_node *node;
+	struct machine m;
 	struct sim_disk *disk;
-	bool over, watching;
+	bool watching;
 	struct sim_frozen *moments[MOMENTS_MAX];
 	unsigned moment_count;
 	void (*story)(struct life *l, struct vol *vol, struct pool *pool);
 	uint64_t found[BLOCK_SECTORS]; /* the tags in the block after a crash */
 };
 
-static void life_begin(struct life *l, uint64_t seed)
-{
-	*l = (struct life){.sim = sim_new(seed)};
-	l->node = sim_node_new(l->sim, "a");
-	sim_node_start(l->node);
-}
-
-static void life_run(struct life *l, void (*fn)(void *arg))
-{
-	l->over = false;
-	fiber_spawn_big(sim_node_rt(l->node), "life", fn, l);
-	CHECK_EQ(sim_run(l->sim, &l->over, sim_now_ns(l->sim) + VIRTUAL_LIMIT_NS), SIM_DONE);
-}
-
 static void life_end(struct life *l)
 {
 	for (unsigned i = 0; i < l->moment_count; i++)
 		sim_frozen_free(l->moments[i]);
 	l->moment_count = 0;
-	sim_node_stop(l->node);
-	sim_free(l->sim);
+	machine_end(&l->m);
 }
 
 static struct rt_disk *disk_open(void)
@@ -138,7 +120,6 @@ static void story_main(void *arg)
 	l->moments[l->moment_count++] = sim_disk_freeze(l->disk);
 	vol_close(vol);
 	CHECK_OK(pool_close(pool));
-	l->over = true;
 }
 
 static void look_main(void *arg)
@@ -156,7 +137,6 @@ static void look_main(void *arg)
 	}
 	vol_close(vol);
 	CHECK_OK(pool_close(pool));
-	l->over = true;
 }
 
 #define KILL UINT32_MAX /* what of the writes in flight then gets through, is drawn */
@@ -169,22 +149,22 @@ static void look_after(struct life *l, const struct sim_frozen *frozen, uint32_t
 	CHECK(count <= SUBSET_MAX);
 	for (size_t i = 0; i < count; i++)
 		fates[i] = kept >> i & 1 ? SIM_KEPT : SIM_LOST;
-	life_begin(l, 1);
-	l->disk = kept == KILL ? sim_disk_fork_kill(l->node, DISK, frozen)
-			       : sim_disk_fork_power_cut(l->node, DISK, frozen, fates);
+	*l = (struct life){.m = machine_begin(1)};
+	l->disk = kept == KILL ? sim_disk_fork_kill(l->m.node, DISK, frozen)
+			       : sim_disk_fork_power_cut(l->m.node, DISK, frozen, fates);
 	sim_disk_faults(l->disk)->fail_write_nth = 0;
-	life_run(l, look_main);
+	machine_run(&l->m, look_main, l);
 	life_end(l);
 }
 
 static void story_tell(struct life *l, uint64_t seed,
 		       void (*story)(struct life *, struct vol *, struct pool *))
 {
-	life_begin(l, seed);
+	*l = (struct life){.m = machine_begin(seed)};
 	l->story = story;
-	l->disk = sim_disk_new(l->node, DISK, DISK_BYTES, 512);
+	l->disk = sim_disk_new(l->m.node, DISK, DISK_BYTES, 512);
 	sim_disk_watch(l->disk, moment_keep, l);
-	life_run(l, story_main);
+	machine_run(&l->m, story_main, l);
 	CHECK(l->moment_count > 1 && l->moment_count < MOMENTS_MAX);
 }
 
@@ -286,7 +266,6 @@ static void start_main(void *arg)
 	CHECK(l->moment_count < MOMENTS_MAX);
 	l->moments[l->moment_count++] = sim_disk_freeze(l->disk);
 	CHECK_OK(pool_close(pool));
-	l->over = true;
 }
 
 static uint64_t slot_generation(const struct sim_disk *disk, unsigned slot)
@@ -317,15 +296,14 @@ static void believe_main(void *arg)
 		l->found[i] = value_is(data + i * VALUE_BYTES, i, 0) ? 0 : OVER;
 	vol_close(vol);
 	CHECK_OK(pool_close(pool));
-	l->over = true;
 }
 
 /* A life on what a kill at that moment left. */
 static void life_after(struct life *l, const struct sim_frozen *frozen, void (*fn)(void *arg))
 {
-	life_begin(l, 1);
-	l->disk = sim_disk_fork_kill(l->node, DISK, frozen);
-	life_run(l, fn);
+	*l = (struct life){.m = machine_begin(1)};
+	l->disk = sim_disk_fork_kill(l->m.node, DISK, frozen);
+	machine_run(&l->m, fn, l);
 }
 
 static unsigned believed_after(const struct sim_frozen *rejecting, unsigned *tried)
@@ -345,12 +323,12 @@ static unsigned believed_after(const struct sim_frozen *rejecting, unsigned *tri
 /* The data is lost and the record is kept: the one write of two that goes to the journal. */
 static struct sim_frozen *unproven_freeze(struct life *first)
 {
-	life_begin(first, 1);
+	*first = (struct life){.m = machine_begin(1)};
 	first->story = first_touched;
-	first->disk = sim_disk_new(first->node, DISK, DISK_BYTES, 512);
+	first->disk = sim_disk_new(first->m.node, DISK, DISK_BYTES, 512);
 	sim_disk_fill(first->disk, 7);
 	sim_disk_watch(first->disk, moment_keep, first);
-	life_run(first, story_main);
+	machine_run(&first->m, story_main, first);
 	return first->moments[first->moment_count - 1];
 }
 
@@ -365,9 +343,9 @@ static unsigned times_believed(unsigned mutant)
 	for (unsigned kept = 0; kept < 2; kept++) {
 		fates[kept] = SIM_KEPT;
 		fates[kept ^ 1] = SIM_LOST;
-		life_begin(&rejecting, 1);
-		rejecting.disk = sim_disk_fork_power_cut(rejecting.node, DISK, frozen, fates);
-		life_run(&rejecting, start_main);
+		rejecting = (struct life){.m = machine_begin(1)};
+		rejecting.disk = sim_disk_fork_power_cut(rejecting.m.node, DISK, frozen, fates);
+		machine_run(&rejecting.m, start_main, &rejecting);
 		for (unsigned m = 0; m < rejecting.moment_count; m++)
 			believed += believed_after(rejecting.moments[m], &tried);
 		life_end(&rejecting);
@@ -447,7 +425,6 @@ static void snapshot_look_main(void *arg)
 		vol_close(vol);
 	}
 	CHECK_OK(pool_close(pool));
-	l->over = true;
 }
 
 /* One write that is not flushed is lost. */
@@ -457,9 +434,9 @@ static bool snapshot_is_other(const struct sim_frozen *frozen, size_t lost)
 	uint8_t fates[MOMENTS_MAX];
 	for (size_t i = 0; i < sim_frozen_unflushed(frozen); i++)
 		fates[i] = i == lost ? SIM_LOST : SIM_KEPT;
-	life_begin(&l, 1);
-	l.disk = sim_disk_fork_power_cut(l.node, DISK, frozen, fates);
-	life_run(&l, snapshot_look_main);
+	l = (struct life){.m = machine_begin(1)};
+	l.disk = sim_disk_fork_power_cut(l.m.node, DISK, frozen, fates);
+	machine_run(&l.m, snapshot_look_main, &l);
 	life_end(&l);
 	return l.found[0] != BELOW;
 }

@@ -138,8 +138,9 @@ def text(quick, rounds, table):
     size = Size(quick, rounds)
     with harness.bench_dir() as directory, cubic():
         memory = f"mem:{4 * GIB}:"
+        chain_bytes = 8 * GIB  # a cluster for each block that is written after a snapshot
         served = [Served("memory pool", directory, f"{memory}bench,{4 * GIB}", size),
-                  Served(f"memory pool, {size.chain} snapshots", directory, f"{memory}chain,{4 * GIB}", size, size.chain),
+                  Served(f"memory pool, {size.chain} snapshots", directory, f"mem:{chain_bytes}:chain,{chain_bytes}", size, size.chain),
                   Served("pool file on the disk", directory, None, size)]
         try:
             for server in served:

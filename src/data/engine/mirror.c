@@ -119,6 +119,9 @@ static void step_take(struct mirror *m, const struct mirror_step *step)
 	case MIRROR_PUT_OUT:
 		mirror_step_put_out(m, step->copies);
 		break;
+	case MIRROR_REVERT:
+		mirror_step_revert(m);
+		break;
 	case MIRROR_SEAL:
 		mirror_step_seal(m);
 		break;
@@ -205,6 +208,7 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 	waitq_init(&m->left);
 	waitq_init(&m->intents_changed);
 	list_init(&m->orders);
+	list_init(&m->pinned);
 	mirror_ranges_init(&m->ranges);
 	spawn(m, "mirror-life", life_fiber);
 	spawn(m, "mirror-intents", mirror_intents_fiber);
@@ -260,6 +264,7 @@ void mirror_close(struct mirror *m)
 		free(c);
 	}
 	rt_bufpool_free(m->buffers);
+	free(m->snapshots);
 	free(m->pins);
 	free(m->settle_from);
 	free(m);

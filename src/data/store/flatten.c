@@ -54,6 +54,26 @@ static int flatten_cluster(struct jobs *j, struct layer *l, uint32_t index, uint
 	return err;
 }
 
+/* The volume may be renamed, grown, or gone, until the record that says it is not to be flattened any more commits. */
+static int flatten_unmark(struct pool *pool, uint64_t number)
+{
+	struct record_volume_set set = {.head = {.type = RECORD_VOLUME_SET, .len_bytes = sizeof(set)},
+					.number = number_of(number)};
+	struct record_try t;
+	int err = record_begin(pool, &set.head, &t);
+	if (err)
+		return err;
+	const struct volume *v = catalog_volume(pool->catalog, number);
+	if (!v) {
+		record_give_up(pool, &t);
+		return 0;
+	}
+	set.size_bytes = number_of(v->size_bytes);
+	set.flags = v->flags & ~(uint32_t)VOLUME_FLATTEN;
+	memcpy(set.name, v->name, strlen(v->name));
+	return record_end(pool, &set.head, &t, true);
+}
+
 /* Everything is in the volume's own layers: settle it, then let go of the rest. */
 static int flatten_finish(struct pool *pool, uint64_t number, struct layer *l, uint64_t last_seq)
 {
@@ -62,15 +82,7 @@ static int flatten_finish(struct pool *pool, uint64_t number, struct layer *l, u
 	int err = last_seq && !MUTANT(13) ? flush_settle(pool->flush, last_seq) : 0;
 	if (!err && l->parent)
 		err = record_do(pool, &detach.head, false);
-	struct volume *v = err ? NULL : catalog_volume(pool->catalog, number);
-	if (!v)
-		return err;
-	struct record_volume_set set = {.head = {.type = RECORD_VOLUME_SET, .len_bytes = sizeof(set)},
-					.number = number_of(number),
-					.size_bytes = number_of(v->size_bytes),
-					.flags = v->flags & ~(uint32_t)VOLUME_FLATTEN};
-	memcpy(set.name, v->name, strlen(v->name));
-	return record_do(pool, &set.head, true);
+	return err ? err : flatten_unmark(pool, number);
 }
 
 /* Blocks that an earlier life, or a cancelled try, left unsettled count too. */

@@ -732,23 +732,40 @@ uint64_t record_commit(struct pool *pool, const struct record_head *record)
 	return seq;
 }
 
-int record_do(struct pool *pool, const struct record_head *record, bool durable)
+int record_begin(struct pool *pool, const struct record_head *record, struct record_try *t)
 {
-	struct pins pins;
 	struct journal_room room = journal_room_of(record);
 	int err = checkpoint_throttle(pool);
 	if (!err)
 		err = journal_reserve(pool->journal, room);
 	if (err)
 		return err;
-	err = record_prepare(pool, record, &pins);
-	if (err) {
+	t->reserved_blocks = room.blocks;
+	t->reserved_records = room.records;
+	err = record_prepare(pool, record, &t->pins);
+	if (err)
 		journal_unreserve(pool->journal, room);
-		return err;
-	}
+	return err;
+}
+
+void record_give_up(struct pool *pool, struct record_try *t)
+{
+	pins_release(&t->pins);
+	journal_unreserve(pool->journal, (struct journal_room){t->reserved_records, t->reserved_blocks});
+}
+
+int record_end(struct pool *pool, const struct record_head *record, struct record_try *t, bool durable)
+{
 	uint64_t seq = record_commit(pool, record);
-	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
-	pins_release(&pins);
-	err = journal_wait(pool->journal, seq);
+	journal_unreserve(pool->journal, (struct journal_room){.blocks = t->reserved_blocks});
+	pins_release(&t->pins);
+	int err = journal_wait(pool->journal, seq);
 	return err || !durable ? err : flush_wait(pool->flush);
+}
+
+int record_do(struct pool *pool, const struct record_head *record, bool durable)
+{
+	struct record_try t;
+	int err = record_begin(pool, record, &t);
+	return err ? err : record_end(pool, record, &t, durable);
 }

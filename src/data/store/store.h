@@ -122,7 +122,21 @@ OX_CHECKED int record_apply(struct pool *pool, uint64_t seq, const struct record
 OX_CHECKED int record_check(const struct record_head *record);
 /* Append and apply: the commit of a live operation. Needs a journal reservation; returns the journal block. */
 uint64_t record_commit(struct pool *pool, const struct record_head *record);
-/* reserve, prepare, commit, and wait until it is written; with `durable` also flushed. For control operations. Suspends. */
+
+/* A record on its way, for operations that look once more between what suspends and the commit: a record says what is so when it
+ * commits, and volumes are opened, renamed or gone while an operation waits for room. */
+struct record_try {
+	struct pins pins;
+	uint32_t reserved_records, reserved_blocks;
+};
+/* Reserve and prepare. What prepare does not look at (record.c) may be put into the record later. Suspends. */
+OX_CHECKED int record_begin(struct pool *pool, const struct record_head *record, struct record_try *t);
+/* Instead of the end. Does not suspend. */
+void record_give_up(struct pool *pool, struct record_try *t);
+/* Commits in one breath with the caller, then waits until it is written; with `durable` also flushed. Suspends. */
+OX_CHECKED int record_end(struct pool *pool, const struct record_head *record, struct record_try *t,
+			  bool durable);
+/* Begin and end. For operations of which nothing can change meanwhile. Suspends. */
 OX_CHECKED int record_do(struct pool *pool, const struct record_head *record, bool durable);
 
 static inline uint64_t number_get(struct number_disk n)

@@ -198,15 +198,20 @@ int volume_clone(struct pool *pool, const struct volume_spec *spec_in, const str
 
 /* ---- change --------------------------------------------------------------------------------------------------------------------- */
 
+/* Flags that a job takes away meanwhile stay away. */
 static int volume_set(struct pool *pool, const struct volume *v, const char *name, uint64_t size_bytes,
-		      uint32_t flags)
+		      uint32_t more_flags, uint32_t less_flags)
 {
 	struct record_volume_set r = {.head = {.type = RECORD_VOLUME_SET, .len_bytes = sizeof(r)},
 				      .number = number_of(v->number),
-				      .size_bytes = number_of(size_bytes),
-				      .flags = flags};
+				      .size_bytes = number_of(size_bytes)};
+	struct record_try t;
 	name_put(r.name, name);
-	return record_do(pool, &r.head, !MUTANT(37));
+	int err = record_begin(pool, &r.head, &t);
+	if (err)
+		return err;
+	r.flags = (v->flags | more_flags) & ~less_flags;
+	return record_end(pool, &r.head, &t, !MUTANT(37));
 }
 
 int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
@@ -218,10 +223,10 @@ int volume_flatten(struct pool *pool, const struct uuid *volume_id, bool start)
 	if (!v)
 		return control_leave(pool, catalog_absent(pool->catalog));
 	bool has_below = !(v->flags & VOLUME_FRESH); /* else a graft might meet the end of the job */
-	uint32_t flags =
-		start && has_below ? v->flags | VOLUME_FLATTEN : v->flags & ~(uint32_t)VOLUME_FLATTEN;
-	if (flags != v->flags)
-		err = volume_set(pool, v, v->name, v->size_bytes, flags);
+	bool is_so = v->flags & VOLUME_FLATTEN, shall_be = start && has_below;
+	if (is_so != shall_be)
+		err = volume_set(pool, v, v->name, v->size_bytes, shall_be ? VOLUME_FLATTEN : 0,
+				 shall_be ? 0 : VOLUME_FLATTEN);
 	jobs_kick(pool->jobs);
 	return control_leave(pool, err);
 }
@@ -239,7 +244,7 @@ int volume_grow(struct pool *pool, const struct uuid *volume_id, uint64_t size_b
 	else if (size_bytes < v->size_bytes || size_bytes > VOLUME_SIZE_MAX || size_bytes % POOL_BLOCK_BYTES)
 		err = OXE_INVAL;
 	else if (size_bytes > v->size_bytes)
-		err = volume_set(pool, v, v->name, size_bytes, v->flags);
+		err = volume_set(pool, v, v->name, size_bytes, 0, 0);
 	return control_leave(pool, err);
 }
 
@@ -262,7 +267,7 @@ int volume_shrink(struct pool *pool, const struct uuid *volume_id, uint64_t size
 	if (!err) {
 		struct volume *v = vol->volume;
 		if (size_bytes < v->size_bytes)
-			err = volume_set(pool, v, v->name, size_bytes, v->flags);
+			err = volume_set(pool, v, v->name, size_bytes, 0, 0);
 		control_leave(pool, 0);
 	}
 	vol_close(vol);
@@ -283,8 +288,26 @@ int volume_rename(struct pool *pool, const struct uuid *volume_id, const char *n
 	else if (other && other != v)
 		err = OXE_EXISTS;
 	else if (!other)
-		err = volume_set(pool, v, name, v->size_bytes, v->flags);
+		err = volume_set(pool, v, name, v->size_bytes, 0, 0);
 	return control_leave(pool, err);
+}
+
+/* Whoever opens something does not wait for control operations: what must not be open is looked at in one breath with the commit. */
+static int end_unless(struct pool *pool, bool is_open, const struct record_head *record, struct record_try *t)
+{
+	if (!is_open)
+		return record_end(pool, record, t, true);
+	record_give_up(pool, t);
+	return OXE_BUSY;
+}
+
+static int volume_delete_unless_open(struct pool *pool, const struct volume *v)
+{
+	struct record_volume_delete r = {.head = {.type = RECORD_VOLUME_DELETE, .len_bytes = sizeof(r)},
+					 .number = number_of(v->number)};
+	struct record_try t;
+	int err = record_begin(pool, &r.head, &t);
+	return err ? err : end_unless(pool, any_open(v), &r.head, &t);
 }
 
 int volume_delete(struct pool *pool, const struct uuid *volume_id)
@@ -293,16 +316,10 @@ int volume_delete(struct pool *pool, const struct uuid *volume_id)
 	if (err)
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
-	if (v && any_open(v)) {
-		err = OXE_BUSY;
-	} else if (v) {
-		struct record_volume_delete r = {
-			.head = {.type = RECORD_VOLUME_DELETE, .len_bytes = sizeof(r)},
-			.number = number_of(v->number)};
-		err = record_do(pool, &r.head, true);
-	} else if (catalog_is_damaged(pool->catalog)) {
+	if (v)
+		err = any_open(v) ? OXE_BUSY : volume_delete_unless_open(pool, v);
+	else if (catalog_is_damaged(pool->catalog))
 		err = OXE_CORRUPT;
-	}
 	jobs_kick(pool->jobs); /* also when it was done before: asked again, a stuck job is tried again */
 	return control_leave(pool, err);
 }
@@ -388,13 +405,16 @@ int snapshot_create(struct pool *pool, const struct uuid *volume_id, const struc
 	return err ? err : layer_seal(pool, volume_id, snapshot_id, name, pause_ns);
 }
 
-static int layer_set(struct pool *pool, const struct layer *l, const char *name, uint32_t flags)
+/* Without a name it is given back. */
+static int layer_set_name(struct pool *pool, const struct layer *l, const char *name)
 {
 	struct record_layer_set r = {.head = {.type = RECORD_LAYER_SET, .len_bytes = sizeof(r)},
 				     .number = number_of(l->number),
-				     .flags = flags};
-	name_put(r.name, name);
-	return record_do(pool, &r.head, true);
+				     .flags = name ? LAYER_NAMED : 0};
+	struct record_try t;
+	name_put(r.name, name ? name : "");
+	int err = record_begin(pool, &r.head, &t);
+	return err ? err : end_unless(pool, !name && l->open_count > 0, &r.head, &t);
 }
 
 int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
@@ -403,13 +423,10 @@ int snapshot_delete(struct pool *pool, const struct uuid *snapshot_id)
 	if (err)
 		return err;
 	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
-	if (l && l->named && l->open_count > 0) {
-		err = OXE_BUSY;
-	} else if (l && l->named) {
-		err = layer_set(pool, l, "", 0);
-	} else if (!l && catalog_is_damaged(pool->catalog)) {
+	if (l && l->named)
+		err = l->open_count > 0 ? OXE_BUSY : layer_set_name(pool, l, NULL);
+	else if (!l && catalog_is_damaged(pool->catalog))
 		err = OXE_CORRUPT;
-	}
 	jobs_kick(pool->jobs);
 	return control_leave(pool, err);
 }
@@ -428,7 +445,7 @@ int layer_rename(struct pool *pool, const struct uuid *layer_id, const char *nam
 	else if (other && other != l)
 		err = OXE_EXISTS;
 	else if (!other)
-		err = layer_set(pool, l, name, LAYER_NAMED);
+		err = layer_set_name(pool, l, name);
 	return control_leave(pool, err);
 }
 
@@ -444,11 +461,14 @@ static int revert_to(struct pool *pool, struct volume *v, const struct layer *l,
 				  .volume = number_of(v->number),
 				  .layer = number_of(l->number),
 				  .new_head = number_of(catalog_new_number(pool->catalog))};
+	struct record_try t;
 	memcpy(r.new_head_id, head_id->b, sizeof(r.new_head_id));
 	int err = catalog_slot_take(pool->catalog, &r.new_head_slot);
 	if (err)
 		return err;
-	err = record_do(pool, &r.head, true);
+	err = record_begin(pool, &r.head, &t);
+	if (!err)
+		err = end_unless(pool, v->open_count > 0, &r.head, &t);
 	if (err && !pool->failed)
 		catalog_slot_give(pool->catalog, r.new_head_slot);
 	jobs_kick(pool->jobs);
@@ -539,29 +559,18 @@ static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
 	struct record_graft r = {.head = {.type = RECORD_GRAFT, .len_bytes = sizeof(r)},
 				 .volume = number_of(v->number),
 				 .fresh = number_of(fresh->number)};
-	struct journal_room room = journal_room_of(&r.head);
-	struct pins pins;
-	int err = checkpoint_throttle(pool);
-	if (!err)
-		err = journal_reserve(pool->journal, room);
+	struct record_try t;
+	int err = record_begin(pool, &r.head, &t);
 	if (err)
 		return err;
-	err = record_prepare(pool, &r.head, &pins);
-	if (!err && (v->open_count || fresh->open_count)) { /* meanwhile */
-		pins_release(&pins);
-		err = OXE_BUSY;
-	}
-	if (err) {
-		journal_unreserve(pool->journal, room);
-		return err;
+	if (v->open_count || fresh->open_count) { /* meanwhile */
+		record_give_up(pool, &t);
+		return OXE_BUSY;
 	}
 	graft_tell(v, fresh, &r);
-	uint64_t seq = record_commit(pool, &r.head);
-	journal_unreserve(pool->journal, (struct journal_room){.blocks = room.blocks});
-	pins_release(&pins);
+	err = record_end(pool, &r.head, &t, !MUTANT(77));
 	jobs_kick(pool->jobs);
-	err = journal_wait(pool->journal, seq);
-	return err || MUTANT(77) ? err : flush_wait(pool->flush);
+	return err;
 }
 
 int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
