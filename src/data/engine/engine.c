@@ -82,12 +82,19 @@ static struct engine *find_open(struct engines *set, const struct engine_target 
 	return NULL;
 }
 
+static const struct engine_ops *ops_of(const struct engine_target *target)
+{
+	if (!target->mirror)
+		return &engine_store_ops;
+	return engine_target_is_snapshot(target) ? &engine_layer_ops : &engine_mirror_ops;
+}
+
 static int open_new(struct engines *set, const struct engine_target *target, struct engine **out)
 {
 	struct engine *e = mem_zalloc(sizeof(*e));
 	e->set = set;
 	e->rt = set->rt;
-	e->ops = target->mirror ? &engine_mirror_ops : &engine_store_ops;
+	e->ops = ops_of(target);
 	e->target = *target;
 	int err = e->ops->open(e);
 	if (err) {

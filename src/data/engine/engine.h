@@ -69,14 +69,14 @@ struct engine_export {
 void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx);
 
 /* Counted: every open of one name shares one engine. OXE_NOENT; OXE_INVAL if the bare name could mean two. OXE_FENCED, OXE_SHUTDOWN: the
- * mirror is over, and another may come in its place. */
+ * mirror is over, and another may come in its place. OXE_NOTREADY: a mirror does not serve, and says only then which snapshots it has. */
 OX_CHECKED int engine_open(struct engines *set, const char *export_name, struct engine **out);
 /* A volume by its id, which no rename changes. OXE_NOENT; OXE_INVAL if it is here twice. */
 OX_CHECKED int engine_open_volume(struct engines *set, const struct uuid *volume_id, struct engine **out);
 /* The same for a volume or a snapshot. */
 OX_CHECKED int engine_open_id(struct engines *set, const struct uuid *id, struct engine **out);
 void engine_close(struct engine *e);
-/* Does anybody have it open, a volume or a snapshot? Does not suspend. */
+/* Does anybody have it open, a volume or a snapshot? A mirrored one that is open is not to be deleted. Does not suspend. */
 bool engines_is_open(const struct engines *set, const struct uuid *id);
 
 /* Until it is served: until then a mirrored volume may not know its size, and calls of it wait. 0 at once for a pool's. OXE_TIMEOUT,

@@ -57,7 +57,7 @@ struct engine_ops {
 		       size_t *extent_count);
 	void (*snapshot_walk)(const struct engine *e, bool (*fn)(void *ctx, const char *snapshot), void *ctx);
 };
-extern const struct engine_ops engine_store_ops, engine_mirror_ops;
+extern const struct engine_ops engine_store_ops, engine_mirror_ops, engine_layer_ops;
 
 struct engine {
 	struct list link;
@@ -95,6 +95,8 @@ void engine_target_rename(struct engine_target *t);
 
 /* OXE_FENCED or OXE_SHUTDOWN, once it is over. Suspends. */
 OX_CHECKED int engine_mirror_over(const struct engine_mirror *m);
+/* Else its snapshots may not be known yet. Does not suspend. */
+bool engine_mirror_serves(const struct engine_mirror *m);
 /* A named layer, by name or by id (the other NULL). OXE_NOENT. Does not suspend. */
 OX_CHECKED int engine_mirror_snapshot(const struct engine_mirror *m, const char *name, const struct uuid *id,
 				      struct replica_layer *out);

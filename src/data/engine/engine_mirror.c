@@ -1,5 +1,6 @@
 /*
- * engine_mirror.c: what is served of a mirror: the volume, whose every call is the mirror's own; and which mirrors there are.
+ * engine_mirror.c: what is served of a mirror: the volume and its snapshots, whose every call is the mirror's own; and which mirrors there
+ * are.
  *
  * A mirror that is over (fenced, or stopped) opens nothing any more: whoever comes next is to find the one that comes in its place, and
  * not to be thrown out by this one again and again.
@@ -98,7 +99,14 @@ int engine_mirror_over(const struct engine_mirror *m)
 	return err == OXE_TIMEOUT ? 0 : err;
 }
 
-/* ---- an engine of one ------------------------------------------------------------------------------------------------------ */
+bool engine_mirror_serves(const struct engine_mirror *m)
+{
+	struct mirror_status status;
+	mirror_status(m->mirror, &status);
+	return status.serves;
+}
+
+/* ---- an engine of the volume ------------------------------------------------------------------------------------------------------ */
 
 static struct mirror *mirror_of(const struct engine *e)
 {
@@ -112,12 +120,12 @@ static int head_open(struct engine *e)
 	return 0;
 }
 
-static void head_close(struct engine *e)
+static void mirrored_close(struct engine *e)
 {
 	(void)e;
 }
 
-static int head_wait(struct engine *e, uint64_t deadline_ns)
+static int mirrored_wait(struct engine *e, uint64_t deadline_ns)
 {
 	return mirror_wait(mirror_of(e), deadline_ns);
 }
@@ -155,41 +163,73 @@ static int head_flush(struct engine *e)
 	return mirror_flush(mirror_of(e));
 }
 
-/* That something is stored everywhere is always true enough. */
+/* ---- snapshots ------------------------------------------------------------------------------------------------------------- */
+
+struct layer_search {
+	const char *name;
+	const struct uuid *id;
+	struct replica_layer *out;
+	bool is_found;
+};
+
+static bool look_at(void *ctx, const struct replica_layer *layer)
+{
+	struct layer_search *s = ctx;
+	s->is_found = s->name ? strcmp(layer->name, s->name) == 0 : uuid_equal(&layer->id, s->id);
+	if (s->is_found)
+		*s->out = *layer;
+	return !s->is_found;
+}
+
+int engine_mirror_snapshot(const struct engine_mirror *m, const char *name, const struct uuid *id,
+			   struct replica_layer *out)
+{
+	struct layer_search s = {.name = name, .id = id, .out = out};
+	mirror_snapshot_walk(m->mirror, look_at, &s);
+	return s.is_found ? 0 : OXE_NOENT;
+}
+
+struct name_walk {
+	bool (*fn)(void *ctx, const char *snapshot);
+	void *ctx;
+};
+
+static bool pass_name(void *ctx, const struct replica_layer *layer)
+{
+	struct name_walk *w = ctx;
+	return w->fn(w->ctx, layer->name);
+}
+
+static void mirror_names_walk(const struct engine *e, bool (*fn)(void *ctx, const char *snapshot), void *ctx)
+{
+	struct name_walk w = {fn, ctx};
+	mirror_snapshot_walk(mirror_of(e), pass_name, &w);
+}
+
+static int mirror_extents_since(struct engine *e, const struct uuid *layer_id, const char *since_snapshot,
+				uint64_t offset_bytes, uint64_t len_bytes, struct vol_extent *extents,
+				size_t max_extents, size_t *extent_count)
+{
+	struct replica_layer since;
+	int err = since_snapshot ? engine_mirror_snapshot(e->target.mirror, since_snapshot, NULL, &since) : 0;
+	if (err)
+		return err;
+	return mirror_extents(mirror_of(e), layer_id, since_snapshot ? &since.id : NULL, offset_bytes,
+			      len_bytes, extents, max_extents, extent_count);
+}
+
 static int head_extents(struct engine *e, const char *since_snapshot, uint64_t offset_bytes,
 			uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			size_t *extent_count)
 {
-	(void)e;
-	if (since_snapshot || max_extents == 0)
-		return OXE_NOENT;
-	extents[0] = (struct vol_extent){.offset_bytes = offset_bytes, .len_bytes = len_bytes};
-	*extent_count = 1;
-	return 0;
-}
-
-/* Nobody can say yet which there are. */
-int engine_mirror_snapshot(const struct engine_mirror *m, const char *name, const struct uuid *id,
-			   struct replica_layer *out)
-{
-	(void)m;
-	(void)name;
-	(void)id;
-	(void)out;
-	return OXE_NOENT;
-}
-
-static void head_snapshot_walk(const struct engine *e, bool (*fn)(void *ctx, const char *snapshot), void *ctx)
-{
-	(void)e;
-	(void)fn;
-	(void)ctx;
+	return mirror_extents_since(e, NULL, since_snapshot, offset_bytes, len_bytes, extents, max_extents,
+				    extent_count);
 }
 
 const struct engine_ops engine_mirror_ops = {
 	.open = head_open,
-	.close = head_close,
-	.wait = head_wait,
+	.close = mirrored_close,
+	.wait = mirrored_wait,
 	.info = head_info,
 	.read = head_read,
 	.write = head_write,
@@ -197,5 +237,54 @@ const struct engine_ops engine_mirror_ops = {
 	.trim = head_trim,
 	.flush = head_flush,
 	.extents = head_extents,
-	.snapshot_walk = head_snapshot_walk,
+	.snapshot_walk = mirror_names_walk,
+};
+
+/* ---- an engine of a snapshot: it is never written, and stays as large as it was ------------------------------------------------------ */
+
+static int layer_open(struct engine *e)
+{
+	struct replica_layer layer;
+	int err = engine_mirror_snapshot(e->target.mirror, NULL, &e->target.id, &layer);
+	if (err)
+		return err;
+	e->info = (struct vol_info){.id = layer.id, .size_bytes = layer.size_bytes, .read_only = true};
+	return 0;
+}
+
+static const struct vol_info *layer_info(struct engine *e)
+{
+	e->info.lba_bytes = mirror_lba_bytes(mirror_of(e));
+	return &e->info;
+}
+
+static int layer_read(struct engine *e, void *data, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	return mirror_layer_read(mirror_of(e), &e->target.id, data, offset_bytes, len_bytes);
+}
+
+/* What it holds was durable before it was there. */
+static int layer_flush(struct engine *e)
+{
+	(void)e;
+	return 0;
+}
+
+static int layer_extents(struct engine *e, const char *since_snapshot, uint64_t offset_bytes,
+			 uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
+			 size_t *extent_count)
+{
+	return mirror_extents_since(e, &e->target.id, since_snapshot, offset_bytes, len_bytes, extents,
+				    max_extents, extent_count);
+}
+
+const struct engine_ops engine_layer_ops = {
+	.open = layer_open,
+	.close = mirrored_close,
+	.wait = mirrored_wait,
+	.info = layer_info,
+	.read = layer_read,
+	.flush = layer_flush,
+	.extents = layer_extents,
+	.snapshot_walk = mirror_names_walk,
 };

@@ -428,3 +428,151 @@ WITH_COPIES(while_a_note_is_read_its_mirror_stays_and_others_are_opened, 2)
 	while (!done)
 		fiber_sleep(NS_PER_MS);
 }
+
+/* ---- snapshots --------------------------------------------------------------------------------------------------------------- */
+
+static struct uuid snapshot(const char *name)
+{
+	struct uuid id = rt_random_uuid(mirrored.rt);
+	CHECK_OK(mirror_snapshot(mirrored.mirror, &id, name, NULL));
+	return id;
+}
+
+static void write_page(struct engine *e, uint64_t page, uint8_t with)
+{
+	uint8_t data[4096];
+	memset(data, with, sizeof(data));
+	CHECK_OK(engine_write(e, data, page * 4096, sizeof(data), 0));
+}
+
+static void expect_page(struct engine *e, uint64_t page, uint8_t wanted)
+{
+	uint8_t data[4096];
+	CHECK_OK(engine_read(e, data, page * 4096, sizeof(data)));
+	CHECK_EQ(data[0], wanted);
+	CHECK_EQ(data[4095], wanted);
+}
+
+static bool note_snapshot(void *ctx, const char *name)
+{
+	struct seen *s = ctx;
+	s->len += (size_t)snprintf(s->names + s->len, sizeof(s->names) - s->len, "%s ", name);
+	return true;
+}
+
+WITH_COPIES(a_mirrored_volumes_snapshots_are_served_by_name_and_by_id_and_take_no_writes, 2)
+{
+	static uint8_t block[4096];
+	struct engine *e = opened(), *mon, *by_id;
+	struct uuid volume_id, id;
+	struct seen s = {.len = 0};
+	write_page(e, 1, 1);
+	id = snapshot("mon");
+	write_page(e, 1, 2);
+	snapshot("tue");
+	write_page(e, 1, 3);
+	CHECK_OK(mirror_grow(mirrored.mirror, 2 * SIZE));
+	expect_exports("disk(mirrored) disk@mon(mirrored) disk@tue(mirrored) ");
+	engine_snapshot_walk(e, note_snapshot, &s);
+	CHECK_STR(s.names, "mon tue ");
+	CHECK_OK(engine_open(mirrored.engines, "disk@mon", &mon));
+	CHECK_OK(engine_open_id(mirrored.engines, &id, &by_id));
+	CHECK(mon == by_id && mon != e);
+	CHECK_OK(engine_wait(mon, FOREVER));
+	CHECK_STR(engine_name(mon), "disk@mon");
+	CHECK_EQ(engine_info(mon)->size_bytes, SIZE);
+	CHECK_EQ(engine_info(mon)->lba_bytes, 512);
+	CHECK(engine_info(mon)->read_only && engine_is_of_volume(mon, &mirrored.volume));
+	CHECK(engines_is_open(mirrored.engines, &id));
+	CHECK_OK(engines_volume_of(mirrored.engines, &id, &volume_id));
+	CHECK(uuid_equal(&volume_id, &mirrored.volume));
+	expect_page(mon, 1, 1);
+	expect_page(mon, 2, 0);
+	expect_page(e, 1, 3);
+	CHECK_ERR(engine_write(mon, block, 0, 4096, 0), OXE_ROFS);
+	CHECK_ERR(engine_zero(mon, 0, 4096, 0), OXE_ROFS);
+	CHECK_ERR(engine_trim(mon, 0, 4096), OXE_ROFS);
+	CHECK_ERR(engine_read(mon, block, SIZE, 4096), OXE_RANGE);
+	CHECK_ERR(engine_note_set(mon, POOL_NOTE_ACCESS, "x", 2), OXE_ROFS);
+	CHECK_OK(engine_flush(mon));
+	CHECK_ERR(engine_open(mirrored.engines, "disk@wed", &by_id), OXE_NOENT);
+	CHECK_OK(engines_rename_mirror(mirrored.engines, &mirrored.volume, "tape"));
+	CHECK_STR(engine_name(mon), "tape@mon");
+	engine_close(mon);
+	engine_close(mon);
+	engine_close(e);
+}
+
+/* Of the first 64 pages, this one is told as changed. */
+static void expect_changed(struct engine *e, const char *since, uint64_t page)
+{
+	struct vol_extent x[16];
+	size_t n;
+	CHECK_OK(engine_extents(e, since, 0, 64 * 4096, x, ARRAY_COUNT(x), &n));
+	for (size_t i = 0; i < n; i++)
+		if (x[i].flags & VOL_EXTENT_CHANGED)
+			CHECK(x[i].offset_bytes == page * 4096 && x[i].len_bytes == 4096);
+		else
+			CHECK(page * 4096 < x[i].offset_bytes ||
+			      page * 4096 >= x[i].offset_bytes + x[i].len_bytes);
+}
+
+WITH_COPIES(what_has_changed_since_a_mirrored_volumes_snapshot_is_told_by_its_name, 2)
+{
+	struct engine *e = opened(), *tue;
+	struct vol_extent x[8];
+	size_t n;
+	write_page(e, 1, 1);
+	snapshot("mon");
+	write_page(e, 16, 2);
+	snapshot("tue");
+	write_page(e, 32, 3);
+	expect_changed(e, "tue", 32);
+	CHECK_OK(engine_open(mirrored.engines, "disk@tue", &tue));
+	expect_changed(tue, "mon", 16);
+	CHECK_ERR(engine_extents(e, "wed", 0, 4096, x, 8, &n), OXE_NOENT);
+	CHECK_OK(engine_extents(e, NULL, 0, 64 * 4096, x, 8, &n));
+	CHECK(n > 1 && (x[0].flags & VOL_EXTENT_HOLE));
+	engine_close(tue);
+	engine_close(e);
+}
+
+WITH_COPIES(a_snapshot_of_a_mirror_that_does_not_serve_yet_may_be_there_later, 2)
+{
+	struct engine *e;
+	CHECK_OK(mirror_wait(mirrored.mirror, FOREVER));
+	snapshot("mon");
+	mirror_double_down(NULL);
+	cut(true);
+	mirror_double_up();
+	CHECK_ERR(engine_open(mirrored.engines, "disk@mon", &e), OXE_NOTREADY);
+	cut(false);
+	CHECK_OK(mirror_wait(mirrored.mirror, FOREVER));
+	CHECK_OK(engine_open(mirrored.engines, "disk@mon", &e));
+	engine_close(e);
+	CHECK_ERR(engine_open(mirrored.engines, "disk@tue", &e), OXE_NOENT);
+}
+
+WITH_COPIES(a_snapshot_is_read_on_while_a_copy_is_lost_and_its_record_goes_with_it, 2)
+{
+	struct engine *e = opened(), *mon;
+	struct seen s = {.len = 0};
+	write_page(e, 1, 1);
+	struct uuid id = snapshot("mon");
+	CHECK_OK(engine_open(mirrored.engines, "disk@mon", &mon));
+	for (unsigned i = 0; i < 2; i++) {
+		mirrored.is_cut[i] = true;
+		expect_page(mon, 1, 1);
+		mirrored.is_cut[i] = false;
+		mirror_double_whole();
+	}
+	engine_close(mon);
+	engines_stats_walk(mirrored.engines, note_name, &s);
+	CHECK_STR(s.names, "disk 1 disk@mon 0 ");
+	CHECK_OK(mirror_layer_delete(mirrored.mirror, &id));
+	s.len = 0;
+	engines_stats_walk(mirrored.engines, note_name, &s);
+	CHECK_STR(s.names, "disk 1 ");
+	CHECK_ERR(engine_open(mirrored.engines, "disk@mon", &mon), OXE_NOENT);
+	engine_close(e);
+}

@@ -97,7 +97,7 @@ static int resolve_in_mirror(struct engine_target *out, const char *snapshot)
 	int err = engine_mirror_snapshot(out->mirror, snapshot, NULL, &found);
 	if (err == 0)
 		out->id = found.id;
-	return err;
+	return err && !engine_mirror_serves(out->mirror) ? OXE_NOTREADY : err;
 }
 
 int engine_resolve(struct engines *set, const char *export_name, struct engine_target *out)
@@ -225,6 +225,11 @@ static bool pass_snapshot(void *ctx, const struct snapshot_info *s)
 	return pass_export(ctx, &s->id, s->name, s->size_bytes);
 }
 
+static bool pass_layer(void *ctx, const struct replica_layer *layer)
+{
+	return pass_export(ctx, &layer->id, layer->name, layer->size_bytes);
+}
+
 static bool is_bare_name_unique(struct engines *set, const char *volume)
 {
 	struct name_parts parts = {0};
@@ -254,7 +259,9 @@ static void pass_mirror(struct export_walk *w, const struct engine_mirror *m)
 	w->volume = m->name;
 	w->volume_id = *mirror_volume_id(m->mirror);
 	w->lba_bytes = mirror_lba_bytes(m->mirror);
-	pass_export(w, &w->volume_id, "", mirror_size_bytes(m->mirror));
+	w->is_unique = true;
+	if (pass_export(w, &w->volume_id, "", mirror_size_bytes(m->mirror)))
+		mirror_snapshot_walk(m->mirror, pass_layer, w);
 }
 
 void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx)

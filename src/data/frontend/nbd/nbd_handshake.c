@@ -140,27 +140,36 @@ static int open_named(struct nbd_conn *c, const char *name, struct engine **out)
 	return only.count == 1 ? engine_open(c->server->engines, only.name, out) : OXE_NOENT;
 }
 
-/* Most clients take a refusal for final, and none minds a server that takes its time. */
-static int wait_until_served(struct nbd_conn *c, struct engine *e)
+static bool may_wait(const struct nbd_conn *c)
 {
-	uint64_t until_ns = c->link.overall_deadline_ns;
-	int err;
+	return !c->is_broken && rt_now_ns(c->server->rt) < c->link.overall_deadline_ns;
+}
+
+static int open_once(struct nbd_conn *c, const char *name, struct engine **out)
+{
+	int err = open_named(c, name, out);
+	if (err == OXE_NOTREADY)
+		fiber_sleep(WAIT_STEP_NS);
+	if (err)
+		return err;
 	do
-		err = engine_wait(e, u64_min(until_ns, rt_now_ns(c->server->rt) + WAIT_STEP_NS));
-	while (err == OXE_TIMEOUT && !c->is_broken && rt_now_ns(c->server->rt) < until_ns);
-	if (err == OXE_TIMEOUT)
-		nbd_drop(c, "no copy of its volume answered in time");
+		err = engine_wait(
+			*out, u64_min(c->link.overall_deadline_ns, rt_now_ns(c->server->rt) + WAIT_STEP_NS));
+	while (err == OXE_TIMEOUT && may_wait(c));
+	if (err)
+		engine_close(*out);
 	return err;
 }
 
+/* Most clients take a refusal for final, and none minds a server that takes its time. */
 int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out)
 {
-	int err = open_named(c, name, out);
-	if (err)
-		return err;
-	err = wait_until_served(c, *out);
-	if (err)
-		engine_close(*out);
+	int err;
+	do
+		err = open_once(c, name, out);
+	while (err == OXE_NOTREADY && may_wait(c));
+	if (err == OXE_TIMEOUT || err == OXE_NOTREADY)
+		nbd_drop(c, "no copy of its volume answered in time");
 	return err;
 }
 
