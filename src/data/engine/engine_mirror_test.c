@@ -253,7 +253,7 @@ static void worker(void *arg)
 		CHECK_OK(err);
 		load.versions[n]++;
 		load.done++;
-		fiber_sleep(NS_PER_MS);
+		fiber_sleep(20 * NS_PER_MS);
 	}
 	group_done(&load.group);
 }
