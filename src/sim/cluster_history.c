@@ -307,18 +307,27 @@ static size_t choice_first(const struct history_image *image, uint64_t number)
 	return low;
 }
 
-bool history_image_check(const struct history_image *image, uint64_t first, uint64_t count,
-			 const uint8_t *data, char *why, size_t why_bytes)
+/* It settles what was not known, as a read does. */
+static bool choice_settle(struct history_image *image, size_t *at, uint64_t number, uint64_t value)
+{
+	size_t first = *at, end = first;
+	bool found = false;
+	for (; end < image->count && image->choices[end].number == number; end++)
+		found |= image->choices[end].value == value;
+	for (size_t i = first; found && i < end; i++)
+		image->choices[i].value = value;
+	*at = end;
+	return end == first ? value == 0 : found;
+}
+
+bool history_image_check(struct history_image *image, uint64_t first, uint64_t count, const uint8_t *data,
+			 char *why, size_t why_bytes)
 {
 	size_t at = choice_first(image, first);
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t value;
 		bool is_ours = value_of(data + i * HISTORY_SECTOR_BYTES, first + i, &value);
-		bool any = at < image->count && image->choices[at].number == first + i,
-		     found = !any && value == 0;
-		for (; at < image->count && image->choices[at].number == first + i; at++)
-			found |= image->choices[at].value == value;
-		if (is_ours && found)
+		if (choice_settle(image, &at, first + i, value) && is_ours)
 			continue;
 		snprintf(why, why_bytes, "sector %llu of the snapshot has %s%llu, which it cannot",
 			 (unsigned long long)(first + i), is_ours ? "" : "garbage that begins with ",
@@ -326,4 +335,38 @@ bool history_image_check(const struct history_image *image, uint64_t first, uint
 		return false;
 	}
 	return true;
+}
+
+/* ---- going back ------------------------------------------------------------------------------------------------------------- */
+
+/* Of a sector that was never written, too: somebody may write it before the revert happens. */
+void history_revert_begin(struct history *h, struct history_write *w, const struct history_image *image)
+{
+	size_t at = 0;
+	*w = (struct history_write){.count = h->sector_count, .asked = history_now(h)};
+	for (uint64_t i = 0; i < h->sector_count; i++) {
+		struct sector *s = &h->sectors[i];
+		struct entry e = {.asked = w->asked, .ended = NOT_ENDED};
+		size_t first = at;
+		sector_begin(s);
+		for (; at < image->count && image->choices[at].number == i; at++) {
+			e.value = image->choices[at].value;
+			if (at == first || e.value != image->choices[at - 1].value)
+				entry_add(s, &e);
+		}
+		if (at == first)
+			entry_add(s, &e);
+		s->is_fresh = true;
+	}
+}
+
+void history_revert_end(struct history *h, const struct history_write *w, bool acknowledged)
+{
+	history_write_end(h, w, acknowledged);
+	for (uint64_t i = 0; acknowledged && i < h->sector_count; i++) {
+		struct sector *s = &h->sectors[i];
+		for (uint32_t j = 0; j < s->count; j++)
+			s->entries[j].durable |= s->entries[j].asked == w->asked;
+		sector_prune(s);
+	}
 }

@@ -49,7 +49,12 @@ struct history_image;
 struct history_image *history_image_new(struct history *h, uint64_t asked);
 void history_image_free(struct history_image *image);
 uint64_t history_image_sectors(const struct history_image *image);
-bool history_image_check(const struct history_image *image, uint64_t first, uint64_t count,
-			 const uint8_t *data, char *why, size_t why_bytes);
+/* What it was found to hold is what it holds from now on. */
+bool history_image_check(struct history_image *image, uint64_t first, uint64_t count, const uint8_t *data,
+			 char *why, size_t why_bytes);
+
+/* Everything becomes what the image may hold, and zeroes beyond: one write of all there is, durable if it is acknowledged. */
+void history_revert_begin(struct history *h, struct history_write *w, const struct history_image *image);
+void history_revert_end(struct history *h, const struct history_write *w, bool acknowledged);
 
 #endif

@@ -118,20 +118,70 @@ TEST(a_sector_of_another_place_is_garbage)
 	end();
 }
 
-TEST(a_snapshot_holds_what_could_be_read_when_it_was_asked_for)
+static bool image_holds(struct history_image *image, uint64_t value)
 {
 	uint8_t data[2 * HISTORY_SECTOR_BYTES];
-	begin();
+	history_fill(data, value, 3);
+	history_fill(data + HISTORY_SECTOR_BYTES, 0, 4);
+	return history_image_check(image, 3, 2, data, why, sizeof(why));
+}
+
+/* Sector 3 was 1, or while it was asked for became 2. */
+static struct history_image *image_make(void)
+{
 	writes(3, 1, true);
 	uint64_t asked = history_now(h);
 	writes(3, 2, true);
 	struct history_image *image = history_image_new(h, asked);
 	writes(3, 4, true);
-	for (uint64_t value = 0; value < 5; value++) {
-		history_fill(data, value, 3);
-		history_fill(data + HISTORY_SECTOR_BYTES, 0, 4);
-		CHECK_EQ(history_image_check(image, 3, 2, data, why, sizeof(why)), value == 1 || value == 2);
+	return image;
+}
+
+TEST(a_snapshot_holds_what_could_be_read_when_it_was_asked_for_and_then_what_it_was_found_to_hold)
+{
+	for (uint64_t value = 1; value <= 2; value++) {
+		begin();
+		struct history_image *image = image_make();
+		CHECK(!image_holds(image, 0));
+		CHECK(!image_holds(image, 4));
+		CHECK(image_holds(image, value));
+		CHECK(!image_holds(image, 3 - value));
+		CHECK(image_holds(image, value));
+		history_image_free(image);
+		end();
 	}
+}
+
+TEST(after_going_back_there_is_what_the_snapshot_holds_and_zeroes_where_nothing_was)
+{
+	struct history_write w;
+	begin();
+	struct history_image *image = image_make();
+	writes(5, 7, true);
+	history_revert_begin(h, &w, image);
+	writes(6, 8, true); /* before it, or after it */
+	history_revert_end(h, &w, true);
+	CHECK(!reads(history_now(h), 3, 4));
+	CHECK(reads(history_now(h), 3, 2));
+	CHECK(!reads(history_now(h), 3, 1));
+	CHECK(!reads(history_now(h), 5, 7));
+	CHECK(reads(history_now(h), 5, 0));
+	CHECK(reads(history_now(h), 6, 8));
+	history_power_loss(h);
+	CHECK(!reads(history_now(h), 5, 7));
+	history_image_free(image);
+	end();
+}
+
+TEST(a_revert_whose_outcome_nobody_knows_may_have_been_or_not_until_a_read_settles_it)
+{
+	struct history_write w;
+	begin();
+	struct history_image *image = image_make();
+	history_revert_begin(h, &w, image);
+	history_revert_end(h, &w, false);
+	CHECK(reads(history_now(h), 3, 4));
+	CHECK(!reads(history_now(h), 3, 1));
 	history_image_free(image);
 	end();
 }

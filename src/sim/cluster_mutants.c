@@ -24,5 +24,11 @@ const struct pool_mutant cluster_mutants[] = {
 	{220, "V5: a lease begins in the future", .rare = true},
 	{221, "V6: the intents of a copy that returns are not looked at"},
 	{222, "V6: what a machine lost is settled from any copy", .rare = true},
+	{251, "a revert is done when one copy has done it", .rare = true},
+	{252, "what an absent copy missed is believed after a revert", .rare = true},
+	{253, "an engine forgets the revert that it finds under way", .rare = true},
+	{254, "a name that only some copies have is left", .rare = true},
+	{255, "a revert that was done is done again when it is asked for again"},
+	{256, "a copy that was away keeps the names it has"},
 	{0},
 };

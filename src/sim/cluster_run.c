@@ -28,6 +28,7 @@ struct snapshot {
 	char name[POOL_NAME_MAX + 1];
 	struct history_image *image; /* NULL: nobody knows what it holds */
 	bool is_deleted;	     /* or being so */
+	bool is_renamed;	     /* nobody knows what it is called */
 };
 
 /* A request of a client, until it has ended. */
@@ -47,7 +48,8 @@ struct run {
 	struct snapshot snapshots[SNAPSHOTS_MAX];
 	uint32_t snapshot_count;
 	uint32_t actions_left;
-	bool snapshot_under_way, faults_are_over, clients_stop, is_done;
+	struct cluster_engine *snapshot_under_way; /* who makes one, or the like; NULL: nobody */
+	bool faults_are_over, clients_stop, is_done;
 	uint64_t engine_wanted_ns; /* none is left: when to start one */
 	uint64_t hot[HOT_PLACES];
 	uint64_t swaps_at_peace, peace_ns;
@@ -167,6 +169,12 @@ static void judge(struct run *r, struct cluster_engine *e, const char *what, int
 		cluster_fail(&r->cluster, "%s got %s", what, err_name(err));
 }
 
+/* What had been asked for before the volume went back to a smaller snapshot may be beyond its end by now. */
+static int unless_shrunk(const struct run *r, uint64_t end, int err)
+{
+	return err == OXE_RANGE && end * HISTORY_SECTOR_BYTES > r->size_bytes ? 0 : err;
+}
+
 static void place_choose(struct run *r, uint64_t *first, uint64_t *count)
 {
 	uint64_t sectors = r->size_bytes / HISTORY_SECTOR_BYTES;
@@ -189,7 +197,7 @@ static void client_write(struct run *r, struct cluster_engine *e, uint8_t *data)
 	int err = mirror_write(e->mirror, data, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES,
 			       chance(r, 8) ? 0 : VOL_FUA);
 	doing_end(r, &d, err == 0);
-	judge(r, e, "a write", err);
+	judge(r, e, "a write", unless_shrunk(r, first + count, err));
 }
 
 static void client_zero(struct run *r, struct cluster_engine *e)
@@ -200,7 +208,7 @@ static void client_zero(struct run *r, struct cluster_engine *e)
 	doing_begin(r, &d, e, first, count, 0);
 	int err = mirror_zero(e->mirror, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES, 0);
 	doing_end(r, &d, err == 0);
-	judge(r, e, "a write of zeroes", err);
+	judge(r, e, "a write of zeroes", unless_shrunk(r, first + count, err));
 }
 
 /* Whole blocks become zeroes; that is what this store does, and says. */
@@ -215,7 +223,7 @@ static void client_trim(struct run *r, struct cluster_engine *e)
 	doing_begin(r, &d, e, from, to - from, 0);
 	int err = mirror_trim(e->mirror, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES);
 	doing_end(r, &d, err == 0);
-	judge(r, e, "a trim", err);
+	judge(r, e, "a trim", unless_shrunk(r, first + count, err));
 }
 
 static void client_read(struct run *r, struct cluster_engine *e, uint8_t *data)
@@ -228,7 +236,7 @@ static void client_read(struct run *r, struct cluster_engine *e, uint8_t *data)
 	if (!err && !history_read_end(r->cluster.history, asked, first, count, data, why, sizeof(why)))
 		cluster_fail(&r->cluster, "engine %llu on node %u read what it may not: %s",
 			     (unsigned long long)e->number, e->node->index, why);
-	judge(r, e, "a read", err);
+	judge(r, e, "a read", unless_shrunk(r, first + count, err));
 }
 
 static void client_flush(struct run *r, struct cluster_engine *e)
@@ -248,9 +256,9 @@ static void client_snapshot(struct run *r, struct cluster_engine *e)
 	uint64_t asked = history_now(r->cluster.history);
 	prng_fill(r->cluster.rng, &s->id, sizeof(s->id));
 	snprintf(s->name, sizeof(s->name), "s%u", r->snapshot_count);
-	r->snapshot_under_way = true;
+	r->snapshot_under_way = e;
 	int err = mirror_snapshot(e->mirror, &s->id, s->name, NULL);
-	r->snapshot_under_way = false;
+	r->snapshot_under_way = NULL;
 	if (!err)
 		s->image = history_image_new(r->cluster.history, asked);
 	judge(r, e, "a snapshot", err);
@@ -266,6 +274,82 @@ static void client_snapshot_delete(struct run *r, struct cluster_engine *e)
 	judge(r, e, "the deletion of a snapshot", err);
 }
 
+static struct snapshot *snapshot_any(struct run *r)
+{
+	struct snapshot *s = r->snapshot_count ? &r->snapshots[chance(r, r->snapshot_count)] : NULL;
+	return s && s->image && !s->is_deleted ? s : NULL;
+}
+
+static void client_snapshot_read(struct run *r, struct cluster_engine *e, uint8_t *data)
+{
+	struct snapshot *s = snapshot_any(r);
+	uint64_t first, count;
+	char why[400];
+	if (!s)
+		return;
+	place_choose(r, &first, &count);
+	int err = mirror_layer_read(e->mirror, &s->id, data, first * HISTORY_SECTOR_BYTES,
+				    count * HISTORY_SECTOR_BYTES);
+	if (!err && !history_image_check(s->image, first, count, data, why, sizeof(why)))
+		cluster_fail(&r->cluster, "engine %llu on node %u read of snapshot %s what it may not: %s",
+			     (unsigned long long)e->number, e->node->index, s->name, why);
+	bool may = err == OXE_RANGE || (err == OXE_NOENT && s->is_deleted);
+	judge(r, e, "a read of a snapshot", may ? 0 : err);
+}
+
+static void client_rename(struct run *r, struct cluster_engine *e)
+{
+	struct snapshot *s = snapshot_any(r);
+	char name[POOL_NAME_MAX + 1];
+	if (!s || r->snapshot_under_way)
+		return;
+	r->snapshot_under_way = e;
+	s->is_renamed = true;
+	snprintf(name, sizeof(name), "s%llu", (unsigned long long)++r->next_value);
+	int err = mirror_layer_rename(e->mirror, &s->id, name);
+	r->snapshot_under_way = NULL;
+	s->is_renamed = err != 0;
+	if (!err)
+		memcpy(s->name, name, sizeof(name));
+	judge(r, e, "renaming a snapshot", err == OXE_NOENT && s->is_deleted ? 0 : err);
+}
+
+static bool layer_is_last(void *ctx, const struct replica_layer *layer)
+{
+	*(struct replica_layer *)ctx = *layer;
+	return true;
+}
+
+/* To the youngest. How large the volume is while nobody knows whether it has gone back: clients keep to what is there in any case. */
+static void client_revert(struct run *r, struct cluster_engine *e)
+{
+	struct replica_layer last = {0};
+	struct doing d = {.engine = e, .is_write = true};
+	struct uuid head_id;
+	mirror_snapshot_walk(e->mirror, layer_is_last, &last);
+	struct snapshot *s = NULL;
+	for (uint32_t i = 0; i < r->snapshot_count; i++)
+		if (uuid_equal(&r->snapshots[i].id, &last.id))
+			s = &r->snapshots[i];
+	if (!s || !s->image || s->is_deleted || r->snapshot_under_way)
+		return;
+	r->snapshot_under_way = e;
+	r->size_bytes = u64_min(r->size_bytes, last.size_bytes);
+	history_revert_begin(r->cluster.history, &d.write, s->image);
+	list_add_tail(&r->doing, &d.link);
+	prng_fill(r->cluster.rng, &head_id, sizeof(head_id));
+	int err = mirror_revert(e->mirror, &last.id, &head_id, NULL);
+	r->size_bytes = err ? r->size_bytes : last.size_bytes;
+	list_del(&d.link);
+	history_revert_end(r->cluster.history, &d.write, err == 0);
+	if (!err && chance(r, 2)) { /* as one does who did not hear the answer; others have written since */
+		fiber_sleep(chance(r, NS_PER_S));
+		err = mirror_revert(e->mirror, &last.id, &head_id, NULL);
+	}
+	r->snapshot_under_way = NULL;
+	judge(r, e, "going back to a snapshot", err == OXE_BUSY || err == OXE_NOENT ? 0 : err);
+}
+
 static void client_grow(struct run *r, struct cluster_engine *e)
 {
 	uint64_t size_bytes = r->size_bytes + (1 + chance(r, 3)) * MiB;
@@ -278,6 +362,23 @@ static void client_grow(struct run *r, struct cluster_engine *e)
 	judge(r, e, "growing", err == OXE_INVAL ? 0 : err);
 }
 
+static void client_act_rarely(struct run *r, struct cluster_engine *e, uint8_t *data)
+{
+	switch (chance(r, 8)) {
+	case 0:
+		client_grow(r, e);
+		break;
+	case 1:
+		client_revert(r, e);
+		break;
+	case 2:
+		client_rename(r, e);
+		break;
+	default:
+		client_snapshot_read(r, e, data);
+	}
+}
+
 static void client_act(struct run *r, struct cluster_engine *e, uint8_t *data)
 {
 	switch (chance(r, 64)) {
@@ -288,8 +389,7 @@ static void client_act(struct run *r, struct cluster_engine *e, uint8_t *data)
 		client_snapshot_delete(r, e);
 		break;
 	case 2:
-		if (chance(r, 8) == 0)
-			client_grow(r, e);
+		client_act_rarely(r, e, data);
 		break;
 	case 3 ... 6:
 		client_flush(r, e);
@@ -344,7 +444,8 @@ static void clients_cut_off(struct run *r, struct cluster_node *n)
 		list_del(&d->link);
 		history_write_end(r->cluster.history, &d->write, false);
 	}
-	r->snapshot_under_way = false;
+	if (r->snapshot_under_way && r->snapshot_under_way->node == n)
+		r->snapshot_under_way = NULL;
 }
 
 static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const struct uuid *volume_id)
@@ -681,6 +782,23 @@ static void pools_check(struct run *r)
 	}
 }
 
+/* Is each snapshot called the same in all, and what its clients were told? */
+static void names_check(struct run *r, const struct replica_layer *layers, size_t count)
+{
+	for (uint32_t i = 0; i < r->snapshot_count; i++) {
+		struct snapshot *s = &r->snapshots[i];
+		for (size_t j = 0; j < count; j++) {
+			if (!uuid_equal(&s->id, &layers[j].id) || strcmp(s->name, layers[j].name) == 0)
+				continue;
+			if (!s->is_renamed)
+				cluster_fail(&r->cluster, "snapshot %s is called %s in a member", s->name,
+					     layers[j].name);
+			s->is_renamed = false; /* settled now, for the members to come */
+			memcpy(s->name, layers[j].name, sizeof(s->name));
+		}
+	}
+}
+
 static bool layer_missing(const struct replica_layer *wanted, const struct replica_layer *layers,
 			  size_t count)
 {
@@ -712,6 +830,8 @@ static void copies_compare(struct run *r)
 	for (uint32_t i = 0; !err && i < copy_count && !r->cluster.failed; i++) {
 		err = copies[i]->ops->layers(copies[i], layers[i > 0], REPLICA_LAYERS_MAX, &counts[i > 0],
 					     NULL);
+		if (!err)
+			names_check(r, layers[i > 0], counts[i > 0]);
 		if (err || i == 0)
 			continue;
 		(void)layer_equal(r, copies[0], copies[i], NULL, state->size_bytes);

@@ -13,7 +13,7 @@ static struct record *find(struct engines *set, const struct engine_target *targ
 {
 	struct record *r;
 	list_for_each (r, &set->records, link)
-		if (r->target.pool == target->pool && uuid_equal(&r->target.id, &target->id))
+		if (engine_target_equal(&r->target, target))
 			return r;
 	return NULL;
 }
@@ -29,10 +29,13 @@ static bool still_exists(const struct record *r)
 {
 	struct volume_info volume;
 	struct snapshot_info snapshot;
+	struct replica_layer layer;
 	const struct engine_target *t = &r->target;
-	if (uuid_equal(&t->id, &t->volume_id))
-		return volume_get(t->pool, &t->id, &volume) == 0;
-	return snapshot_get(t->pool, &t->id, &snapshot) == 0;
+	bool is_snapshot = engine_target_is_snapshot(t);
+	if (t->mirror) /* a volume's ends with its mirror */
+		return !is_snapshot || engine_mirror_snapshot(t->mirror, NULL, &t->id, &layer) == 0;
+	return is_snapshot ? snapshot_get(t->pool, &t->id, &snapshot) == 0
+			   : volume_get(t->pool, &t->id, &volume) == 0;
 }
 
 static void forget_the_gone(struct engines *set)
@@ -55,12 +58,27 @@ struct engine_stats *engine_record_get(struct engines *set, const struct engine_
 	return &r->stats;
 }
 
-void engine_records_free(struct engines *set, const struct pool *pool)
+void engine_records_forget(struct engines *set, const struct pool *pool, const struct engine_mirror *mirror)
 {
 	struct record *r, *tmp;
 	list_for_each_safe (r, tmp, &set->records, link)
-		if (!pool || r->target.pool == pool)
+		if (r->target.pool == pool && r->target.mirror == mirror)
 			forget(r);
+}
+
+void engine_records_free(struct engines *set)
+{
+	struct record *r, *tmp;
+	list_for_each_safe (r, tmp, &set->records, link)
+		forget(r);
+}
+
+void engine_records_rename(struct engines *set, const struct engine_mirror *mirror)
+{
+	struct record *r;
+	list_for_each (r, &set->records, link)
+		if (r->target.mirror == mirror)
+			engine_target_rename(&r->target);
 }
 
 void engines_stats_walk(struct engines *set,

@@ -119,6 +119,9 @@ static void step_take(struct mirror *m, const struct mirror_step *step)
 	case MIRROR_PUT_OUT:
 		mirror_step_put_out(m, step->copies);
 		break;
+	case MIRROR_REVERT:
+		mirror_step_revert(m);
+		break;
 	case MIRROR_SEAL:
 		mirror_step_seal(m);
 		break;
@@ -205,6 +208,7 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 	waitq_init(&m->left);
 	waitq_init(&m->intents_changed);
 	list_init(&m->orders);
+	list_init(&m->pinned);
 	mirror_ranges_init(&m->ranges);
 	spawn(m, "mirror-life", life_fiber);
 	spawn(m, "mirror-intents", mirror_intents_fiber);
@@ -214,9 +218,14 @@ int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirro
 	return 0;
 }
 
+static bool can_be_asked(const struct mirror *m)
+{
+	return m->serves && (mirror_copies_members(m) & mirror_copies_open(m));
+}
+
 int mirror_wait(struct mirror *m, uint64_t deadline_ns)
 {
-	while (!m->serves && !mirror_over(m))
+	while (!can_be_asked(m) && !mirror_over(m))
 		if (!waitq_wait_until(&m->changed, deadline_ns))
 			return OXE_TIMEOUT;
 	return mirror_over(m);
@@ -231,7 +240,7 @@ static void orders_end(struct mirror *m)
 	}
 }
 
-void mirror_close(struct mirror *m)
+void mirror_stop(struct mirror *m)
 {
 	m->closing = true;
 	m->serves = false;
@@ -240,6 +249,11 @@ void mirror_close(struct mirror *m)
 	waitq_wake_all(&m->room);
 	orders_end(m);
 	mirror_kick(m);
+}
+
+void mirror_close(struct mirror *m)
+{
+	mirror_stop(m);
 	group_wait(&m->fibers);
 	while (m->requests > 0)
 		waitq_wait(&m->room);
@@ -250,6 +264,7 @@ void mirror_close(struct mirror *m)
 		free(c);
 	}
 	rt_bufpool_free(m->buffers);
+	free(m->snapshots);
 	free(m->pins);
 	free(m->settle_from);
 	free(m);
@@ -288,4 +303,19 @@ void mirror_status(const struct mirror *m, struct mirror_status *out)
 	out->copy_count = m->view.replica_count;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		copy_status(m, i, &out->copies[i]);
+}
+
+const struct uuid *mirror_volume_id(const struct mirror *m)
+{
+	return &m->options.volume_id;
+}
+
+uint64_t mirror_size_bytes(const struct mirror *m)
+{
+	return m->size_bytes;
+}
+
+uint32_t mirror_lba_bytes(const struct mirror *m)
+{
+	return m->lba_bytes;
 }

@@ -3,7 +3,7 @@
  *
  *     struct mirror *m;
  *     mirror_new(rt, &(struct mirror_options){.volume_id = ..., .views = ..., .replica_new = ...}, &m);
- *     mirror_wait(m, deadline_ns)               until it serves the first time
+ *     mirror_wait(m, deadline_ns)               until it serves
  *     mirror_read(m, ...), mirror_write(m, ...)
  *     mirror_close(m);
  *
@@ -55,9 +55,11 @@ struct mirror_options { /* 0 means the default in brackets */
 
 /* Starts; does not suspend. OXE_INVAL. */
 OX_CHECKED int mirror_new(struct rt *rt, const struct mirror_options *options, struct mirror **out);
-/* 0: it serves. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
+/* 0: it serves, and a member answers. OXE_TIMEOUT, OXE_FENCED, OXE_SHUTDOWN. */
 OX_CHECKED int mirror_wait(struct mirror *m, uint64_t deadline_ns);
-/* Lets what is under way end as far as it can without waiting for anybody, and frees. Requests still inside get OXE_SHUTDOWN. */
+/* Nothing is served any more: requests inside, and all that still come, get OXE_SHUTDOWN. mirror_close is still due. Does not suspend. */
+void mirror_stop(struct mirror *m);
+/* Stops it, lets what is under way end as far as it can without waiting for anybody, and frees. */
 void mirror_close(struct mirror *m);
 
 /* Any range inside the volume, in logical blocks; `data` of any alignment must not change until the call returns. */
@@ -74,6 +76,26 @@ OX_CHECKED int mirror_snapshot(struct mirror *m, const struct uuid *layer_id, co
 			       uint64_t *pause_ns);
 OX_CHECKED int mirror_layer_delete(struct mirror *m, const struct uuid *layer_id);
 OX_CHECKED int mirror_grow(struct mirror *m, uint64_t size_bytes);
+/* Of a snapshot; done as above. OXE_EXISTS: another has the name. OXE_NOENT, OXE_INVAL. */
+OX_CHECKED int mirror_layer_rename(struct mirror *m, const struct uuid *layer_id, const char *name);
+/* Throw away what was written since the youngest snapshot, and go on from it: the volume takes its size, too. What copies have that are not
+ * members is thrown away with it: those that were joining begin anew, and absent ones are compared whole. The caller chooses head_id, new
+ * for each revert: asked again with that of the last one it is done, 0. OXE_BUSY: there are younger snapshots, to be deleted first.
+ * OXE_NOENT. A write that waited beyond the new end is OXE_RANGE. */
+OX_CHECKED int mirror_revert(struct mirror *m, const struct uuid *layer_id, const struct uuid *head_id,
+			     uint64_t *pause_ns);
+/* Snapshots named by a user, the oldest first, as they are once it serves; calls above change the list before they return. Does not suspend;
+ * `fn` neither, and returns false to stop. Not those of the volume that this one was cloned from. */
+void mirror_snapshot_walk(const struct mirror *m, bool (*fn)(void *ctx, const struct replica_layer *layer),
+			  void *ctx);
+/* Of a snapshot, as mirror_read: from a member, under the lease, and from another if that one cannot. OXE_NOENT. */
+OX_CHECKED int mirror_layer_read(struct mirror *m, const struct uuid *layer_id, void *data,
+				 uint64_t offset_bytes, uint64_t len_bytes);
+/* As vol_extents, of a snapshot, or with NULL of the volume as it is. Copies need not agree in what they call changed: one that was
+ * filled knows of no write that changed nothing. */
+OX_CHECKED int mirror_extents(struct mirror *m, const struct uuid *layer_id, const struct uuid *since_id,
+			      uint64_t offset_bytes, uint64_t len_bytes, struct vol_extent *extents,
+			      size_t max, size_t *count);
 /* One more copy, made where there is none; it joins when it answers. 0 if it is one already. OXE_NOSPC: VIEW_REPLICAS_MAX. */
 OX_CHECKED int mirror_copy_add(struct mirror *m, const struct uuid *pool_id);
 /* One copy less. OXE_BUSY if it is the last member. What it holds stays where it is. 0 if there is none. */
@@ -102,5 +124,10 @@ struct mirror_status {
 	struct mirror_copy_status copies[VIEW_REPLICAS_MAX];
 };
 void mirror_status(const struct mirror *m, struct mirror_status *out);
+
+/* Of the same, what is asked for with every request. Sizes are 0 until a copy has said them. */
+const struct uuid *mirror_volume_id(const struct mirror *m);
+uint64_t mirror_size_bytes(const struct mirror *m);
+uint32_t mirror_lba_bytes(const struct mirror *m);
 
 #endif

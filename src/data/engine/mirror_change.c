@@ -11,7 +11,7 @@
 
 /* ---- reading and swapping ------------------------------------------------------------------------------------------------- */
 
-static void retry_later(struct mirror *m)
+void mirror_retry_later(struct mirror *m)
 {
 	mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, m->retries++));
 }
@@ -128,7 +128,7 @@ static int view_swap(struct mirror *m, const struct view *next)
 		m->swap_in_doubt = false;
 	}
 	if (err == OXE_NOTREADY)
-		retry_later(m);
+		mirror_retry_later(m);
 	return err;
 }
 
@@ -148,13 +148,12 @@ void mirror_step_ask(struct mirror *m)
 {
 	int err = m->swap_in_doubt ? swap_again(m) : view_read(m);
 	if (err)
-		retry_later(m);
+		mirror_retry_later(m);
 }
 
 /* ---- changes ------------------------------------------------------------------------------------------------------------------ */
 
-/* A copy of the view to edit; freed by change_end. */
-static struct view *change_begin(struct mirror *m, bool new_epoch)
+struct view *mirror_change_begin(struct mirror *m, bool new_epoch)
 {
 	struct view *next = mem_zalloc(sizeof(*next));
 	*next = m->view;
@@ -162,7 +161,7 @@ static struct view *change_begin(struct mirror *m, bool new_epoch)
 	return next;
 }
 
-static int change_end(struct mirror *m, struct view *next, const char *event, const char *what)
+int mirror_change_end(struct mirror *m, struct view *next, const char *event, const char *what)
 {
 	int err = view_swap(m, next);
 	LOG_INFO(event, what, F_UUID("volume", &m->options.volume_id),
@@ -175,9 +174,11 @@ static int change_end(struct mirror *m, struct view *next, const char *event, co
 
 void mirror_step_claim(struct mirror *m)
 {
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	next->engine_id = m->options.engine_id;
-	(void)change_end(m, next, "engine.claimed", "this engine takes the volume");
+	if (MUTANT(253))
+		next->revert_layer_id = (struct uuid){0};
+	(void)mirror_change_end(m, next, "engine.claimed", "this engine takes the volume");
 }
 
 static struct uuid seal_add(struct mirror *m, struct view *next)
@@ -198,7 +199,10 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	next->must_wait |= was_member && !c->was_opened && !MUTANT(208);
 	e->role = VIEW_ABSENT;
 	memset(&e->join_id, 0, sizeof(e->join_id));
-	if (was_member) {
+	if (view_is_reverting(next) && !MUTANT(252)) {
+		/* It may have gone back, or not: nothing is known of its head. */
+		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
+	} else if (was_member) {
 		e->seal_id = *seal_id;
 		e->missed_shift = replica_region_shift(m->size_bytes);
 		if (!MUTANT(206))
@@ -213,21 +217,22 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 void mirror_step_put_out(struct mirror *m, uint32_t copies)
 {
 	mirror_gate_hold(m);
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	struct uuid seal_id = seal_add(m, next);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (copies >> i & 1)
 			entry_put_out(m, next, i, &seal_id);
-	(void)change_end(m, next, "view.removed", "copies that do not answer are taken out of the view");
+	(void)mirror_change_end(m, next, "view.removed",
+				"copies that do not answer are taken out of the view");
 }
 
 void mirror_step_tidy(struct mirror *m)
 {
-	struct view *next = change_begin(m, false);
+	struct view *next = mirror_change_begin(m, false);
 	next->seal_count = 0;
 	memset(next->seals, 0, sizeof(next->seals));
 	next->must_wait = false;
-	(void)change_end(m, next, "view.settled", "all copies in the view have sealed");
+	(void)mirror_change_end(m, next, "view.settled", "all copies in the view have sealed");
 }
 
 /* V8. What it missed, and what it wrote when it was last written to, are where its old head may differ from the seal. */
@@ -258,10 +263,10 @@ void mirror_step_join(struct mirror *m, uint32_t copies)
 	mirror_gate_hold(m);
 	if (m->unfinished || m->copies[i]->session != MIRROR_OPEN)
 		return;
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	struct uuid join_id = seal_add(m, next);
 	entry_join(&next->replicas[i], m->copies[i], &join_id);
-	(void)change_end(m, next, "view.joining", "a copy gets every write from now on");
+	(void)mirror_change_end(m, next, "view.joining", "a copy gets every write from now on");
 }
 
 void mirror_step_admit(struct mirror *m, uint32_t copies)
@@ -281,16 +286,15 @@ void mirror_step_admit(struct mirror *m, uint32_t copies)
 		return;
 	}
 	c->state.is_joining = false;
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	struct view_replica *e = &next->replicas[i];
 	*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_MEMBER};
-	(void)change_end(m, next, "view.admitted", "a copy has everything, and is read from now on");
+	(void)mirror_change_end(m, next, "view.admitted", "a copy has everything, and is read from now on");
 }
 
 /* ---- sealing ------------------------------------------------------------------------------------------------------------------ */
 
-/* '~' and the first 12 digits of the id. */
-static void seal_name(const struct uuid *id, char name[POOL_NAME_MAX + 1])
+void mirror_seal_name(const struct uuid *id, char name[POOL_NAME_MAX + 1])
 {
 	char text[UUID_TEXT_LEN + 1];
 	uuid_format(id, text);
@@ -308,7 +312,7 @@ static uint32_t joining_upon(const struct mirror *m, const struct uuid *seal_id)
 	return set;
 }
 
-static bool all_answered(struct mirror *m, const struct request *q, uint32_t set)
+bool mirror_all_answered(struct mirror *m, const struct request *q, uint32_t set)
 {
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (q->refused >> i & 1)
@@ -320,7 +324,7 @@ static bool hold_ask(struct mirror *m, struct request *q, uint32_t set)
 {
 	q->pending = set;
 	mirror_request_ask(m, q, set);
-	return all_answered(m, q, set);
+	return mirror_all_answered(m, q, set);
 }
 
 /* Its new head may be on its chain already: then the join was ended, and the view does not know yet. */
@@ -345,7 +349,7 @@ static bool seal_one(struct mirror *m, const struct uuid *seal_id)
 	char name[POOL_NAME_MAX + 1];
 	uint32_t joining = joining_upon(m, seal_id);
 	struct request q = {.kind = REQUEST_SEAL, .layer_id = seal_id, .name = name, .epoch = m->view.epoch};
-	seal_name(seal_id, name);
+	mirror_seal_name(seal_id, name);
 	bool done = hold_ask(m, &q, mirror_copies_in_view(m) & ~joining);
 	for (uint32_t i = 0; done && i < m->view.replica_count; i++)
 		if (joining >> i & 1)
@@ -382,7 +386,7 @@ void mirror_step_seal(struct mirror *m)
 	for (uint32_t i = 0; done && i < m->view.seal_count; i++)
 		done = MUTANT(202) || seal_one(m, &m->view.seals[i]);
 	if (!done) {
-		retry_later(m);
+		mirror_retry_later(m);
 		return;
 	}
 	m->seals_done = true;
@@ -421,13 +425,11 @@ bool mirror_copies_agree(struct mirror *m)
 	m->layers_agreed = sound && (m->layers_agreed || mirror_layers_agree(m));
 	m->agreed = m->layers_agreed && sizes_even(m) && hold_ask(m, &q, mirror_copies_in_view(m));
 	if (!m->agreed)
-		retry_later(m);
+		mirror_retry_later(m);
 	return m->agreed;
 }
 
 /* ---- orders ------------------------------------------------------------------------------------------------------------------- */
-
-#define ORDER_AGAIN 1 /* when everybody answers */
 
 static int order_snapshot(struct mirror *m, struct order *o)
 {
@@ -436,8 +438,10 @@ static int order_snapshot(struct mirror *m, struct order *o)
 	m->layers_agreed = m->agreed = false;
 	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && q.done)
-		(void)all_answered(m, &q, q.pending); /* those that refused are put out */
+		(void)mirror_all_answered(m, &q, q.pending); /* those that refused are put out */
 	m->layers_agreed = !q.pending && !q.refused;
+	if (m->layers_agreed)
+		mirror_snapshot_note(m, o->id, o->name, m->size_bytes);
 	return q.refused && !q.done ? q.err : m->layers_agreed ? 0 : ORDER_AGAIN;
 }
 
@@ -448,8 +452,7 @@ static int intents_clear(struct mirror *m)
 	struct request flush = {.kind = REQUEST_FLUSH}, clear = {.kind = REQUEST_INTENTS, .regions = &none};
 	if (!hold_ask(m, &flush, mirror_copies_in_view(m)) || !hold_ask(m, &clear, mirror_copies_in_view(m)))
 		return ORDER_AGAIN;
-	memset(&m->active, 0, sizeof(m->active));
-	memset(&m->forgetting, 0, sizeof(m->forgetting));
+	mirror_intents_none(m);
 	return 0;
 }
 
@@ -468,12 +471,12 @@ static int order_grow(struct mirror *m, struct order *o)
 	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && !q.done)
 		return q.err;
-	(void)all_answered(m, &q, mirror_copies_in_view(m));
+	(void)mirror_all_answered(m, &q, mirror_copies_in_view(m));
 	if (q.pending || q.refused)
 		return ORDER_AGAIN;
 	m->size_bytes = o->size_bytes;
 	if (grown)
-		mirror_intents_regions_grew(m, grown);
+		mirror_intents_regions_anew(m);
 	return 0;
 }
 
@@ -483,9 +486,9 @@ static int order_add(struct mirror *m, struct order *o)
 		return 0;
 	if (m->view.replica_count == VIEW_REPLICAS_MAX)
 		return OXE_NOSPC;
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	next->replicas[next->replica_count++] = (struct view_replica){.pool_id = *o->id, .role = VIEW_ABSENT};
-	return change_end(m, next, "view.copy_added", "a copy is to be made") == 0 ? 0 : ORDER_AGAIN;
+	return mirror_change_end(m, next, "view.copy_added", "a copy is to be made") == 0 ? 0 : ORDER_AGAIN;
 }
 
 static int order_forget(struct mirror *m, struct order *o)
@@ -495,12 +498,14 @@ static int order_forget(struct mirror *m, struct order *o)
 		return 0;
 	if (e->role == VIEW_MEMBER && view_count(&m->view, VIEW_MEMBER) == 1)
 		return OXE_BUSY;
-	struct view *next = change_begin(m, true);
+	struct view *next = mirror_change_begin(m, true);
 	size_t index = (size_t)(e - m->view.replicas);
 	memmove(&next->replicas[index], &next->replicas[index + 1],
 		(--next->replica_count - index) * sizeof(next->replicas[0]));
 	memset(&next->replicas[next->replica_count], 0, sizeof(next->replicas[0]));
-	return change_end(m, next, "view.copy_forgotten", "a copy is no longer one") == 0 ? 0 : ORDER_AGAIN;
+	return mirror_change_end(m, next, "view.copy_forgotten", "a copy is no longer one") == 0
+		       ? 0
+		       : ORDER_AGAIN;
 }
 
 static int order_run(struct mirror *m, struct order *o)
@@ -514,6 +519,10 @@ static int order_run(struct mirror *m, struct order *o)
 		return order_add(m, o);
 	case ORDER_FORGET:
 		return order_forget(m, o);
+	case ORDER_RENAME:
+		return mirror_order_rename(m, o);
+	case ORDER_REVERT:
+		return mirror_order_revert(m, o);
 	}
 	return OXE_INVAL;
 }
@@ -538,7 +547,7 @@ void mirror_step_order(struct mirror *m)
 	mirror_kick(m);
 }
 
-static int order_give(struct mirror *m, struct order *o)
+int mirror_order_give(struct mirror *m, struct order *o)
 {
 	if (mirror_over(m))
 		return mirror_over(m);
@@ -559,7 +568,7 @@ static int order_give(struct mirror *m, struct order *o)
 int mirror_snapshot(struct mirror *m, const struct uuid *layer_id, const char *name, uint64_t *pause_ns)
 {
 	struct order o = {.kind = ORDER_SNAPSHOT, .id = layer_id, .name = name};
-	int err = order_give(m, &o);
+	int err = mirror_order_give(m, &o);
 	if (pause_ns)
 		*pause_ns = o.pause_ns;
 	return err;
@@ -568,17 +577,17 @@ int mirror_snapshot(struct mirror *m, const struct uuid *layer_id, const char *n
 int mirror_grow(struct mirror *m, uint64_t size_bytes)
 {
 	struct order o = {.kind = ORDER_GROW, .size_bytes = size_bytes};
-	return order_give(m, &o);
+	return mirror_order_give(m, &o);
 }
 
 int mirror_copy_add(struct mirror *m, const struct uuid *pool_id)
 {
 	struct order o = {.kind = ORDER_ADD, .id = pool_id};
-	return order_give(m, &o);
+	return mirror_order_give(m, &o);
 }
 
 int mirror_copy_forget(struct mirror *m, const struct uuid *pool_id)
 {
 	struct order o = {.kind = ORDER_FORGET, .id = pool_id};
-	return order_give(m, &o);
+	return mirror_order_give(m, &o);
 }

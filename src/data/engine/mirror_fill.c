@@ -26,6 +26,7 @@ struct filling {
 	struct replica_layer *there, *here; /* the member's; and the copy's, below its new head */
 	size_t there_count, here_count;
 	const struct replica_layer *base, *next; /* base NULL: they have none in common */
+	uint64_t renames;			 /* of the mirror, before these lists were made */
 	uint8_t *data;
 	uint64_t paid_ns; /* by the limit on bytes a second, when the next may go */
 };
@@ -73,6 +74,7 @@ static int layers_look(struct filling *f)
 {
 	struct replica *from = f->from->replica, *to = f->to->replica;
 	size_t all = 0;
+	f->renames = f->m->renames;
 	int said = from_said(f, from->ops->layers(from, f->there, REPLICA_LAYERS_MAX, &f->there_count, NULL));
 	if (said != FILL_OK)
 		return said;
@@ -246,6 +248,29 @@ static int strays_delete(struct filling *f)
 	return said;
 }
 
+static bool name_differs(const struct filling *f, size_t here)
+{
+	size_t at = index_there(f, &f->here[here].id);
+	return at < f->there_count && !f->here[here].is_origins &&
+	       strcmp(f->there[at].name, f->here[here].name) != 0;
+}
+
+/* What was renamed while the copy was away. All go out of each other's way first. */
+static int names_even(struct filling *f, bool out_of_the_way)
+{
+	struct replica *to = f->to->replica;
+	int said = FILL_OK;
+	for (size_t i = 0; said == FILL_OK && i < f->here_count && !MUTANT(256); i++) {
+		char name[POOL_NAME_MAX + 1];
+		if (!name_differs(f, i))
+			continue;
+		mirror_seal_name(&f->here[i].id, name);
+		const char *wanted = f->there[index_there(f, &f->here[i].id)].name;
+		said = to_said(f, to->ops->layer_rename(to, &f->here[i].id, out_of_the_way ? name : wanted));
+	}
+	return said;
+}
+
 static int one_layer(struct filling *f)
 {
 	struct uuid join_id = mirror_copy_entry(f->to)->join_id;
@@ -257,6 +282,10 @@ static int one_layer(struct filling *f)
 	if (said != FILL_OK)
 		return said;
 	said = strays_delete(f);
+	if (said == FILL_OK)
+		said = names_even(f, true);
+	if (said == FILL_OK)
+		said = names_even(f, false);
 	if (said != FILL_OK)
 		return said;
 	int none = layer_choose(f, &join_id);
@@ -264,6 +293,8 @@ static int one_layer(struct filling *f)
 		return FILL_AGAIN;
 	if (!none)
 		return layer_fill(f);
+	if (f->renames != f->m->renames)
+		return FILL_OK; /* the lists may be of before it: once more */
 	f->to->has_chain = true;
 	return FILL_OVER;
 }

@@ -6,7 +6,7 @@
  *     mirror_change.c  steps that change the view, and seal       mirror_io.c       read, write, zero, trim, flush
  *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
  *     mirror_fill.c    layers copied to a joining copy            mirror_layers.c   which layers there are
- *     mirror_range.c   overlap
+ *     mirror_range.c   overlap                                    mirror_snapshot.c snapshots: the list, names, reading, going back
  *
  * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
  * it waits for a copy to come back. Closing it and waiting for those inside makes all copies stand still: that is a hold.
@@ -46,13 +46,15 @@ struct copy {
 	uint32_t users;	   /* fibers that hold a pointer to it beyond a view change */
 };
 
-enum order_kind { ORDER_SNAPSHOT, ORDER_GROW, ORDER_ADD, ORDER_FORGET };
+enum order_kind { ORDER_SNAPSHOT, ORDER_GROW, ORDER_ADD, ORDER_FORGET, ORDER_RENAME, ORDER_REVERT };
+
+#define ORDER_AGAIN 1 /* when everybody answers */
 
 /* Something asked of the life. On the asker's stack. */
 struct order {
 	struct list link;
 	enum order_kind kind;
-	const struct uuid *id;
+	const struct uuid *id, *head_id;
 	const char *name;
 	uint64_t size_bytes;
 	uint64_t pause_ns;
@@ -95,12 +97,20 @@ struct mirror {
 	struct list orders;
 	struct ranges ranges;
 
+	/* What users named, oldest first, as all members have it. */
+	struct replica_layer *snapshots;
+	size_t snapshot_count, snapshot_room;
+	uint64_t renames;	       /* how often names may have changed */
+	struct uuid revert_refused_id; /* the new head of a revert that no copy would make, */
+	int revert_err;		       /* and why */
+
 	/* Intents: `active` is durable on every copy in the view. */
 	struct replica_regions active, wanted, used, used_before;
 	struct replica_regions forgetting; /* no longer active, and not yet known to be flushed everywhere */
 	uint32_t *pins;			   /* by region: writes under way, or about to be */
-	uint64_t intents_failures;	   /* how often they could not be noted, */
-	int intents_err;		   /* and why, the last time */
+	struct list pinned;
+	uint64_t intents_failures; /* how often they could not be noted, */
+	int intents_err;	   /* and why, the last time */
 	struct waitq intents_changed;
 
 	/* Regions in which members may differ, and the copy they are made equal to: index + 1, or 0 for any. */
@@ -147,6 +157,8 @@ enum request_kind {
 	REQUEST_LAYER_DELETE,
 	REQUEST_SEAL,
 	REQUEST_GROW,
+	REQUEST_RENAME,
+	REQUEST_REVERT,
 };
 
 /* One call that every copy in the view is to carry out. */
@@ -154,9 +166,9 @@ struct request {
 	enum request_kind kind;
 	unsigned flags;
 	const void *data;
-	uint64_t offset_bytes, len_bytes; /* GROW: len_bytes is the size */
+	uint64_t offset_bytes, len_bytes; /* GROW: len_bytes is the size; REVERT: becomes it */
 	const struct replica_regions *regions;
-	const struct uuid *layer_id;
+	const struct uuid *layer_id, *head_id;
 	const char *name;
 	uint64_t epoch;
 	/* Called inside the gate before the copies are, each time; may suspend, and change what is asked. Returns 0; OXE_BUSY: outside the gate something
@@ -210,10 +222,21 @@ void mirror_step_ask(struct mirror *m);
 void mirror_step_claim(struct mirror *m);
 void mirror_step_put_out(struct mirror *m, uint32_t copies);
 void mirror_step_seal(struct mirror *m);
+void mirror_step_revert(struct mirror *m);
 void mirror_step_tidy(struct mirror *m);
 void mirror_step_join(struct mirror *m, uint32_t copies);
 void mirror_step_admit(struct mirror *m, uint32_t copies);
 void mirror_step_order(struct mirror *m);
+/* A copy of the view to edit; end swaps and frees it. */
+struct view *mirror_change_begin(struct mirror *m, bool new_epoch);
+int mirror_change_end(struct mirror *m, struct view *next, const char *event, const char *what);
+void mirror_retry_later(struct mirror *m);
+/* Inside a hold: all of `set` did it. Those that refused have failed. */
+bool mirror_all_answered(struct mirror *m, const struct request *q, uint32_t set);
+/* What a layer is called that nobody named: '~' and the first 12 digits of its id. */
+void mirror_seal_name(const struct uuid *id, char name[POOL_NAME_MAX + 1]);
+/* Until the life has done it, or is over. */
+int mirror_order_give(struct mirror *m, struct order *o);
 /* Before the first request, and after each change: size and intents. False: not yet. */
 bool mirror_copies_agree(struct mirror *m);
 
@@ -221,6 +244,40 @@ bool mirror_copies_agree(struct mirror *m);
 
 /* Inside a hold. False: not all of them answered. */
 bool mirror_layers_agree(struct mirror *m);
+
+/* ---- mirror_snapshot.c ---- */
+
+int mirror_order_rename(struct mirror *m, struct order *o);
+int mirror_order_revert(struct mirror *m, struct order *o);
+/* One more, if it is not known yet; one less. Do not suspend. */
+void mirror_snapshot_note(struct mirror *m, const struct uuid *id, const char *name, uint64_t size_bytes);
+void mirror_snapshot_forget(struct mirror *m, const struct uuid *id);
+struct replica_layer *mirror_snapshot_find(const struct mirror *m, const struct uuid *id);
+/* A copy's own part of REQUEST_REVERT. */
+int mirror_copy_revert(struct replica *r, struct request *q);
+
+/* ---- mirror_io.c ---- */
+
+/* A question that one member answers: of the head, or of a layer. */
+struct reading {
+	int (*ask)(struct replica *r, struct reading *reading);
+	void *data;
+	uint64_t offset_bytes, len_bytes;
+	const struct uuid *layer_id, *since_id;
+	struct vol_extent *extents;
+	size_t max, *count;
+	uint32_t could_not; /* copies by bit, that have it and cannot read it */
+	int err;
+	bool is_done;
+};
+/* Outside the gate, until a member has answered. */
+OX_CHECKED int mirror_reading_run(struct mirror *m, struct reading *r);
+/* Of a request of a client: room is waited for, and given back. */
+OX_CHECKED int mirror_call_begin(struct mirror *m);
+int mirror_call_end(struct mirror *m, int err);
+/* The blocks touched, nobody else in them that changes something (or at all, with `changes`), and all of it settled. */
+void mirror_blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes, uint64_t len_bytes,
+			bool changes);
 
 /* ---- mirror_intent.c ---- */
 
@@ -230,16 +287,20 @@ bool mirror_intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_
 /* Ask for them, and wait. OXE_FENCED, OXE_SHUTDOWN. */
 OX_CHECKED int mirror_intents_get(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 struct intent_pin {
-	unsigned shift;
+	struct list link;
+	uint64_t offset_bytes, len_bytes;
 	uint32_t first, last;
 };
 void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes);
-void mirror_intents_unpin(struct mirror *m, const struct intent_pin *pin);
-/* Inside a hold, with none active. */
-void mirror_intents_regions_grew(struct mirror *m, unsigned by_shift);
+void mirror_intents_unpin(struct mirror *m, struct intent_pin *pin);
+/* Inside a hold: none is active any more. */
+void mirror_intents_none(struct mirror *m);
+/* Inside a hold, with none active: the volume's size says of another size what a region is. */
+void mirror_intents_regions_anew(struct mirror *m);
+/* A volume that goes back to a smaller snapshot shrinks under the requests that wait: what lies beyond its end is in the last. */
 static inline uint32_t region_of(const struct mirror *m, uint64_t offset_bytes)
 {
-	return (uint32_t)(offset_bytes >> replica_region_shift(m->size_bytes));
+	return (uint32_t)u64_min(offset_bytes >> replica_region_shift(m->size_bytes), REPLICA_REGIONS - 1);
 }
 /* The one that the range ends in; its length is not 0. */
 static inline uint32_t region_last(const struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)

@@ -20,35 +20,45 @@ bool mirror_intents_cover(const struct mirror *m, uint64_t offset_bytes, uint64_
 	return true;
 }
 
+static void pin_count(struct mirror *m, struct intent_pin *pin)
+{
+	pin->first = region_of(m, pin->offset_bytes);
+	pin->last = region_last(m, pin->offset_bytes, pin->len_bytes);
+	for (uint32_t r = pin->first; r <= pin->last; r++)
+		m->pins[r]++;
+}
+
 void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes)
 {
-	*pin = (struct intent_pin){.shift = replica_region_shift(m->size_bytes),
-				   .first = region_of(m, offset_bytes),
-				   .last = region_last(m, offset_bytes, len_bytes)};
+	*pin = (struct intent_pin){.offset_bytes = offset_bytes, .len_bytes = len_bytes};
+	list_add_tail(&m->pinned, &pin->link);
+	pin_count(m, pin);
+	for (uint32_t r = pin->first; r <= pin->last; r++)
+		regions_add(&m->used, r);
+}
+
+void mirror_intents_unpin(struct mirror *m, struct intent_pin *pin)
+{
+	list_del(&pin->link);
 	for (uint32_t r = pin->first; r <= pin->last; r++) {
-		m->pins[r]++;
+		assert(m->pins[r] > 0);
+		m->pins[r]--;
 		regions_add(&m->used, r);
 	}
 }
 
-/* The volume may have grown, and its regions with it. */
-void mirror_intents_unpin(struct mirror *m, const struct intent_pin *pin)
+void mirror_intents_none(struct mirror *m)
 {
-	unsigned grown = replica_region_shift(m->size_bytes) - pin->shift;
-	for (uint32_t r = pin->first; r <= pin->last; r++) {
-		assert(m->pins[r >> grown] > 0);
-		m->pins[r >> grown]--;
-		regions_add(&m->used, r >> grown);
-	}
+	memset(&m->active, 0, sizeof(m->active));
+	memset(&m->forgetting, 0, sizeof(m->forgetting));
 }
 
-void mirror_intents_regions_grew(struct mirror *m, unsigned by_shift)
+void mirror_intents_regions_anew(struct mirror *m)
 {
-	uint32_t *old = m->pins;
-	m->pins = mem_zalloc(REPLICA_REGIONS * sizeof(*m->pins));
-	for (uint32_t r = 0; r < REPLICA_REGIONS; r++)
-		m->pins[r >> by_shift] += old[r];
-	free(old);
+	struct intent_pin *pin;
+	memset(m->pins, 0, REPLICA_REGIONS * sizeof(*m->pins));
+	list_for_each (pin, &m->pinned, link)
+		pin_count(m, pin);
 	memset(&m->used, 0xff, sizeof(m->used));
 	memset(&m->wanted, 0, sizeof(m->wanted)); /* whoever waits asks again */
 	waitq_wake_all(&m->intents_changed);
@@ -82,16 +92,35 @@ struct replica_regions mirror_regions_at_risk(const struct mirror *m)
 
 /* ---- the fiber ----------------------------------------------------------------------------------------------------------- */
 
+/* The size may have changed while the gate was closed, and with it what a region is. */
+struct intents_request {
+	struct request q;
+	unsigned shift;
+};
+
+static int intents_inside(struct mirror *m, struct request *q)
+{
+	return container_of(q, struct intents_request, q)->shift == replica_region_shift(m->size_bytes)
+		       ? 0
+		       : OXE_BUSY;
+}
+
+static int intents_note(struct mirror *m, const struct replica_regions *set)
+{
+	struct intents_request i = {.q = {.kind = REQUEST_INTENTS, .regions = set, .inside = intents_inside},
+				    .shift = replica_region_shift(m->size_bytes)};
+	return mirror_request_run(m, &i.q);
+}
+
 static int add_wanted(struct mirror *m)
 {
 	struct replica_regions set = mirror_regions_at_risk(m);
 	regions_or(&set, &m->wanted);
 	memset(&m->wanted, 0, sizeof(m->wanted));
-	struct request q = {.kind = REQUEST_INTENTS, .regions = &set};
-	int err = mirror_request_run(m, &q);
+	int err = intents_note(m, &set);
 	if (!err) {
 		m->active = set;
-	} else {
+	} else if (err != OXE_BUSY) { /* they ask again */
 		m->intents_failures++;
 		m->intents_err = err;
 	}
@@ -131,8 +160,7 @@ static int forget_idle(struct mirror *m)
 		return err; /* still at risk; the next time tries again */
 	memset(&m->forgetting, 0, sizeof(m->forgetting));
 	smaller = m->active = mirror_regions_at_risk(m);
-	struct request q = {.kind = REQUEST_INTENTS, .regions = &smaller};
-	return mirror_request_run(m, &q);
+	return intents_note(m, &smaller);
 }
 
 static void wait_for_work(struct mirror *m, uint64_t until_ns)

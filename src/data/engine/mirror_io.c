@@ -13,7 +13,7 @@
 
 /* ---- in and out ------------------------------------------------------------------------------------------------------------ */
 
-static int begin(struct mirror *m)
+int mirror_call_begin(struct mirror *m)
 {
 	while (m->requests >= MIRROR_REQUESTS_MAX && !m->closing)
 		waitq_wait(&m->room);
@@ -26,7 +26,7 @@ static int begin(struct mirror *m)
 	return 0;
 }
 
-static int end(struct mirror *m, int err)
+int mirror_call_end(struct mirror *m, int err)
 {
 	m->requests--;
 	waitq_wake_all(&m->room);
@@ -43,8 +43,7 @@ static int range_check(const struct mirror *m, uint64_t offset_bytes, uint64_t l
 	return u64_is_aligned(offset_bytes | len_bytes, m->lba_bytes) ? 0 : OXE_ALIGN;
 }
 
-/* The blocks touched, and nobody else in them; and all of it settled. */
-static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes, uint64_t len_bytes,
+void mirror_blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes, uint64_t len_bytes,
 			bool changes)
 {
 	uint64_t first = u64_align_down(offset_bytes, POOL_BLOCK_BYTES);
@@ -52,8 +51,9 @@ static void blocks_lock(struct mirror *m, struct range *r, uint64_t offset_bytes
 	for (;;) {
 		mirror_settle_wait(m, offset_bytes, len_bytes);
 		mirror_range_lock(&m->ranges, r, first, MUTANT(209) ? first : last, changes);
-		uint32_t region = regions_next(&m->unsettled, region_of(m, offset_bytes));
-		if (region > region_last(m, offset_bytes, len_bytes) || mirror_over(m))
+		if (!regions_any(&m->unsettled, region_of(m, offset_bytes),
+				 region_last(m, offset_bytes, len_bytes)) ||
+		    mirror_over(m))
 			return;
 		mirror_range_unlock(&m->ranges, r);
 	}
@@ -74,13 +74,10 @@ static uint64_t lease_ends_ns(const struct mirror *m)
 	return heard_ns + m->options.lease_ns;
 }
 
-struct reading {
-	void *data;
-	uint64_t offset_bytes, len_bytes;
-	uint32_t could_not; /* copies by bit, that have it and cannot read it */
-	int err;
-	bool is_done;
-};
+static int read_ask(struct replica *r, struct reading *reading)
+{
+	return r->ops->read(r, reading->data, reading->offset_bytes, reading->len_bytes);
+}
 
 /* Inside the gate. Not done: nobody could be asked, or the lease is over. */
 static void read_once(struct mirror *m, struct reading *r)
@@ -89,7 +86,7 @@ static void read_once(struct mirror *m, struct reading *r)
 	while (!m->was_fenced && rt_now_ns(m->rt) < lease_ends_ns(m) &&
 	       (c = mirror_copy_to_read(m, r->could_not))) {
 		uint64_t session = c->session_number;
-		int err = c->replica->ops->read(c->replica, r->data, r->offset_bytes, r->len_bytes);
+		int err = r->ask(c->replica, r);
 		if (!mirror_copy_answered(c, session, err))
 			continue;
 		/* What was read before the lease ended was the newest then. */
@@ -102,17 +99,17 @@ static void read_once(struct mirror *m, struct reading *r)
 	r->is_done = r->could_not && !(mirror_copies_members(m) & ~r->could_not);
 }
 
-/* V10: another had it. Where it could not be read it is written again. */
+/* V10: another had it. Where it could not be read it is written again; not in a layer, which is never written. */
 static void read_repair(struct mirror *m, const struct reading *r)
 {
-	if (!r->could_not || r->err)
+	if (!r->could_not || r->err || r->ask != read_ask)
 		return;
 	struct copy *good = mirror_copy_to_read(m, r->could_not);
 	if (good)
 		mirror_settle_mark(m, r->offset_bytes, r->len_bytes, good);
 }
 
-static int read_locked(struct mirror *m, struct reading *r)
+int mirror_reading_run(struct mirror *m, struct reading *r)
 {
 	for (;;) {
 		int err = mirror_gate_enter(m);
@@ -131,17 +128,18 @@ static int read_locked(struct mirror *m, struct reading *r)
 int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	struct range range;
-	struct reading r = {.data = data, .offset_bytes = offset_bytes, .len_bytes = len_bytes};
-	int err = begin(m);
+	struct reading r = {
+		.ask = read_ask, .data = data, .offset_bytes = offset_bytes, .len_bytes = len_bytes};
+	int err = mirror_call_begin(m);
 	if (err)
 		return err;
 	err = range_check(m, offset_bytes, len_bytes);
 	if (!err && len_bytes > 0) {
-		blocks_lock(m, &range, offset_bytes, len_bytes, false);
-		err = read_locked(m, &r);
+		mirror_blocks_lock(m, &range, offset_bytes, len_bytes, false);
+		err = mirror_reading_run(m, &r);
 		mirror_range_unlock(&m->ranges, &range);
 	}
-	return end(m, err);
+	return mirror_call_end(m, err);
 }
 
 /* ---- whole blocks ----------------------------------------------------------------------------------------------------------- */
@@ -159,7 +157,8 @@ static bool somebody_joins(const struct mirror *m)
 
 static int block_fetch(struct mirror *m, uint8_t *block, uint64_t offset_bytes)
 {
-	struct reading r = {.data = block,
+	struct reading r = {.ask = read_ask,
+			    .data = block,
 			    .offset_bytes = offset_bytes,
 			    .len_bytes = u64_min(POOL_BLOCK_BYTES, m->size_bytes - offset_bytes)};
 	read_once(m, &r);
@@ -205,6 +204,8 @@ static bool must_be_durable(const struct mirror *m)
 static int change_inside(struct mirror *m, struct request *q)
 {
 	struct change *ch = container_of(q, struct change, q);
+	if (q->offset_bytes + q->len_bytes > m->size_bytes)
+		return OXE_RANGE; /* it has shrunk meanwhile */
 	if (!mirror_intents_cover(m, q->offset_bytes, q->len_bytes))
 		return OXE_BUSY;
 	if (q->kind == REQUEST_WRITE && somebody_joins(m) && !is_whole(m, q) && !MUTANT(212)) {
@@ -255,7 +256,7 @@ static int change_run(struct mirror *m, struct change *ch)
 	ch->q.inside = change_inside;
 	ch->q.outside = change_outside;
 	mirror_intents_pin(m, &pin, offset_bytes, len_bytes);
-	blocks_lock(m, &range, offset_bytes, len_bytes, true);
+	mirror_blocks_lock(m, &range, offset_bytes, len_bytes, true);
 	int err = mirror_request_run(m, &ch->q);
 	change_failed(m, &ch->q);
 	mirror_range_unlock(&m->ranges, &range);
@@ -279,13 +280,13 @@ static int change_checked(struct mirror *m, enum request_kind kind, const void *
 int mirror_write(struct mirror *m, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
 		 unsigned vol_flags)
 {
-	int err = begin(m);
+	int err = mirror_call_begin(m);
 	if (err)
 		return err;
 	err = range_check(m, offset_bytes, len_bytes);
 	if (!err)
 		err = change_checked(m, REQUEST_WRITE, data, offset_bytes, len_bytes, vol_flags);
-	return end(m, err);
+	return mirror_call_end(m, err);
 }
 
 /* Part of a block is written, as zeroes: a new head has to get it whole. */
@@ -315,13 +316,13 @@ static int zero_checked(struct mirror *m, uint64_t begin_bytes, uint64_t end_byt
 
 int mirror_zero(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, unsigned vol_flags)
 {
-	int err = begin(m);
+	int err = mirror_call_begin(m);
 	if (err)
 		return err;
 	err = range_check(m, offset_bytes, len_bytes);
 	if (!err && len_bytes > 0)
 		err = zero_checked(m, offset_bytes, offset_bytes + len_bytes, vol_flags);
-	return end(m, err);
+	return mirror_call_end(m, err);
 }
 
 /* Whole blocks only, so that every copy does the same. */
@@ -329,36 +330,21 @@ int mirror_trim(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint64_t first = u64_align_up(offset_bytes, POOL_BLOCK_BYTES);
 	uint64_t last = u64_align_down(offset_bytes + len_bytes, POOL_BLOCK_BYTES);
-	int err = begin(m);
+	int err = mirror_call_begin(m);
 	if (err)
 		return err;
 	err = range_check(m, offset_bytes, len_bytes);
 	if (!err && first < last)
 		err = change_checked(m, REQUEST_TRIM, NULL, first, last - first, 0);
-	return end(m, err);
+	return mirror_call_end(m, err);
 }
 
 int mirror_flush(struct mirror *m)
 {
 	struct request q = {.kind = REQUEST_FLUSH};
-	int err = begin(m);
+	int err = mirror_call_begin(m);
 	if (err)
 		return err;
 	err = mirror_request_run(m, &q);
-	return end(m, err);
-}
-
-/* A copy that is just read from there has to finish first. */
-int mirror_layer_delete(struct mirror *m, const struct uuid *layer_id)
-{
-	int err = begin(m);
-	if (err)
-		return err;
-	for (uint32_t tries = 0;; tries++) {
-		struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = layer_id};
-		err = mirror_request_run(m, &q);
-		if (err != OXE_BUSY)
-			return end(m, err);
-		mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, tries));
-	}
+	return mirror_call_end(m, err);
 }

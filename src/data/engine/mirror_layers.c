@@ -3,7 +3,8 @@
  *
  * A snapshot was acknowledged when every copy in the view had sealed it, and its deletion when every one had let it go. So a layer that
  * some have and others have not, when an engine starts, is one whose making or deletion nobody was told of: it goes everywhere.
- * A joining copy is asked only for what is above its join layer; the rest is being filled.
+ * A joining copy is asked only for what is above its join layer; the rest is being filled. A name that differs was being changed: nobody was
+ * told of either outcome, and the first copy's is taken.
  */
 #include "base/log.h"
 #include "data/engine/mirror_impl.h"
@@ -112,10 +113,62 @@ static bool lists_compare(struct mirror *m, const struct lists *ls)
 	return done;
 }
 
+/* ---- names ----------------------------------------------------------------------------------------------------------------- */
+
+static const struct replica_layer *named_first(const struct lists *ls, const struct uuid *id)
+{
+	for (uint32_t i = 0; i < VIEW_REPLICAS_MAX; i++)
+		for (size_t j = ls->first[i]; j < ls->count[i]; j++)
+			if (uuid_equal(&ls->layers[i][j].id, id))
+				return &ls->layers[i][j];
+	return NULL;
+}
+
+static bool rename_one(struct mirror *m, uint32_t index, const struct replica_layer *wanted)
+{
+	struct request q = {.kind = REQUEST_RENAME,
+			    .layer_id = &wanted->id,
+			    .name = wanted->name,
+			    .pending = 1u << index};
+	m->renames++;
+	LOG_INFO("layer.renamed", "a name that was not changed in all copies is made one",
+		 F_UUID("volume", &m->options.volume_id), F_UUID("layer", &wanted->id),
+		 F_STR("name", wanted->name), F_U64("epoch", m->view.epoch));
+	mirror_request_ask(m, &q, q.pending);
+	return mirror_all_answered(m, &q, 1u << index);
+}
+
+static bool names_even(struct mirror *m, const struct lists *ls)
+{
+	bool done = true;
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		for (size_t j = ls->first[i]; done && j < ls->count[i]; j++) {
+			const struct replica_layer *l = &ls->layers[i][j], *first = named_first(ls, &l->id);
+			if (strcmp(l->name, first->name) != 0 && !MUTANT(254))
+				done = rename_one(m, i, first);
+		}
+	return done;
+}
+
+/* ---- the snapshots that there are ------------------------------------------------------------------------------------------ */
+
+static void snapshots_take(struct mirror *m, const struct lists *ls)
+{
+	uint32_t i = (uint32_t)__builtin_ctz(mirror_copies_members(m));
+	m->snapshot_count = 0;
+	for (size_t j = 0; j < ls->count[i]; j++) {
+		const struct replica_layer *l = &ls->layers[i][j];
+		if (!pool_name_is_system(l->name) && !l->is_origins && is_in_all(m, ls, i, j))
+			mirror_snapshot_note(m, &l->id, l->name, l->size_bytes);
+	}
+}
+
 bool mirror_layers_agree(struct mirror *m)
 {
 	struct lists *ls = mem_zalloc(sizeof(*ls));
-	bool done = lists_get(m, ls) && lists_compare(m, ls);
+	bool done = lists_get(m, ls) && lists_compare(m, ls) && names_even(m, ls);
+	if (done)
+		snapshots_take(m, ls);
 	for (uint32_t i = 0; i < VIEW_REPLICAS_MAX; i++)
 		free(ls->layers[i]);
 	free(ls);

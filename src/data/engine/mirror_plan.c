@@ -3,8 +3,9 @@
 
 const char *mirror_todo_name(enum mirror_todo todo)
 {
-	static const char *const names[MIRROR_TODOS] = {"stop", "ask",	 "claim", "put out", "seal", "serve",
-							"tidy", "admit", "order", "join",    "wait"};
+	static const char *const names[MIRROR_TODOS] = {"stop",	  "ask",   "claim", "put out",
+							"revert", "seal",  "serve", "tidy",
+							"admit",  "order", "join",  "wait"};
 	return todo < MIRROR_TODOS ? names[todo] : "unknown";
 }
 
@@ -101,6 +102,8 @@ static struct mirror_step plan_join(const struct mirror_facts *f, uint32_t absen
 static struct mirror_step plan_whole(const struct mirror_facts *f)
 {
 	uint32_t ready = 0;
+	if (view_is_reverting(f->view))
+		return step_of(MIRROR_REVERT, 0);
 	if (!f->seals_done)
 		return step_of(MIRROR_SEAL, 0);
 	if (must_wait_still(f))

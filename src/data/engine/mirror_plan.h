@@ -12,6 +12,7 @@
  *     a copy in the view has failed, or did not answer for grace_ns,
  *     and a member is left without it                                       -> PUT_OUT    V2: before anything it missed is acknowledged
  *     a copy in the view does not answer                                    -> WAIT       what needs it stands still, until its grace ends
+ *     the view names a revert                                               -> REVERT     all of them, before anything is sealed
  *     the view names seals that we have not seen done                       -> SEAL       on all of them, in order
  *     an older engine may still have a lease                                -> WAIT       V5: until it cannot
  *     we do not serve                                                       -> SERVE
@@ -65,6 +66,7 @@ enum mirror_todo {
 	MIRROR_ASK,
 	MIRROR_CLAIM,
 	MIRROR_PUT_OUT,
+	MIRROR_REVERT,
 	MIRROR_SEAL,
 	MIRROR_SERVE,
 	MIRROR_TIDY,

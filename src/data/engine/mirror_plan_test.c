@@ -155,6 +155,31 @@ TEST(nothing_is_served_before_the_seals_of_the_view_are_done)
 	wants(MIRROR_TIDY, 0);
 }
 
+TEST(a_revert_is_done_before_anything_is_sealed_and_before_the_lease_of_another_is_over)
+{
+	all_is_well();
+	view.seal_count = 1;
+	view.must_wait = true;
+	facts.wait_until_ns = NOW_NS + 5;
+	view.revert_layer_id = view.revert_head_id = (struct uuid){{9}};
+	facts.seals_done = facts.serves = false;
+	wants(MIRROR_REVERT, 0);
+	view.revert_layer_id = (struct uuid){0};
+	wants(MIRROR_SEAL, 0);
+}
+
+TEST(a_revert_waits_for_a_member_that_is_silent_until_it_is_out)
+{
+	all_is_well();
+	view.revert_layer_id = view.revert_head_id = (struct uuid){{9}};
+	copy_silent(0, NOW_NS - 1);
+	wants(MIRROR_WAIT, 0);
+	facts.now_ns += GRACE_NS;
+	wants(MIRROR_PUT_OUT, 1);
+	copy_is_absent(0);
+	wants(MIRROR_REVERT, 0);
+}
+
 TEST(sealing_waits_for_a_copy_in_the_view_that_is_silent)
 {
 	all_is_well();

@@ -86,7 +86,7 @@ void mirror_gate_open(struct mirror *m)
 
 /* ---- every copy at once ------------------------------------------------------------------------------------------------- */
 
-static int copy_call(struct replica *r, const struct request *q)
+static int copy_call(struct replica *r, struct request *q)
 {
 	switch (q->kind) {
 	case REQUEST_WRITE:
@@ -105,6 +105,10 @@ static int copy_call(struct replica *r, const struct request *q)
 		return r->ops->seal(r, q->epoch, q->layer_id, q->name);
 	case REQUEST_GROW:
 		return r->ops->grow(r, q->len_bytes);
+	case REQUEST_RENAME:
+		return r->ops->layer_rename(r, q->layer_id, q->name);
+	case REQUEST_REVERT:
+		return mirror_copy_revert(r, q);
 	}
 	return OXE_INVAL;
 }

@@ -55,7 +55,7 @@ void mirror_settle_after_reboot(struct mirror *m)
 void mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	uint32_t first = region_of(m, offset_bytes), last = region_last(m, offset_bytes, len_bytes);
-	while (regions_next(&m->unsettled, first) <= last && !mirror_over(m)) {
+	while (regions_any(&m->unsettled, first, last) && !mirror_over(m)) {
 		m->settle_first = regions_next(&m->unsettled, first);
 		waitq_wait(&m->changed);
 	}

@@ -69,6 +69,8 @@ int view_check(const struct view *v)
 	for (uint32_t i = 0; i < v->replica_count; i++)
 		if (!replica_is_sound(v, i))
 			return OXE_INVAL;
+	if (view_is_reverting(v) && (uuid_is_nil(&v->revert_head_id) || view_count(v, VIEW_JOINING) > 0))
+		return OXE_INVAL;
 	return view_count(v, VIEW_MEMBER) > 0 ? 0 : OXE_INVAL;
 }
 
@@ -76,9 +78,11 @@ int view_check(const struct view *v)
 
 static void head_put(const struct view *v, struct view_head_disk *head)
 {
+	bool reverts = !uuid_is_nil(&v->revert_head_id);
 	*head = (struct view_head_disk){.magic = le32_of(VIEW_MAGIC),
-					.version = le32_of(VIEW_VERSION),
-					.flags = le32_of(v->must_wait ? VIEW_FLAG_MUST_WAIT : 0),
+					.version = le32_of(reverts ? VIEW_VERSION : VIEW_VERSION_FIRST),
+					.flags = le32_of((v->must_wait ? VIEW_FLAG_MUST_WAIT : 0u) |
+							 (reverts ? VIEW_FLAG_REVERT : 0u)),
 					.epoch = le64_of(v->epoch),
 					.seal_count = le32_of(v->seal_count),
 					.replica_count = le32_of(v->replica_count)};
@@ -86,6 +90,18 @@ static void head_put(const struct view *v, struct view_head_disk *head)
 	memcpy(head->engine_id, v->engine_id.b, 16);
 	for (uint32_t i = 0; i < v->seal_count; i++)
 		memcpy(head->seals[i], v->seals[i].b, 16);
+}
+
+/* Returns how many bytes. */
+static size_t revert_put(const struct view *v, uint8_t *bytes)
+{
+	struct view_revert_disk revert;
+	if (uuid_is_nil(&v->revert_head_id))
+		return 0;
+	memcpy(revert.layer_id, v->revert_layer_id.b, 16);
+	memcpy(revert.head_id, v->revert_head_id.b, 16);
+	memcpy(bytes, &revert, sizeof(revert));
+	return sizeof(revert);
 }
 
 static void replica_put(const struct view_replica *r, struct view_replica_disk *out)
@@ -105,6 +121,7 @@ size_t view_encode(const struct view *v, uint8_t *bytes)
 	size_t len_bytes = sizeof(head);
 	assert(view_check(v) == 0);
 	head_put(v, &head);
+	len_bytes += revert_put(v, bytes + len_bytes);
 	for (uint32_t i = 0; i < v->replica_count; i++) {
 		replica_put(&v->replicas[i], &replica);
 		memcpy(bytes + len_bytes, &replica, sizeof(replica));
@@ -139,7 +156,8 @@ static bool take(struct reader *in, void *out, size_t len_bytes)
 
 static int head_take(const struct view_head_disk *head, struct view *v)
 {
-	if (le32_get(head->version) != VIEW_VERSION)
+	uint32_t version = le32_get(head->version);
+	if (version < VIEW_VERSION_FIRST || version > VIEW_VERSION)
 		return OXE_VERSION;
 	v->must_wait = le32_get(head->flags) & VIEW_FLAG_MUST_WAIT;
 	v->epoch = le64_get(head->epoch);
@@ -152,6 +170,18 @@ static int head_take(const struct view_head_disk *head, struct view *v)
 	for (uint32_t i = 0; i < v->seal_count; i++)
 		memcpy(v->seals[i].b, head->seals[i], 16);
 	return 0;
+}
+
+static int revert_take(const struct view_head_disk *head, struct reader *in, struct view *v)
+{
+	struct view_revert_disk revert;
+	if (!(le32_get(head->flags) & VIEW_FLAG_REVERT))
+		return 0;
+	if (le32_get(head->version) == VIEW_VERSION_FIRST || !take(in, &revert, sizeof(revert)))
+		return OXE_CORRUPT;
+	memcpy(v->revert_layer_id.b, revert.layer_id, 16);
+	memcpy(v->revert_head_id.b, revert.head_id, 16);
+	return uuid_is_nil(&v->revert_head_id) ? OXE_CORRUPT : 0;
 }
 
 static void replica_take(const struct view_replica_disk *in, struct view_replica *r)
@@ -188,6 +218,8 @@ int view_decode(const uint8_t *bytes, size_t len_bytes, struct view *out)
 	if (crc32c_around(bytes, len_bytes, offsetof(struct view_head_disk, crc)) != le32_get(head.crc))
 		return OXE_CORRUPT;
 	int err = head_take(&head, out);
+	if (!err)
+		err = revert_take(&head, &in, out);
 	if (!err)
 		err = replicas_take(&in, out);
 	return err ? err : view_check(out) ? OXE_CORRUPT : 0;

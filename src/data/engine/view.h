@@ -22,6 +22,10 @@
  * their heads as these layers, in their order, and a joining copy has begun its new head upon the one named join_id. Whoever
  * finds such a record, after a crash, does it before anything else; doing it again is no harm.
  *
+ * `revert_layer_id`: the members are going back to that layer, and some may have and others not. Nothing is read, written or sealed until
+ * all have, and the view says so by forgetting it. Copies that are not members cannot follow: who was joining begins anew, and what an
+ * absent one has is compared whole. `revert_head_id` stays: the same revert asked for again is one that was done.
+ *
  * `must_wait`: a copy was put out by an engine that could not fence it, and an older engine may have a lease to read from it
  * (V5). Taken back once the lease has run out.
  *
@@ -56,10 +60,13 @@ struct view {
 	bool must_wait;
 	uint32_t seal_count, replica_count;
 	struct uuid seals[VIEW_SEALS_MAX];
+	struct uuid revert_layer_id; /* nil: no revert is under way */
+	struct uuid
+		revert_head_id; /* what the new head is called, of this one or of the last; nil: there never was one */
 	struct view_replica replicas[VIEW_REPLICAS_MAX];
 };
 
-/* OXE_INVAL: two of one pool, no member, a joining one without join_id, a seal twice, a count beyond its maximum ... */
+/* OXE_INVAL: two of one pool, no member, a joining one without join_id, or beside a revert, a seal twice, a count beyond its maximum ... */
 OX_CHECKED int view_check(const struct view *v);
 /* VIEW_BYTES_MAX bytes are enough. Returns how many. */
 size_t view_encode(const struct view *v, uint8_t *bytes);
@@ -69,6 +76,11 @@ OX_CHECKED int view_decode(const uint8_t *bytes, size_t len_bytes, struct view *
 uint32_t view_count(const struct view *v, enum view_role role);
 /* NULL: it is none of them. */
 struct view_replica *view_find(struct view *v, const struct uuid *pool_id);
+
+static inline bool view_is_reverting(const struct view *v)
+{
+	return !uuid_is_nil(&v->revert_layer_id);
+}
 
 static inline bool view_role_is_in(enum view_role role)
 {

@@ -43,6 +43,45 @@ TEST(a_view_comes_back_from_its_bytes_as_it_was)
 	CHECK(memcmp(bytes, bytes + len_bytes, len_bytes) == 0);
 }
 
+TEST(a_view_keeps_a_revert_under_way_and_the_name_of_the_last_one)
+{
+	view_make();
+	view.replicas[1].role = VIEW_ABSENT;
+	memset(&view.replicas[1].join_id, 0, sizeof(view.replicas[1].join_id));
+	view.revert_layer_id = (struct uuid){{0x71}};
+	CHECK_ERR(view_check(&view), OXE_INVAL);
+	view.revert_head_id = (struct uuid){{0x72}};
+	size_t len_bytes = view_encode(&view, bytes);
+	CHECK_OK(view_decode(bytes, len_bytes, &again));
+	CHECK(uuid_equal(&again.revert_layer_id, &view.revert_layer_id));
+	CHECK(uuid_equal(&again.revert_head_id, &view.revert_head_id));
+	view.revert_layer_id = (struct uuid){0};
+	len_bytes = view_encode(&view, bytes);
+	CHECK_OK(view_decode(bytes, len_bytes, &again));
+	CHECK(!view_is_reverting(&again));
+	CHECK(uuid_equal(&again.revert_head_id, &view.revert_head_id));
+}
+
+TEST(a_view_without_a_revert_is_one_that_the_first_version_reads)
+{
+	view_make();
+	(void)view_encode(&view, bytes);
+	CHECK_EQ(le32_get(((struct view_head_disk *)bytes)->version), VIEW_VERSION_FIRST);
+	view.replicas[1] = (struct view_replica){.pool_id = {{11}}, .role = VIEW_MEMBER};
+	view.revert_head_id = (struct uuid){{0x72}};
+	(void)view_encode(&view, bytes);
+	CHECK_EQ(le32_get(((struct view_head_disk *)bytes)->version), VIEW_VERSION);
+}
+
+TEST(nobody_joins_while_a_view_goes_back)
+{
+	view_make();
+	view.revert_head_id = (struct uuid){{0x72}};
+	CHECK_OK(view_check(&view));
+	view.revert_layer_id = (struct uuid){{0x71}};
+	CHECK_ERR(view_check(&view), OXE_INVAL);
+}
+
 TEST(a_flipped_bit_anywhere_in_a_view_is_noticed)
 {
 	view_make();

@@ -17,6 +17,7 @@
  *
  *     an option's length      16 KiB; up to 1 MiB skipped and refused, beyond it dropped
  *     options before GO       options_max, then dropped
+ *     an export that is to be served soon (a mirror without an answer of its copies yet): part of the handshake
  *     the handshake's length  handshake_timeout_ns, then dropped
  *     contexts                8 a connection; more are refused
  *     a request's payload     32 MiB; a write beyond it is read, thrown away and refused
@@ -66,7 +67,10 @@ OX_CHECKED int nbd_server_listen(struct nbd_server *server, const char *address,
 /* End the connections to this pool's exports: the pool failed, and can only be opened again once nobody holds it. Clients
  * connect anew when it is back. Does not suspend. */
 void nbd_server_evict(struct nbd_server *server, const char *pool_name);
-/* Stops listening, ends every connection (requests under way are carried out, unanswered), and frees. */
+/* The same of one volume and its snapshots: a mirror is over, and another may come in its place. */
+void nbd_server_evict_volume(struct nbd_server *server, const struct uuid *volume_id);
+/* Stops listening, ends every connection (requests under way are carried out, unanswered), and frees. A request inside a mirror that
+ * waits ends when it serves again, or is stopped (mirror_stop): so mirrors are stopped first. */
 void nbd_server_close(struct nbd_server *server);
 
 struct nbd_stats {

@@ -118,8 +118,6 @@ uint32_t nbd_error_of(int err)
 	case OXE_ROFS:
 	case OXE_PERM:
 		return NBD_EPERM;
-	case OXE_SHUTDOWN:
-		return NBD_ESHUTDOWN;
 	case OXE_UNSUPPORTED:
 		return NBD_ENOTSUP;
 	case OXE_TOOBIG:

@@ -88,6 +88,8 @@ struct nbd_request {
 
 /* Note why the client is dropped (the first reason stays); returns OXE_PROTO. */
 int nbd_drop(struct nbd_conn *c, const char *because);
+/* Nothing more is sent or received. Does not suspend. */
+void nbd_conn_break(struct nbd_conn *c);
 
 /* ---- nbd_handshake.c --------------------------------------------------------------------------------------------------- */
 
@@ -97,7 +99,8 @@ OX_CHECKED int nbd_handshake(struct nbd_conn *c);
 OX_CHECKED int nbd_option_reply(struct nbd_conn *c, uint32_t option, uint32_t type, const void *data,
 				size_t len_bytes);
 OX_CHECKED int nbd_option_refuse(struct nbd_conn *c, uint32_t option, uint32_t type, const char *sentence);
-/* Open the export of that name, "" being the only volume there is. */
+/* Open the export of that name, "" being the only volume there is, once it can be served. Suspends for that up to the end of the handshake's
+ * time: OXE_TIMEOUT, and what ends the connection is noted. */
 OX_CHECKED int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out);
 
 /* A cursor over an option's data; every read is checked. */

@@ -17,6 +17,7 @@
 #define SERVER_REPLY_MAX (sizeof(struct nbd_option_reply_wire) + sizeof(be32) + ENGINE_EXPORT_NAME_MAX)
 #define PREFERRED_BYTES	 4096u
 #define DESCRIPTION_MAX	 200
+#define WAIT_STEP_NS	 (NS_PER_S / 2) /* how late the end of the server is noticed by who waits for a mirror */
 
 /* What handling an option leads to. */
 enum next { NEXT_OPTION, NEXT_TRANSMISSION, NEXT_END };
@@ -130,13 +131,46 @@ static bool count_volume(void *ctx, const struct engine_export *e)
 	return only->count < 2;
 }
 
-int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out)
+static int open_named(struct nbd_conn *c, const char *name, struct engine **out)
 {
 	if (name[0])
 		return engine_open(c->server->engines, name, out);
 	struct only_volume only = {.count = 0};
 	engines_walk(c->server->engines, count_volume, &only);
 	return only.count == 1 ? engine_open(c->server->engines, only.name, out) : OXE_NOENT;
+}
+
+static bool may_wait(const struct nbd_conn *c)
+{
+	return !c->is_broken && rt_now_ns(c->server->rt) < c->link.overall_deadline_ns;
+}
+
+static int open_once(struct nbd_conn *c, const char *name, struct engine **out)
+{
+	int err = open_named(c, name, out);
+	if (err == OXE_NOTREADY)
+		fiber_sleep(WAIT_STEP_NS);
+	if (err)
+		return err;
+	do
+		err = engine_wait(
+			*out, u64_min(c->link.overall_deadline_ns, rt_now_ns(c->server->rt) + WAIT_STEP_NS));
+	while (err == OXE_TIMEOUT && may_wait(c));
+	if (err)
+		engine_close(*out);
+	return err;
+}
+
+/* Most clients take a refusal for final, and none minds a server that takes its time. */
+int nbd_export_open(struct nbd_conn *c, const char *name, struct engine **out)
+{
+	int err;
+	do
+		err = open_once(c, name, out);
+	while (err == OXE_NOTREADY && may_wait(c));
+	if (err == OXE_TIMEOUT || err == OXE_NOTREADY)
+		nbd_drop(c, "no copy of its volume answered in time");
+	return err;
 }
 
 static uint16_t transmission_flags(const struct nbd_conn *c, const struct engine *e)

@@ -82,8 +82,7 @@ static void batch_send(struct batch *b, struct nbd_conn *c)
 		return;
 	int err = link_send(&c->link, b->parts, b->part_count);
 	if (err) {
-		c->is_broken = true;
-		link_shutdown(&c->link); /* the receiver ends too */
+		nbd_conn_break(c); /* the receiver ends too */
 		if (err == OXE_TIMEOUT)
 			nbd_drop(c, "it does not read its replies");
 	}
@@ -209,8 +208,20 @@ void nbd_reply_error(struct nbd_request *r, uint32_t error, const char *sentence
 		reply_head(r, error_chunk(r, error, sentence, r->head));
 }
 
+/* An error would be the end of a file system; a client that loses its connection comes again, and asks again. */
+static void end_unanswered(struct nbd_request *r, int err)
+{
+	nbd_drop(r->conn, err_text(err));
+	nbd_conn_break(r->conn);
+	nbd_request_free(r);
+}
+
 void nbd_reply_done(struct nbd_request *r, int err)
 {
+	if (engine_is_lost(err)) {
+		end_unanswered(r, err);
+		return;
+	}
 	nbd_reply_error(r, nbd_error_of(err), err ? err_text(err) : NULL);
 }
 

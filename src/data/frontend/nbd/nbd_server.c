@@ -21,6 +21,12 @@ int nbd_drop(struct nbd_conn *c, const char *because)
 	return OXE_PROTO;
 }
 
+void nbd_conn_break(struct nbd_conn *c)
+{
+	c->is_broken = true;
+	link_shutdown(&c->link);
+}
+
 static void log_end(struct nbd_conn *c)
 {
 	const char *peer = rt_conn_peer(c->link.conn), *export = c->engine ? engine_name(c->engine) : "";
@@ -145,7 +151,7 @@ static void cut_connections(struct nbd_server *server)
 {
 	struct nbd_conn *c;
 	list_for_each (c, &server->connections, link_in_server)
-		link_shutdown(&c->link);
+		nbd_conn_break(c);
 }
 
 void nbd_server_evict(struct nbd_server *server, const char *pool_name)
@@ -153,7 +159,15 @@ void nbd_server_evict(struct nbd_server *server, const char *pool_name)
 	struct nbd_conn *c;
 	list_for_each (c, &server->connections, link_in_server)
 		if (c->engine && engine_is_of_pool(c->engine, pool_name))
-			link_shutdown(&c->link);
+			nbd_conn_break(c);
+}
+
+void nbd_server_evict_volume(struct nbd_server *server, const struct uuid *volume_id)
+{
+	struct nbd_conn *c;
+	list_for_each (c, &server->connections, link_in_server)
+		if (c->engine && engine_is_of_volume(c->engine, volume_id))
+			nbd_conn_break(c);
 }
 
 void nbd_server_close(struct nbd_server *server)

@@ -806,8 +806,8 @@ WITH_SERVER(the_stores_errors_reach_the_client_by_kind)
 	static const struct {
 		int err;
 		uint32_t wanted;
-	} cases[] = {{OXE_IO, NBD_EIO},	     {OXE_NOSPC, NBD_ENOSPC},	    {OXE_FAILED, NBD_EIO},
-		     {OXE_CORRUPT, NBD_EIO}, {OXE_SHUTDOWN, NBD_ESHUTDOWN}, {OXE_NOMEM, NBD_ENOMEM}};
+	} cases[] = {
+		{OXE_IO, NBD_EIO}, {OXE_NOSPC, NBD_ENOSPC}, {OXE_CORRUPT, NBD_EIO}, {OXE_NOMEM, NBD_ENOMEM}};
 	uint8_t block[4096] = {0};
 	for (int form = FORM_SIMPLE; form <= FORM_EXTENDED; form++) {
 		struct client c = attached(form);
@@ -819,6 +819,25 @@ WITH_SERVER(the_stores_errors_reach_the_client_by_kind)
 		}
 		pool_double_fail(frame.pool, 0);
 		client_disconnect(&c);
+	}
+}
+
+WITH_SERVER(what_is_served_and_is_lost_ends_the_connection_and_is_no_error)
+{
+	static const int losses[] = {OXE_FAILED, OXE_SHUTDOWN, OXE_FENCED};
+	uint8_t block[4096] = {0};
+	for (size_t i = 0; i < ARRAY_COUNT(losses); i++) {
+		for (int form = FORM_SIMPLE; form <= FORM_EXTENDED; form++) {
+			struct client c = attached(form);
+			pool_double_fail(frame.pool, losses[i]);
+			client_request(&c, 0, NBD_CMD_WRITE, 1, 0, 4096, block, 4096);
+			CHECK(client_is_cut(&c));
+			client_close(&c);
+			pool_double_fail(frame.pool, 0);
+			c = attached(form); /* it is back: sent again, it succeeds */
+			CHECK_EQ(client_write(&c, 0, 0, block, 4096), 0);
+			client_disconnect(&c);
+		}
 	}
 }
 

@@ -377,8 +377,7 @@ void nbd_transmission(struct nbd_conn *c)
 	if (err == OXE_TIMEOUT)
 		nbd_drop(c, "it stalled in the middle of a request");
 	if (err && err != OXE_CLOSED) { /* who only stopped sending still gets its answers */
-		c->is_broken = true;
-		link_shutdown(&c->link);
+		nbd_conn_break(c);
 	}
 	group_wait(&c->requests);
 }

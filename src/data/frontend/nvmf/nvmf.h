@@ -17,7 +17,9 @@
  *
  * A host is a stranger. What it can make us hold, and what happens at the limit:
  *
- *     the time to connect     handshake_timeout_ns from accept to a connected queue, then dropped
+ *     the time to connect     handshake_timeout_ns from accept to a connected queue, then dropped. Connect waits half of what is
+ *                             left of it for a mirror that does not serve yet, and for what the host left behind; then the host is
+ *                             told to try again
  *     entries of a queue      NVMF_ENTRIES_MAX; a larger queue is refused, more commands than entries are dropped with their host
  *     data of one command     MDTS, 1 MiB; more is refused with the command
  *     data in a capsule       8 KiB; more ends the connection
@@ -83,7 +85,10 @@ void nvmf_server_access_changed(struct nvmf_server *server, const struct uuid *v
 /* End the associations with this pool's volumes: the pool failed, and can only be opened again once nobody holds it. Hosts
  * connect anew by themselves and go on when it is back. Does not suspend. */
 void nvmf_server_evict(struct nvmf_server *server, const char *pool_name);
-/* Stops listening, ends every connection (commands under way are carried out, unanswered), and frees. */
+/* The same of one volume and its snapshots: a mirror is over, and another may come in its place. */
+void nvmf_server_evict_volume(struct nvmf_server *server, const struct uuid *volume_id);
+/* Stops listening, ends every connection (commands under way are carried out, unanswered), and frees. A command inside a mirror that
+ * waits ends when it serves again, or is stopped (mirror_stop): so mirrors are stopped first. */
 void nvmf_server_close(struct nvmf_server *server);
 
 /* The name of a volume's subsystem, and of a snapshot's, for ever. Do not suspend. */

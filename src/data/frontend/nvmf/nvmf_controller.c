@@ -14,6 +14,7 @@
 
 #define CNTLID_MAX	  0xffef /* above are reserved ones */
 #define DISCOVERY_KATO_MS 120000
+#define WAIT_STEP_NS	  (NS_PER_S / 2) /* how late a broken connection is noticed by who waits for a mirror */
 #define ANSWER(result_value, status)                                                                         \
 	({                                                                                                   \
 		*result = (result_value);                                                                    \
@@ -56,11 +57,18 @@ static bool has_left_commands(struct nvmf_server *server, const struct nvme_conn
 	return false;
 }
 
-/* False if that takes longer than the host has to connect. */
-static bool wait_for_departures(struct nvmf_conn *c, const struct nvme_connect_data *data)
+/* Whatever Connect waits for, it is answered: well before the time is over that the host has to connect in. */
+static uint64_t answer_by_ns(const struct nvmf_conn *c)
+{
+	uint64_t now_ns = rt_now_ns(c->server->rt), deadline_ns = c->link.overall_deadline_ns;
+	return deadline_ns > now_ns ? now_ns + (deadline_ns - now_ns) / 2 : now_ns;
+}
+
+/* False if that takes too long. */
+static bool wait_for_departures(struct nvmf_conn *c, const struct nvme_connect_data *data, uint64_t until_ns)
 {
 	while (!c->is_broken && has_left_commands(c->server, data))
-		if (!waitq_wait_until(&c->server->departures, c->link.overall_deadline_ns))
+		if (!waitq_wait_until(&c->server->departures, until_ns))
 			return false;
 	return !c->is_broken;
 }
@@ -219,6 +227,18 @@ static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_da
 	return 0;
 }
 
+/* A mirror that no copy has answered yet may serve in a moment: a host's first attempt then succeeds. Else the host is told to try
+ * again. */
+static uint16_t wait_until_served(struct nvmf_conn *c, struct engine *e, uint64_t until_ns)
+{
+	struct rt *rt = c->server->rt;
+	int err;
+	do
+		err = engine_wait(e, u64_min(until_ns, rt_now_ns(rt) + WAIT_STEP_NS));
+	while (err == OXE_TIMEOUT && !c->is_broken && rt_now_ns(rt) < until_ns);
+	return err ? NVME_STATUS_CONNECT_BUSY : 0;
+}
+
 static void controller_free(struct nvmf_controller *ctrl);
 
 /* Who may use the volume is known before anybody does. Without it there is no controller, and the host may try again. */
@@ -240,15 +260,18 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 			     const struct nvme_connect_data *data, uint64_t *result)
 {
 	struct engine *engine;
+	uint64_t until_ns = answer_by_ns(c);
 	if (le16_get(data->cntlid) != NVME_CNTLID_ANY)
 		return ANSWER(NVME_CONNECT_IN_DATA(cntlid), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
 	uint16_t status = open_subsystem(c, data, &engine, result);
-	if (status)
-		return status;
-	if (!wait_for_departures(c, data)) {
+	if (status == 0 && engine)
+		status = wait_until_served(c, engine, until_ns);
+	if (status == 0 && !wait_for_departures(c, data, until_ns))
+		status = NVME_STATUS_CONNECT_BUSY;
+	if (status) {
 		if (engine)
 			engine_close(engine);
-		return NVME_STATUS_CONNECT_BUSY;
+		return status;
 	}
 	struct nvmf_controller *ctrl = controller_make(c, data, engine);
 	status = settle(ctrl, rt_conn_peer(c->link.conn));
@@ -266,7 +289,7 @@ uint16_t nvmf_controller_join(struct nvmf_conn *c, const struct nvme_connect *sq
 			      const struct nvme_connect_data *data, uint64_t *result)
 {
 	uint16_t qid = le16_get(sqe->qid), cntlid = le16_get(data->cntlid);
-	if (!wait_for_departures(c, data))
+	if (!wait_for_departures(c, data, answer_by_ns(c)))
 		return NVME_STATUS_CONNECT_BUSY;
 	struct nvmf_controller *ctrl = controller_find(c->server, cntlid);
 	if (!ctrl || ctrl->is_ending || strcmp(ctrl->subnqn, data->subnqn) != 0)

@@ -214,12 +214,24 @@ static int run_command(struct nvmf_request *r, uint16_t *status)
 	return err;
 }
 
-/* A pool that failed will be opened again, and has acknowledged nothing: the host waits, connects, and sends it again. An error
- * would be the end of its file system. */
+static const char *why_lost(int err)
+{
+	switch (err) {
+	case OXE_FENCED:
+		return "a newer engine has its volume";
+	case OXE_SHUTDOWN:
+		return "its volume is not served any more";
+	default:
+		return "its pool failed";
+	}
+}
+
+/* A pool that failed will be opened again, and a volume that has gone elsewhere is served there. Neither has acknowledged anything: the
+ * host waits, connects, and sends it again. An error would be the end of its file system. */
 static uint16_t status_of(struct nvmf_request *r, int err)
 {
-	if (err == OXE_FAILED || err == OXE_SHUTDOWN)
-		nvmf_controller_end(r->conn->controller, "its pool failed");
+	if (engine_is_lost(err))
+		nvmf_controller_end(r->conn->controller, why_lost(err));
 	return nvmf_status_of(err, r->sqe.opcode == NVME_IO_READ || r->sqe.opcode == NVME_IO_COMPARE ||
 					   r->sqe.opcode == NVME_IO_VERIFY);
 }

@@ -207,6 +207,14 @@ void nvmf_server_evict(struct nvmf_server *server, const char *pool_name)
 			nvmf_controller_end(ctrl, "its pool is to be closed");
 }
 
+void nvmf_server_evict_volume(struct nvmf_server *server, const struct uuid *volume_id)
+{
+	struct nvmf_controller *ctrl;
+	list_for_each (ctrl, &server->controllers, link_in_server)
+		if (ctrl->engine && engine_is_of_volume(ctrl->engine, volume_id))
+			nvmf_controller_end(ctrl, "its volume is not served here any more");
+}
+
 void nvmf_server_close(struct nvmf_server *server)
 {
 	struct nvmf_conn *c;

@@ -11,7 +11,8 @@
  * it belongs to. So whatever a kill leaves half-done is finished at the next start: wanted and not there is made, there and
  * orphaned is recovered, there and not wanted is removed. Other programs' devices are not touched.
  *
- * A request that finds its pool failed or closed waits until the pool is back: users of a device see a pause, not an error.
+ * A request that finds its pool failed or closed, or its mirror fenced or stopped, waits until the volume is served again: users of a
+ * device see a pause, not an error. What is inside a mirror that waits keeps a device from being taken down.
  *
  *   who owns memory   the server owns everything; infos are copies
  *   which reactor     that of `engines`; calls are made from its fibers and Suspend unless they say otherwise
@@ -82,6 +83,8 @@ void ublk_server_change_wait(struct ublk_server *s);
 
 /* Let go of this pool's volumes, so that it can be closed; the devices wait until it is back. Does not suspend. */
 void ublk_server_evict(struct ublk_server *s, const char *pool_name);
+/* The same of one volume and its snapshots: a mirror is over, and another may come in its place. */
+void ublk_server_evict_volume(struct ublk_server *s, const struct uuid *volume_id);
 /* A volume was grown. OXE_UNSUPPORTED: its device keeps its size until it is attached anew. 0 if it is not attached. */
 OX_CHECKED int ublk_server_grown(struct ublk_server *s, const struct uuid *id);
 

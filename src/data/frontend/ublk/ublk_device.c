@@ -45,12 +45,6 @@ static unsigned vol_flags_of(const struct rt_blk_request *r)
 	return (r->flags & RT_BLK_FUA ? VOL_FUA : 0u) | (r->flags & RT_BLK_NO_HOLE ? VOL_NO_HOLE : 0u);
 }
 
-/* What a pool says that failed or is being closed: its volumes will be served again when it is back. */
-static bool means_engine_lost(int err)
-{
-	return err == OXE_FAILED || err == OXE_SHUTDOWN;
-}
-
 /* ---- one request ------------------------------------------------------------------------------------------------------- */
 
 static int engine_call(struct engine *e, const struct rt_blk_request *r, void *data)
@@ -98,7 +92,7 @@ static struct engine *engine_enter(struct ublk_device *d)
 static void engine_leave(struct ublk_device *d, int err)
 {
 	d->engine_users--;
-	if (means_engine_lost(err))
+	if (engine_is_lost(err))
 		d->engine_lost = true;
 	if (d->engine_lost || d->engine_users == 0)
 		waitq_wake_all(d->changed);
@@ -112,7 +106,7 @@ static int request_carry_out(struct ublk_device *d, const struct rt_blk_request 
 			return OXE_SHUTDOWN;
 		int err = op_moves_data(r->op) ? payload_call(d, e, r) : engine_call(e, r, NULL);
 		engine_leave(d, err);
-		if (!means_engine_lost(err))
+		if (!engine_is_lost(err))
 			return err;
 	}
 }

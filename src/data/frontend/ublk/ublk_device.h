@@ -11,7 +11,7 @@ struct ublk_device {
 	struct rt_bufpool *payloads; /* the server's */
 	struct rt_blk *blk;	     /* NULL: none */
 	struct engine *engine;	     /* NULL: requests wait for one */
-	bool engine_lost;	     /* what it answered, or who evicts, says that its pool is gone */
+	bool engine_lost;	     /* what it answered, or who evicts, says that it is gone */
 	bool giving_up;		     /* no engine will come: what waits for one fails */
 	bool ended;		     /* no more requests will come, and all are done */
 	uint32_t engine_users;	     /* requests inside the engine */

@@ -23,6 +23,9 @@
 #define RECOVER_MAX_NS (10 * NS_PER_S) /* in one try; the next follows */
 #define SAY_AFTER_NS   (5 * NS_PER_S)  /* pools take their time to open */
 #define DEVICES_MAX    1024
+/* Of a mirror that serves nothing yet: in one try; and how soon the end of the attachment is noticed meanwhile. */
+#define SERVED_WITHIN_NS (5 * NS_PER_S)
+#define SERVED_STEP_NS	 (NS_PER_S / 10)
 
 struct ublk_server {
 	struct rt *rt;
@@ -151,6 +154,23 @@ static void name_take(struct attachment *a, const char *name)
 	a->renamed = true;
 }
 
+static bool is_over(const struct attachment *a)
+{
+	return a->leaving || a->server->stopping;
+}
+
+/* Until then its size is not known, and what is asked of it would wait. */
+static int engine_wait_until_served(struct attachment *a, struct engine *e)
+{
+	struct rt *rt = a->server->rt;
+	uint64_t until_ns = rt_now_ns(rt) + SERVED_WITHIN_NS;
+	int err;
+	do
+		err = engine_wait(e, rt_now_ns(rt) + SERVED_STEP_NS);
+	while (err == OXE_TIMEOUT && !is_over(a) && rt_now_ns(rt) < until_ns);
+	return err;
+}
+
 static int engine_get(struct attachment *a)
 {
 	struct engine *e;
@@ -159,6 +179,11 @@ static int engine_get(struct attachment *a)
 	int err = engine_open_id(a->server->engines, &a->info.id, &e);
 	if (err)
 		return err;
+	err = engine_wait_until_served(a, e);
+	if (err) {
+		engine_close(e);
+		return err;
+	}
 	name_take(a, engine_name(e));
 	ublk_device_engine_set(&a->device, e);
 	return 0;
@@ -324,6 +349,10 @@ static const char *why_waiting(int err)
 	switch (err) {
 	case OXE_NOENT:
 		return "no open pool has this volume";
+	case OXE_TIMEOUT:
+		return "no copy of this volume can be asked; 'oxbow volume show' says for whom it waits";
+	case OXE_FENCED:
+		return "a newer engine has this volume";
 	case OXE_UNSUPPORTED:
 		return "this kernel has no ublk driver, or one older than Linux 6.5 ('modprobe ublk_drv' "
 		       "loads it)";
@@ -339,11 +368,6 @@ static const char *why_waiting(int err)
 	}
 }
 
-static bool is_over(const struct attachment *a)
-{
-	return a->leaving || a->server->stopping;
-}
-
 /* Until it is over or the time is up. The longer it lasts, the longer the pauses. */
 static void pause_before_retry(struct attachment *a, uint64_t since_ns)
 {
@@ -354,18 +378,18 @@ static void pause_before_retry(struct attachment *a, uint64_t since_ns)
 		;
 }
 
-/* The pool has gone: let go of it, so that it can be closed, and wait until it is back. */
+/* The pool has gone, or the mirror: let go of it, so that it can be closed, and wait until the volume is served again. */
 static void engine_replace(struct attachment *a)
 {
 	uint64_t since_ns = rt_now_ns(a->server->rt);
 	int err;
-	state_say(a, UBLK_WAITING, "its pool is not open; what is asked of the device waits");
+	state_say(a, UBLK_WAITING, "its volume is not served; what is asked of the device waits");
 	engine_let_go(a);
 	while (!is_over(a) && !a->device.ended && (err = engine_get(a)) != 0)
 		pause_before_retry(a, since_ns);
 	if (a->device.engine) {
 		state_say(a, UBLK_SERVING, size_follow(a));
-		LOG_INFO("ublk.resumed", "the pool is back and the device goes on",
+		LOG_INFO("ublk.resumed", "the volume is served again and the device goes on",
 			 F_STR("name", a->info.name), F_U64("number", a->info.number));
 	}
 }
@@ -683,6 +707,17 @@ void ublk_server_evict(struct ublk_server *s, const char *pool_name)
 	struct attachment *a;
 	list_for_each (a, &s->attachments, link) {
 		if (!a->device.engine || !engine_is_of_pool(a->device.engine, pool_name))
+			continue;
+		a->device.engine_lost = true;
+		waitq_wake_all(&a->changed);
+	}
+}
+
+void ublk_server_evict_volume(struct ublk_server *s, const struct uuid *volume_id)
+{
+	struct attachment *a;
+	list_for_each (a, &s->attachments, link) {
+		if (!a->device.engine || !engine_is_of_volume(a->device.engine, volume_id))
 			continue;
 		a->device.engine_lost = true;
 		waitq_wake_all(&a->changed);

@@ -1,0 +1,607 @@
+/*
+ * mirror_test.c: a mirror over three copies in pools of one simulated machine, each of which can be away, refuse, or be unable to read, when a
+ * test says so. Whole clusters under a seed are in src/sim/cluster_run.c; here each story is told once, by name.
+ */
+#include "base/test.h"
+#include "data/engine/mirror.h"
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+#define PLACES	     3u
+#define DISK_BYTES   (96 * MiB)
+#define VOLUME_BYTES (4 * MiB)
+#define BLOCK	     4096u
+#define CHUNK	     (64 * KiB)
+
+enum verb { OPEN, PING, READ, WRITE, FLUSH, INTENTS, SEAL, RENAME, REVERT, LAYER_READ, SUMS, FILL, VERBS };
+
+struct place {
+	struct pool *pool;
+	struct replica_door *door;
+	struct uuid pool_id;
+	bool away;	   /* since it was told so, or to answer OXE_CLOSED */
+	int answer[VERBS]; /* instead of its own; 0: its own */
+	uint64_t calls[VERBS];
+};
+
+struct world {
+	struct sim *sim;
+	struct place places[PLACES];
+	struct view_store store;
+	struct view view;
+	uint64_t revision;
+	uint32_t copies; /* in the first view */
+	struct mirror *m;
+	void (*body)(struct world *w);
+	bool done;
+};
+
+static struct world *the_world;
+static const struct replica_ops *real_ops;
+
+static struct uuid an_id(unsigned n)
+{
+	struct uuid id = {{0x0d, (uint8_t)(n >> 8), (uint8_t)n}};
+	id.b[6] = 0x40;
+	id.b[8] = 0x80;
+	return id;
+}
+
+#define VOLUME_ID 2u
+#define POOL_ID	  10u  /* and on */
+#define LAYER	  200u /* and on */
+#define HEAD	  300u /* and on */
+
+/* ---- copies that do as they are told ---------------------------------------------------------------------------------------- */
+
+static struct place *place_of(const struct uuid *pool_id)
+{
+	for (uint32_t i = 0; i < PLACES; i++)
+		if (uuid_equal(&the_world->places[i].pool_id, pool_id))
+			return &the_world->places[i];
+	CHECK(false);
+	return NULL;
+}
+
+/* 0: it shall answer by itself. */
+static int told(struct replica *r, enum verb verb)
+{
+	struct place *p = place_of(&r->pool_id);
+	p->calls[verb]++;
+	p->away |= p->answer[verb] == OXE_CLOSED;
+	return p->away ? OXE_CLOSED : p->answer[verb];
+}
+
+#define TOLD(verb, ...)                                                                                      \
+	int err = told(r, verb);                                                                             \
+	return err ? err : real_ops->__VA_ARGS__
+
+static int told_open(struct replica *r, uint64_t epoch, const struct uuid *engine_id,
+		     struct replica_state *out)
+{
+	TOLD(OPEN, open(r, epoch, engine_id, out));
+}
+
+static int told_ping(struct replica *r)
+{
+	TOLD(PING, ping(r));
+}
+
+static int told_read(struct replica *r, void *data, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	TOLD(READ, read(r, data, offset_bytes, len_bytes));
+}
+
+static int told_write(struct replica *r, const void *data, uint64_t offset_bytes, uint64_t len_bytes,
+		      unsigned vol_flags)
+{
+	TOLD(WRITE, write(r, data, offset_bytes, len_bytes, vol_flags));
+}
+
+static int told_flush(struct replica *r)
+{
+	TOLD(FLUSH, flush(r));
+}
+
+static int told_intents_set(struct replica *r, const struct replica_regions *regions)
+{
+	TOLD(INTENTS, intents_set(r, regions));
+}
+
+static int told_seal(struct replica *r, uint64_t epoch, const struct uuid *layer_id, const char *name)
+{
+	TOLD(SEAL, seal(r, epoch, layer_id, name));
+}
+
+static int told_layer_rename(struct replica *r, const struct uuid *layer_id, const char *name)
+{
+	TOLD(RENAME, layer_rename(r, layer_id, name));
+}
+
+static int told_revert(struct replica *r, const struct uuid *layer_id, const struct uuid *head_id)
+{
+	TOLD(REVERT, revert(r, layer_id, head_id));
+}
+
+static int told_layer_read(struct replica *r, const struct uuid *layer_id, void *data, uint64_t offset_bytes,
+			   uint64_t len_bytes)
+{
+	TOLD(LAYER_READ, layer_read(r, layer_id, data, offset_bytes, len_bytes));
+}
+
+static int told_layer_checksums(struct replica *r, const struct uuid *layer_id, uint64_t offset_bytes,
+				uint64_t len_bytes, uint32_t *crcs)
+{
+	TOLD(SUMS, layer_checksums(r, layer_id, offset_bytes, len_bytes, crcs));
+}
+
+static int told_fill(struct replica *r, const void *data, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	TOLD(FILL, fill(r, data, offset_bytes, len_bytes));
+}
+
+static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const struct uuid *volume_id)
+{
+	static struct replica_ops ops;
+	struct replica *r = replica_local_new(place_of(pool_id)->door, volume_id);
+	(void)ctx;
+	real_ops = r->ops == &ops ? real_ops : r->ops;
+	ops = *real_ops;
+	ops.open = told_open;
+	ops.ping = told_ping;
+	ops.read = told_read;
+	ops.write = told_write;
+	ops.flush = told_flush;
+	ops.intents_set = told_intents_set;
+	ops.seal = told_seal;
+	ops.layer_rename = told_layer_rename;
+	ops.revert = told_revert;
+	ops.layer_read = told_layer_read;
+	ops.layer_checksums = told_layer_checksums;
+	ops.fill = told_fill;
+	r->ops = &ops;
+	return r;
+}
+
+/* ---- views ------------------------------------------------------------------------------------------------------------------ */
+
+static int view_get(struct view_store *s, const struct uuid *volume_id, struct view *out, uint64_t *revision)
+{
+	struct world *w = container_of(s, struct world, store);
+	(void)volume_id;
+	*out = w->view;
+	*revision = w->revision;
+	return 0;
+}
+
+static int view_swap(struct view_store *s, const struct view *v, uint64_t revision, uint64_t *new_revision)
+{
+	struct world *w = container_of(s, struct world, store);
+	if (w->revision != revision)
+		return OXE_DIFFERS;
+	w->view = *v;
+	*new_revision = ++w->revision;
+	return 0;
+}
+
+/* ---- the world -------------------------------------------------------------------------------------------------------------- */
+
+static void disk_path(uint32_t index, char path[20])
+{
+	snprintf(path, 20, "/dev/sd%c", (int)('a' + index));
+}
+
+static void place_up(struct world *w, uint32_t index)
+{
+	struct place *p = &w->places[index];
+	struct uuid boot_id = an_id(3);
+	struct pool_format_spec spec = {.id = an_id(POOL_ID + index), .name = "p"};
+	struct volume_spec volume = {
+		.id = an_id(VOLUME_ID), .name = "v", .size_bytes = VOLUME_BYTES, .lba_bytes = 512};
+	struct rt_disk *disk;
+	char path[20];
+	disk_path(index, path);
+	p->pool_id = spec.id;
+	CHECK_OK(rt_disk_open(rt_current(), path, 0, 0, &disk));
+	CHECK_OK(pool_format(disk, &spec, false));
+	CHECK_OK(pool_open(disk, NULL, &p->pool));
+	p->door = replica_door_new(p->pool, &boot_id);
+	if (index < w->copies)
+		CHECK_OK(volume_create(p->pool, &volume));
+}
+
+static void mirror_up(struct world *w)
+{
+	struct mirror_options options = {.volume_id = an_id(VOLUME_ID),
+					 .views = &w->store,
+					 .replica_new = copy_find,
+					 .ctx = w,
+					 .intent_idle_ns = NS_PER_S};
+	CHECK_OK(mirror_new(rt_current(), &options, &w->m));
+}
+
+static void serves(struct world *w)
+{
+	CHECK_OK(mirror_wait(w->m, rt_now_ns(rt_current()) + 60 * NS_PER_S));
+}
+
+static void mirror_again(struct world *w)
+{
+	mirror_close(w->m);
+	mirror_up(w);
+	serves(w);
+}
+
+static void world_main(void *arg)
+{
+	struct world *w = arg;
+	w->store = (struct view_store){.get = view_get, .swap = view_swap};
+	w->revision = 1;
+	w->view = (struct view){.volume_id = an_id(VOLUME_ID), .epoch = 1, .replica_count = w->copies};
+	for (uint32_t i = 0; i < PLACES; i++) {
+		place_up(w, i);
+		if (i < w->copies)
+			w->view.replicas[i] =
+				(struct view_replica){.pool_id = w->places[i].pool_id, .role = VIEW_MEMBER};
+	}
+	mirror_up(w);
+	serves(w);
+	w->body(w);
+	mirror_close(w->m);
+	for (uint32_t i = 0; i < PLACES; i++) {
+		replica_door_free(w->places[i].door);
+		CHECK_OK(pool_close(w->places[i].pool));
+	}
+	w->done = true;
+}
+
+static void world_run(uint32_t copies, void (*body)(struct world *w))
+{
+	struct world *w = mem_zalloc(sizeof(*w));
+	*w = (struct world){.sim = sim_new(7), .body = body, .copies = copies};
+	struct sim_node *node = sim_node_new(w->sim, "a");
+	char path[20];
+	the_world = w;
+	for (uint32_t i = 0; i < PLACES; i++) {
+		disk_path(i, path);
+		sim_disk_new(node, path, DISK_BYTES, 512);
+	}
+	fiber_spawn_big(sim_node_start(node), "test", world_main, w);
+	CHECK(sim_run(w->sim, &w->done, 3600 * NS_PER_S) == SIM_DONE);
+	sim_node_stop(node);
+	sim_free(w->sim);
+	free(w);
+}
+
+#define MIRROR_TEST(copies, name)                                                                            \
+	static void name##_body(struct world *w);                                                            \
+	TEST(name)                                                                                           \
+	{                                                                                                    \
+		world_run(copies, name##_body);                                                              \
+	}                                                                                                    \
+	static void name##_body(struct world *w)
+
+/* ---- small words ------------------------------------------------------------------------------------------------------------ */
+
+static void writes(struct world *w, uint64_t offset_bytes, uint64_t len_bytes, int value)
+{
+	uint8_t *data = aligned_alloc(BLOCK, len_bytes);
+	memset(data, value, len_bytes);
+	CHECK_OK(mirror_write(w->m, data, offset_bytes, len_bytes, 0));
+	free(data);
+}
+
+static bool all_are(const uint8_t *data, uint64_t len_bytes, int value)
+{
+	for (uint64_t i = 0; i < len_bytes; i++)
+		if (data[i] != (uint8_t)value)
+			return false;
+	return true;
+}
+
+static bool reads_as(struct world *w, uint64_t offset_bytes, uint64_t len_bytes, int value)
+{
+	uint8_t *data = aligned_alloc(BLOCK, len_bytes);
+	CHECK_OK(mirror_read(w->m, data, offset_bytes, len_bytes));
+	bool same = all_are(data, len_bytes, value);
+	free(data);
+	return same;
+}
+
+static bool snapshot_reads_as(struct world *w, unsigned layer, uint64_t offset_bytes, int value)
+{
+	uint8_t data[BLOCK];
+	struct uuid id = an_id(layer);
+	CHECK_OK(mirror_layer_read(w->m, &id, data, offset_bytes, sizeof(data)));
+	return all_are(data, sizeof(data), value);
+}
+
+static void snapshot(struct world *w, unsigned layer, const char *name)
+{
+	struct uuid id = an_id(layer);
+	CHECK_OK(mirror_snapshot(w->m, &id, name, NULL));
+}
+
+/* What the copy itself has; its session ends, and the mirror opens it anew. */
+static bool copy_reads_as(struct world *w, uint32_t index, uint64_t offset_bytes, int value)
+{
+	uint8_t data[BLOCK];
+	struct vol *vol;
+	struct uuid id = an_id(VOLUME_ID);
+	CHECK_OK(vol_open(w->places[index].pool, &id, &vol));
+	CHECK_OK(vol_read(vol, data, offset_bytes, sizeof(data)));
+	vol_close(vol);
+	return all_are(data, sizeof(data), value);
+}
+
+static bool list_add(void *ctx, const struct replica_layer *layer)
+{
+	char *text = ctx;
+	size_t used = strlen(text);
+	snprintf(text + used, 200 - used, "%s%s", used ? " " : "", layer->name);
+	return true;
+}
+
+static const char *snapshots(struct world *w)
+{
+	static char text[200];
+	text[0] = 0;
+	mirror_snapshot_walk(w->m, list_add, text);
+	return text;
+}
+
+static void waits_for(struct world *w, bool (*is_so)(struct world *w))
+{
+	uint64_t until_ns = rt_now_ns(rt_current()) + 120 * NS_PER_S;
+	while (!is_so(w) && rt_now_ns(rt_current()) < until_ns)
+		fiber_sleep(10 * NS_PER_MS);
+	CHECK(is_so(w));
+}
+
+static bool all_are_members(struct world *w)
+{
+	return view_count(&w->view, VIEW_MEMBER) == w->view.replica_count && w->view.seal_count == 0;
+}
+
+static bool one_is_out(struct world *w)
+{
+	return view_count(&w->view, VIEW_ABSENT) == 1 && w->view.seal_count == 0;
+}
+
+static void goes_away(struct world *w, uint32_t index)
+{
+	w->places[index].away = true;
+	waits_for(w, one_is_out);
+}
+
+static void comes_back(struct world *w, uint32_t index)
+{
+	w->places[index].away = false;
+	waits_for(w, all_are_members);
+}
+
+/* ---- snapshots -------------------------------------------------------------------------------------------------------------- */
+
+MIRROR_TEST(3, snapshots_are_listed_oldest_first_without_the_system_s_and_after_a_start_as_before)
+{
+	struct uuid id = an_id(LAYER);
+	snapshot(w, LAYER, "one");
+	goes_away(w, 2);
+	snapshot(w, LAYER + 1, "two");
+	comes_back(w, 2);
+	snapshot(w, LAYER + 2, "three");
+	CHECK_STR(snapshots(w), "one two three");
+	mirror_again(w);
+	CHECK_STR(snapshots(w), "one two three");
+	CHECK_OK(mirror_layer_delete(w->m, &id));
+	CHECK_STR(snapshots(w), "two three");
+	mirror_again(w);
+	CHECK_STR(snapshots(w), "two three");
+}
+
+MIRROR_TEST(2, a_snapshot_that_one_member_cannot_read_is_read_from_another)
+{
+	uint8_t data[BLOCK];
+	struct uuid id = an_id(LAYER), nobody_s = an_id(LAYER + 9);
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, CHUNK, 2);
+	w->places[0].answer[LAYER_READ] = OXE_IO;
+	CHECK(snapshot_reads_as(w, LAYER, 0, 1));
+	CHECK_EQ(w->places[1].calls[LAYER_READ], 1);
+	w->places[1].answer[LAYER_READ] = OXE_IO;
+	CHECK_ERR(mirror_layer_read(w->m, &id, data, 0, BLOCK), OXE_IO);
+	memset(w->places[0].answer, 0, sizeof(w->places[0].answer));
+	CHECK_ERR(mirror_layer_read(w->m, &nobody_s, data, 0, BLOCK), OXE_NOENT);
+	CHECK_ERR(mirror_layer_read(w->m, &id, data, VOLUME_BYTES, BLOCK), OXE_RANGE);
+}
+
+MIRROR_TEST(2, what_changed_since_a_snapshot_is_told_of_the_volume_and_of_a_later_one)
+{
+	struct vol_extent extents[4];
+	struct uuid first = an_id(LAYER), second = an_id(LAYER + 1);
+	size_t count = 0;
+	snapshot(w, LAYER, "one");
+	writes(w, CHUNK, CHUNK, 1);
+	snapshot(w, LAYER + 1, "two");
+	CHECK_OK(mirror_extents(w->m, NULL, &second, 0, 4 * CHUNK, extents, 4, &count));
+	CHECK_EQ(count, 3);
+	for (size_t i = 0; i < count; i++)
+		CHECK(!(extents[i].flags & VOL_EXTENT_CHANGED));
+	CHECK_OK(mirror_extents(w->m, &second, &first, 0, 4 * CHUNK, extents, 4, &count));
+	CHECK_EQ(count, 3);
+	CHECK_EQ(extents[1].offset_bytes, CHUNK);
+	CHECK_EQ(extents[1].len_bytes, CHUNK);
+	CHECK(extents[1].flags & VOL_EXTENT_CHANGED);
+	CHECK_ERR(mirror_extents(w->m, NULL, NULL, VOLUME_BYTES, BLOCK, extents, 4, &count), OXE_RANGE);
+}
+
+MIRROR_TEST(3, a_snapshot_is_renamed_on_every_member_and_on_one_that_was_away_when_it_is_filled)
+{
+	struct uuid one = an_id(LAYER), two = an_id(LAYER + 1);
+	struct snapshot_info info;
+	snapshot(w, LAYER, "one");
+	snapshot(w, LAYER + 1, "two");
+	CHECK_ERR(mirror_layer_rename(w->m, &one, "two"), OXE_EXISTS);
+	CHECK_ERR(mirror_layer_rename(w->m, &one, "~two"), OXE_INVAL);
+	CHECK_ERR(mirror_layer_rename(w->m, &(struct uuid){{1}}, "x"), OXE_NOENT);
+	goes_away(w, 1);
+	CHECK_OK(mirror_layer_rename(w->m, &one, "three"));
+	CHECK_OK(mirror_layer_rename(w->m, &two, "one"));
+	CHECK_OK(mirror_layer_rename(w->m, &one, "two"));
+	CHECK_OK(mirror_layer_rename(w->m, &one, "two"));
+	CHECK_STR(snapshots(w), "two one");
+	comes_back(w, 1);
+	for (uint32_t i = 0; i < PLACES; i++) {
+		CHECK_OK(snapshot_get(w->places[i].pool, &one, &info));
+		CHECK_STR(info.name, "two");
+		CHECK_OK(snapshot_get(w->places[i].pool, &two, &info));
+		CHECK_STR(info.name, "one");
+	}
+}
+
+MIRROR_TEST(2, a_name_that_only_one_copy_has_when_an_engine_starts_is_made_the_name_in_all)
+{
+	struct uuid one = an_id(LAYER);
+	struct snapshot_info info[2];
+	snapshot(w, LAYER, "one");
+	mirror_close(w->m);
+	CHECK_OK(snapshot_rename(w->places[1].pool, &one, "uno"));
+	mirror_up(w);
+	serves(w);
+	for (uint32_t i = 0; i < 2; i++)
+		CHECK_OK(snapshot_get(w->places[i].pool, &one, &info[i]));
+	CHECK_STR(info[0].name, info[1].name);
+	CHECK_STR(snapshots(w), info[0].name);
+}
+
+/* ---- going back ------------------------------------------------------------------------------------------------------------- */
+
+static int goes_back(struct world *w, unsigned layer, unsigned head)
+{
+	struct uuid layer_id = an_id(layer), head_id = an_id(head);
+	return mirror_revert(w->m, &layer_id, &head_id, NULL);
+}
+
+MIRROR_TEST(3, a_volume_that_goes_back_has_the_content_and_size_of_its_youngest_snapshot)
+{
+	struct mirror_status status;
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, 2 * CHUNK, 2);
+	CHECK_OK(mirror_grow(w->m, 2 * VOLUME_BYTES));
+	writes(w, VOLUME_BYTES, CHUNK, 3);
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 1));
+	CHECK(reads_as(w, CHUNK, CHUNK, 0));
+	mirror_status(w->m, &status);
+	CHECK_EQ(status.size_bytes, VOLUME_BYTES);
+	CHECK_OK(mirror_grow(w->m, 2 * VOLUME_BYTES));
+	CHECK(reads_as(w, VOLUME_BYTES, CHUNK, 0));
+	for (uint32_t i = 0; i < PLACES; i++)
+		CHECK(copy_reads_as(w, i, 0, 1) && copy_reads_as(w, i, CHUNK, 0));
+}
+
+MIRROR_TEST(2, going_back_asked_for_again_changes_nothing_whatever_was_written_and_started_since)
+{
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, CHUNK, 2);
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	writes(w, 0, CHUNK, 3);
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 3));
+	goes_away(w, 1);
+	comes_back(w, 1);
+	mirror_again(w);
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 3));
+	CHECK_OK(goes_back(w, LAYER, HEAD + 1));
+	CHECK(reads_as(w, 0, CHUNK, 1));
+}
+
+MIRROR_TEST(2, a_snapshot_that_has_younger_ones_is_gone_back_to_when_they_are_deleted)
+{
+	struct uuid younger = an_id(LAYER + 1);
+	snapshot(w, LAYER, "one");
+	writes(w, 0, CHUNK, 2);
+	snapshot(w, LAYER + 1, "two");
+	CHECK_ERR(goes_back(w, LAYER, HEAD), OXE_BUSY);
+	CHECK_ERR(goes_back(w, LAYER + 5, HEAD), OXE_NOENT);
+	CHECK_OK(mirror_layer_delete(w->m, &younger));
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 0));
+}
+
+static bool view_goes_back(struct world *w)
+{
+	return view_is_reverting(&w->view);
+}
+
+static void revert_alone(void *arg)
+{
+	CHECK_ERR(goes_back(arg, LAYER, HEAD), OXE_SHUTDOWN);
+}
+
+MIRROR_TEST(2, a_revert_that_one_member_has_made_and_the_other_has_not_is_made_by_the_next_start)
+{
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, CHUNK, 2);
+	w->places[1].answer[REVERT] = OXE_BUSY;
+	fiber_spawn(rt_current(), "revert", revert_alone, w);
+	waits_for(w, view_goes_back);
+	fiber_sleep(100 * NS_PER_MS); /* virtual: the other has made it */
+	CHECK(copy_reads_as(w, 0, 0, 1) && copy_reads_as(w, 1, 0, 2));
+	mirror_close(w->m);
+	w->places[1].answer[REVERT] = 0;
+	mirror_up(w);
+	serves(w);
+	CHECK(!view_is_reverting(&w->view));
+	CHECK(copy_reads_as(w, 0, 0, 1) && copy_reads_as(w, 1, 0, 1));
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 1));
+}
+
+MIRROR_TEST(3, a_member_that_is_lost_while_the_volume_goes_back_is_compared_whole_when_it_returns)
+{
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, CHUNK, 2);
+	writes(w, 2 * MiB, CHUNK, 2);
+	w->places[2].answer[REVERT] = OXE_CLOSED;
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	w->places[2].answer[REVERT] = 0;
+	comes_back(w, 2);
+	CHECK(copy_reads_as(w, 2, 0, 1));
+	CHECK(copy_reads_as(w, 2, 2 * MiB, 0));
+}
+
+MIRROR_TEST(3, a_copy_that_was_away_before_the_volume_went_back_is_compared_whole_when_it_returns)
+{
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 2 * MiB, CHUNK, 2);
+	goes_away(w, 2);
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	writes(w, 3 * MiB, CHUNK, 4);
+	comes_back(w, 2);
+	CHECK(copy_reads_as(w, 2, 0, 1));
+	CHECK(copy_reads_as(w, 2, 2 * MiB, 0));
+	CHECK(copy_reads_as(w, 2, 3 * MiB, 4));
+}
+
+MIRROR_TEST(2, a_revert_that_no_copy_will_make_is_taken_back_and_the_asker_told)
+{
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, 0, CHUNK, 2);
+	w->places[0].answer[REVERT] = w->places[1].answer[REVERT] = OXE_NOSPC;
+	CHECK_ERR(goes_back(w, LAYER, HEAD), OXE_NOSPC);
+	CHECK(reads_as(w, 0, CHUNK, 2));
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 2);
+	w->places[0].answer[REVERT] = w->places[1].answer[REVERT] = 0;
+	CHECK_OK(goes_back(w, LAYER, HEAD));
+	CHECK(reads_as(w, 0, CHUNK, 1));
+}
