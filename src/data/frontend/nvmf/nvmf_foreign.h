@@ -14,20 +14,23 @@
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_FOREIGN_H
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_FOREIGN_H
 
-#include "base/base.h"
+#include "base/uuid.h"
 
 #define NVMF_FOREIGN_LBA 512u
 
 struct nvme_sqe;
 
 struct nvmf_foreign {
-	const char *model;   /* of Identify */
-	const char *secret;  /* DHHC-1:...; both sides prove that they have it. NULL: none */
-	const char *tls_key; /* NVMeTLSkey-1:...; NULL: none */
+	const char *model; /* of Identify */
+	const char *
+		secret; /* one that nvme_secret_parse takes: both sides prove that they have it. NULL: none */
+	const char *tls_key; /* one that nvme_tls_key_parse takes; NULL: none */
 	bool insecure;
 	void *ctx;
-	/* A session for an association; NULL: that name is not one of these. Does not suspend. */
-	void *(*attach)(void *ctx, const char *subnqn);
+	/* Is that the name of one of these? Does not suspend. */
+	bool (*knows)(void *ctx, const char *subnqn);
+	/* A session for an association with a subsystem that it knows, and the namespace's UUID. Does not suspend. */
+	void *(*attach)(void *ctx, const char *subnqn, struct uuid *id);
 	/* The association is over, and no command of it under way. Suspends. */
 	void (*detach)(void *session);
 	/* One I/O command, any number at once; returns a status. `data` holds data_bytes, or has room for as many; what it sets
