@@ -42,6 +42,8 @@ static struct world {
 	size_t told_bytes;
 } w;
 
+static bool is_strict; /* without a secret, no other machine */
+
 static struct uuid an_id(unsigned n)
 {
 	struct uuid id = {{0x0c, (uint8_t)(n >> 8), (uint8_t)n}};
@@ -85,7 +87,7 @@ static void serve(void *arg)
 	w.engines = engines_new(rt_current());
 	w.server = replica_server_new(door_find, NULL);
 	struct nvmf_foreign foreign = copy_service(w.server);
-	foreign.insecure = !w.options.secret && !w.options.tls_key;
+	foreign.insecure = !is_strict;
 	foreign.secret = w.options.secret;
 	foreign.tls_key = w.options.tls_key;
 	w.nvmf = nvmf_server_new(w.engines, &(struct nvmf_options){.foreign = &foreign});
@@ -187,9 +189,16 @@ static void tell_err(const char *what, int err)
 }
 #define TELL(call) tell_err(#call, call)
 
-static uint8_t *pattern(size_t len_bytes, uint8_t seed)
+static uint8_t *room(size_t len_bytes)
 {
 	uint8_t *data = aligned_alloc(RT_IO_ALIGN, u64_align_up(len_bytes, RT_IO_ALIGN));
+	memset(data, 0xee, len_bytes);
+	return data;
+}
+
+static uint8_t *pattern(size_t len_bytes, uint8_t seed)
+{
+	uint8_t *data = room(len_bytes);
 	for (size_t i = 0; i < len_bytes; i++)
 		data[i] = (uint8_t)(seed + i / 512 * 7 + i);
 	return data;
@@ -217,7 +226,7 @@ static void tell_open(struct replica *r, uint64_t epoch, unsigned engine)
 
 static void tell_read(struct replica *r, uint64_t offset_bytes, uint64_t len_bytes)
 {
-	uint8_t *data = pattern(len_bytes, 1);
+	uint8_t *data = room(len_bytes);
 	int err = r->ops->read(r, data, offset_bytes, len_bytes);
 	tell("read %llu %llu: %s %08x\n", (unsigned long long)offset_bytes, (unsigned long long)len_bytes,
 	     err_name(err), err ? 0 : crc32c(0, data, len_bytes));
@@ -227,7 +236,7 @@ static void tell_read(struct replica *r, uint64_t offset_bytes, uint64_t len_byt
 static void tell_layer_read(struct replica *r, unsigned layer, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	struct uuid id = an_id(layer);
-	uint8_t *data = pattern(len_bytes, 1);
+	uint8_t *data = room(len_bytes);
 	int err = r->ops->layer_read(r, layer ? &id : NULL, data, offset_bytes, len_bytes);
 	tell("layer_read %u %llu %llu: %s %08x\n", layer, (unsigned long long)offset_bytes,
 	     (unsigned long long)len_bytes, err_name(err), err ? 0 : crc32c(0, data, len_bytes));
@@ -534,4 +543,433 @@ TEST(a_copy_behind_the_network_answers_every_verb_as_one_in_this_process_does)
 		free(here);
 		free(there);
 	}
+}
+
+/* ---- cuts ---------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_broken(int err)
+{
+	return err == OXE_INDOUBT || err == OXE_CLOSED || err == OXE_NOTREADY;
+}
+
+static uint64_t the_epoch;
+
+/* Open until it is open. */
+static void reopen(struct replica *r)
+{
+	struct replica_state state;
+	int err;
+	CHECK_ERR(r->ops->ping(r), OXE_CLOSED);
+	CHECK_ERR(write_pattern(r, 0, 4096, 77, 0), OXE_CLOSED);
+	while (is_broken(err = open_as(r, the_epoch, ENGINE, &state)))
+		fiber_sleep(NS_PER_MS);
+	CHECK_OK(err);
+}
+
+/* Asked again and again it is done once. */
+#define DO(call)                                                                                             \
+	do {                                                                                                 \
+		int do_err_;                                                                                 \
+		while (is_broken(do_err_ = (call)))                                                          \
+			reopen(r);                                                                           \
+		if (do_err_)                                                                                 \
+			test_fail(__FILE__, __LINE__, "%s: %s", #call, err_name(do_err_));                   \
+	} while (0)
+
+static int layers_count(struct replica *r, size_t wanted)
+{
+	struct replica_layer *layers = mem_zalloc(REPLICA_LAYERS_MAX * sizeof(*layers));
+	size_t count = 0, filled;
+	int err = r->ops->layers(r, layers, REPLICA_LAYERS_MAX, &count, &filled);
+	free(layers);
+	return err ? err : count == wanted ? 0 : OXE_DIFFERS;
+}
+
+static int extents_all(struct replica *r, unsigned layer)
+{
+	struct vol_extent extents[16];
+	struct uuid id = an_id(layer);
+	size_t count;
+	return r->ops->layer_extents(r, &id, NULL, 0, VOLUME_BYTES, extents, 16, &count);
+}
+
+static int checksums_all(struct replica *r, unsigned layer)
+{
+	uint32_t crcs[VOLUME_BYTES / REPLICA_CHECKSUM_BYTES];
+	struct uuid id = an_id(layer);
+	return r->ops->layer_checksums(r, &id, 0, VOLUME_BYTES, crcs);
+}
+
+static int read_some(struct replica *r, unsigned layer, uint64_t len_bytes)
+{
+	struct uuid id = an_id(layer);
+	uint8_t *data = pattern(len_bytes, 0);
+	int err =
+		layer ? r->ops->layer_read(r, &id, data, 0, len_bytes) : r->ops->read(r, data, 0, len_bytes);
+	free(data);
+	return err;
+}
+
+static void every_verb_once(void)
+{
+	struct replica *r = remote_new();
+	the_epoch = 3;
+	reopen(r);
+	DO(create(r, VOLUME_ID, "~copy", VOLUME_BYTES));
+	DO(write_pattern(r, 0, 4096, 1, 0));
+	DO(write_pattern(r, MiB - 4096, 2 * MiB + 8192, 2, VOL_FUA));
+	DO(r->ops->zero(r, 2 * MiB, 65536, 0));
+	DO(r->ops->trim(r, 2 * MiB + 65536, 65536));
+	DO(r->ops->flush(r));
+	DO(intents(r, 0, 2));
+	DO(read_some(r, 0, 2 * MiB));
+	DO(r->ops->ping(r));
+	DO(seal(r, 3, LAYER, "monday"));
+	DO(write_pattern(r, 8192, 4096, 3, 0));
+	DO(seal(r, 3, LAYER + 1, "tuesday"));
+	DO(rename_layer(r, LAYER, "sunday"));
+	DO(layers_count(r, 2));
+	DO(extents_all(r, LAYER));
+	DO(checksums_all(r, LAYER));
+	DO(read_some(r, LAYER, 2 * MiB));
+	DO(write_pattern(r, 0, 8192, 4, 0));
+	DO(r->ops->grow(r, VOLUME_BYTES * 2));
+	DO(revert(r, LAYER + 1, 300));
+	DO(layer_delete(r, LAYER));
+	DO(join_begin(r, LAYER + 20, VOLUME_BYTES * 2));
+	DO(write_pattern(r, 4096, 8192, 5, 0));
+	DO(r->ops->fill_grow(r, VOLUME_BYTES * 2));
+	DO(fill_pattern(r, 65536, MiB + 65536, 6));
+	DO(r->ops->fill(r, NULL, 3 * MiB, 65536));
+	DO(fill_seal(r, LAYER + 20, "~join"));
+	DO(r->ops->join_end(r));
+	DO(r->ops->flush(r));
+	r->ops->close(r);
+}
+
+static void tell_end(void)
+{
+	struct replica *r = local_new();
+	tell_open(r, 4, ENGINE);
+	tell_layers(r, 8);
+	tell_read(r, 0, VOLUME_BYTES * 2);
+	tell_layer_read(r, LAYER + 1, 0, VOLUME_BYTES);
+	tell_layer_read(r, LAYER + 20, 0, VOLUME_BYTES * 2);
+	r->ops->close(r);
+}
+
+/* False: it was over before so many segments had passed. */
+static bool cut_at(uint64_t nth, char **story)
+{
+	world_start(nth, NULL, NULL);
+	sim_net_faults(w.sim)->reset_nth = nth;
+	run_body(w.here, every_verb_once);
+	bool was_cut = nth > 0 && sim_net_faults(w.sim)->reset_nth == 0;
+	sim_net_faults(w.sim)->reset_nth = 0;
+	run_body(w.there, tell_end);
+	world_end();
+	*story = w.story;
+	w.story = NULL;
+	return was_cut;
+}
+
+TEST(a_connection_that_breaks_at_any_message_of_any_verb_loses_nothing_and_does_nothing_twice)
+{
+	char *whole, *story;
+	uint64_t cuts = 0;
+	CHECK(!cut_at(0, &whole));
+	for (uint64_t nth = 1; cut_at(nth, &story); nth++) {
+		cuts++;
+		check_same(whole, story);
+		free(story);
+	}
+	free(story);
+	free(whole);
+	CHECK(cuts > 100);
+}
+
+/* ---- silence and death ------------------------------------------------------------------------------------------------------------ */
+
+static struct {
+	struct replica *r, *other;
+	int err;
+	uint64_t ended_ns;
+	bool is_done;
+	struct waitq done;
+} bg;
+
+static void bg_write(void *arg)
+{
+	(void)arg;
+	bg.err = write_pattern(bg.r, 0, 4096, 9, 0);
+	bg.ended_ns = rt_now_ns(rt_current());
+	bg.is_done = true;
+	waitq_wake_all(&bg.done);
+}
+
+static void bg_start(void (*fn)(void *arg))
+{
+	bg.is_done = false;
+	waitq_init(&bg.done);
+	fiber_spawn(rt_current(), "background", fn, NULL);
+}
+
+static void bg_wait(void)
+{
+	while (!bg.is_done)
+		waitq_wait(&bg.done);
+}
+
+static struct replica *opened(uint64_t epoch, unsigned engine)
+{
+	struct replica *r = remote_new();
+	struct replica_state state;
+	CHECK_OK(open_as(r, epoch, engine, &state));
+	if (!state.exists)
+		CHECK_OK(create(r, VOLUME_ID, "~copy", VOLUME_BYTES));
+	return r;
+}
+
+static void net_cut(bool both)
+{
+	sim_net_cut(w.sim, w.here, w.there);
+	if (both)
+		sim_net_cut(w.sim, w.there, w.here);
+}
+
+static void silent_peer(void)
+{
+	struct replica *r = bg.r = opened(3, ENGINE);
+	for (unsigned way = 0; way < 2; way++) {
+		uint64_t began_ns = rt_now_ns(rt_current());
+		net_cut(way);
+		bg_start(bg_write);
+		fiber_sleep(NS_PER_MS);
+		CHECK_ERR(r->ops->ping(r), OXE_CLOSED);
+		bg_wait();
+		CHECK_ERR(bg.err, OXE_INDOUBT);
+		CHECK(bg.ended_ns - began_ns < 5 * NS_PER_S);
+		CHECK_ERR(r->ops->flush(r), OXE_CLOSED);
+		CHECK_ERR(open_as(r, 3, ENGINE, NULL), OXE_CLOSED);
+		CHECK(strlen(replica_remote_why(r)) > 0);
+		sim_net_heal_all(w.sim);
+		int err;
+		while (is_broken(err = open_as(r, 3, ENGINE, NULL)))
+			fiber_sleep(100 * NS_PER_MS);
+		CHECK_OK(err);
+	}
+	net_cut(true);
+	uint64_t began_ns = rt_now_ns(rt_current()); /* nobody asks but keep alive */
+	bg_start(bg_write);
+	bg_wait();
+	CHECK_ERR(bg.err, OXE_INDOUBT);
+	CHECK(bg.ended_ns - began_ns < 5 * NS_PER_S);
+	sim_net_heal_all(w.sim);
+	r->ops->close(r);
+}
+
+TEST(a_peer_that_is_silent_is_noticed_within_five_seconds)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, silent_peer);
+	world_end();
+}
+
+static void kill_it(void *arg)
+{
+	(void)arg;
+	sim_node_kill(w.there);
+}
+
+static void dead_peer(void)
+{
+	struct replica *r = bg.r = opened(3, ENGINE);
+	sim_disk_faults(sim_disk_find(w.there, DISK))->latency_min_ns = NS_PER_S;
+	sim_disk_faults(sim_disk_find(w.there, DISK))->latency_max_ns = NS_PER_S;
+	uint64_t began_ns = rt_now_ns(rt_current());
+	bg_start(bg_write);
+	sim_at(w.sim, began_ns + 50 * NS_PER_MS, kill_it, NULL);
+	bg_wait();
+	CHECK_ERR(bg.err, OXE_INDOUBT);
+	CHECK(bg.ended_ns - began_ns < 200 * NS_PER_MS);
+	CHECK_ERR(r->ops->ping(r), OXE_CLOSED);
+	began_ns = rt_now_ns(rt_current());
+	CHECK_ERR(open_as(r, 3, ENGINE, NULL), OXE_CLOSED); /* nobody listens there */
+	CHECK(rt_now_ns(rt_current()) - began_ns < 200 * NS_PER_MS);
+	r->ops->close(r);
+}
+
+TEST(a_peer_that_died_is_noticed_at_once)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, dead_peer);
+	sim_node_stop(w.here);
+	sim_free(w.sim); /* what the other process had is gone with it */
+}
+
+/* ---- fences ------------------------------------------------------------------------------------------------------------------------- */
+
+static void two_engines(void)
+{
+	struct replica *r = opened(3, ENGINE), *newer = opened(4, ENGINE + 1);
+	CHECK_ERR(write_pattern(r, 0, 4096, 1, 0), OXE_FENCED);
+	CHECK_ERR(r->ops->ping(r), OXE_FENCED);
+	CHECK_ERR(open_as(r, 3, ENGINE, NULL), OXE_FENCED);
+	CHECK_OK(write_pattern(newer, 0, 4096, 2, 0));
+	CHECK_OK(open_as(r, 5, ENGINE + 2, NULL));
+	CHECK_ERR(newer->ops->ping(newer), OXE_FENCED);
+	newer->ops->close(newer);
+	CHECK_OK(r->ops->ping(r));
+	r->ops->close(r);
+}
+
+TEST(an_engine_of_a_newer_epoch_ends_the_session_of_an_older_one)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, two_engines);
+	world_end();
+}
+
+/* The bytes of the first write wait in the network until long after its session is over. */
+static void ghosts(void)
+{
+	struct replica *r = bg.r = opened(3, ENGINE);
+	uint8_t *wanted = pattern(4096, 10), *data = room(4096);
+	int err;
+	sim_net_faults(w.sim)->retransmit_ns = 3 * NS_PER_S;
+	for (unsigned i = 0; i < 20; i++) {
+		net_cut(false);
+		bg_start(bg_write);
+		fiber_sleep(rt_random_u64(rt_current()) % NS_PER_S);
+		(void)!r->ops->ping(r);
+		bg_wait();
+		CHECK_ERR(bg.err, OXE_INDOUBT);
+		sim_net_heal_all(w.sim);
+		while (is_broken(err = open_as(r, 3, ENGINE, NULL)))
+			fiber_sleep(10 * NS_PER_MS);
+		CHECK_OK(err); /* nor is it fenced by an open of its own that comes late */
+		CHECK_OK(r->ops->write(r, wanted, 0, 4096, 0));
+		fiber_sleep(rt_random_u64(rt_current()) % (8 * NS_PER_S));
+		err = r->ops->read(r, data, 0, 4096);
+		if (is_broken(err))
+			continue;
+		CHECK_OK(err);
+		CHECK(memcmp(data, wanted, 4096) == 0);
+		CHECK_OK(r->ops->ping(r));
+	}
+	free(wanted);
+	free(data);
+	r->ops->close(r);
+}
+
+TEST(what_was_sent_before_an_open_changes_nothing_after_it)
+{
+	for (uint64_t seed = 1; seed <= 6; seed++) {
+		world_start(seed, NULL, NULL);
+		run_body(w.here, ghosts);
+		world_end();
+	}
+}
+
+/* ---- pools that come and go --------------------------------------------------------------------------------------------------------- */
+
+static void evict(void)
+{
+	struct uuid pool_id = an_id(POOL_ID);
+	w.pool_is_away = true;
+	replica_server_evict(w.server, &pool_id);
+	replica_door_free(w.door); /* nobody has it any more */
+	struct uuid boot_id = an_id(3);
+	w.door = replica_door_new(w.pool, &boot_id);
+}
+
+static void before_eviction(void)
+{
+	bg.r = opened(3, ENGINE);
+	bg.other = remote_new();
+	CHECK_OK(write_pattern(bg.r, 0, 4096, 1, 0));
+	w.is_done = true;
+}
+
+static void after_eviction(void)
+{
+	struct replica *r = bg.r;
+	CHECK_ERR(write_pattern(r, 0, 4096, 2, 0), OXE_CLOSED);
+	CHECK_ERR(open_as(r, 3, ENGINE, NULL), OXE_NOTREADY);
+	CHECK_ERR(r->ops->ping(r), OXE_CLOSED);
+	CHECK_ERR(open_as(bg.other, 3, ENGINE, NULL), OXE_NOTREADY);
+	w.pool_is_away = false;
+	CHECK_OK(open_as(r, 3, ENGINE, NULL));
+	CHECK_OK(write_pattern(r, 0, 4096, 3, 0));
+	r->ops->close(r);
+	bg.other->ops->close(bg.other);
+}
+
+TEST(a_pool_that_is_about_to_be_closed_ends_its_sessions_and_is_opened_again)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, before_eviction);
+	run_body(w.there, evict);
+	run_body(w.here, after_eviction);
+	world_end();
+}
+
+/* ---- who may connect ------------------------------------------------------------------------------------------------------------------ */
+
+#define SECRET	     "DHHC-1:00:ICcuNTxDSlFYX2ZtdHuCiZCXnqWss7rByM/W3eTr8vmMpzdS:"
+#define OTHER_SECRET "DHHC-1:00:MDc+RUxTWmFob3Z9hIuSmaCnrrW8w8rR2N/m7fT7AgkQFx4lLDM6QUhPVl1ka3J51wkKvA==:"
+#define KEY	     "NVMeTLSkey-1:01:tc254mmiOSdpohCoyDb3KHAV2c49F/F1Z/dVI9KvFED7tTag:"
+#define OTHER_KEY    "NVMeTLSkey-1:02:18iqDKHdvAFh2YS5hPylggJQFWJCy8/Z4eIii8qBd2tsjmq3LjkAyidjXyPO9n4bLXrR1A==:"
+
+static void may_connect(void)
+{
+	struct replica *r = opened(3, ENGINE);
+	CHECK_OK(write_pattern(r, 0, 4096, 1, 0));
+	r->ops->close(r);
+}
+
+static void may_not_connect(void)
+{
+	struct replica *r = remote_new();
+	CHECK_ERR(open_as(r, 3, ENGINE, NULL), OXE_CLOSED);
+	CHECK(strlen(replica_remote_why(r)) > 0);
+	if (getenv("TELL"))
+		puts(replica_remote_why(r));
+	CHECK_ERR(r->ops->ping(r), OXE_CLOSED);
+	r->ops->close(r);
+}
+
+/* The server has one secret and key, the client another. */
+static void meet(const char *secret, const char *key, const char *its_secret, const char *its_key, bool may)
+{
+	world_start(1, secret, key);
+	w.options.secret = its_secret;
+	w.options.tls_key = its_key;
+	run_body(w.here, may ? may_connect : may_not_connect);
+	world_end();
+}
+
+TEST(who_has_the_clusters_secret_may_connect_and_nobody_else)
+{
+	meet(SECRET, NULL, SECRET, NULL, true);
+	meet(SECRET, NULL, OTHER_SECRET, NULL, false);
+	meet(SECRET, NULL, NULL, NULL, false);
+	meet(NULL, NULL, SECRET, NULL, false); /* nor is a server believed that does not have it */
+}
+
+TEST(with_the_clusters_key_everything_goes_through_tls)
+{
+	meet(NULL, KEY, NULL, KEY, true);
+	meet(NULL, KEY, NULL, OTHER_KEY, false);
+	meet(NULL, KEY, NULL, NULL, false);
+	meet(NULL, NULL, NULL, KEY, false);
+	meet(SECRET, KEY, SECRET, KEY, true);
+	meet(SECRET, KEY, OTHER_SECRET, KEY, false);
+}
+
+TEST(without_a_secret_nobody_comes_from_another_machine)
+{
+	is_strict = true;
+	meet(NULL, NULL, NULL, NULL, false);
+	is_strict = false;
 }
