@@ -10,6 +10,7 @@
 #include "sim/pool_mutants.h"
 #include "sim/pool_run.h"
 #include "sim/sim.h"
+#include "sim_wire.h"
 
 #include <errno.h>
 #include <execinfo.h>
@@ -34,7 +35,7 @@ enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
 struct options {
 	uint64_t first_seed, last_seed, only_state, for_s;
 	uint32_t states, workers, mutant;
-	bool mutants, rare, keep_going, print_hash, cluster, tell, learn;
+	bool mutants, rare, keep_going, print_hash, cluster, wire, tell, learn;
 	const char *hints; /* file; NULL: none */
 };
 
@@ -73,7 +74,8 @@ static void note_progress(uint64_t seed, uint64_t state_id)
 static void print_replay(FILE *out, uint64_t seed, uint64_t state_id)
 {
 	if (options.cluster) {
-		fprintf(out, "replay: oxbow-sim --cluster --seed %llu --tell", (unsigned long long)seed);
+		fprintf(out, "replay: oxbow-sim --cluster%s --seed %llu --tell",
+			options.wire ? " --wire" : "", (unsigned long long)seed);
 		if (options.mutant)
 			fprintf(out, " --mutant %u", options.mutant);
 		fprintf(out, "\n");
@@ -153,8 +155,10 @@ static void seed_failed(uint64_t seed, const char *what, const char *where, uint
 static bool cluster_seed_run(uint64_t seed)
 {
 	struct cluster_report report;
-	struct cluster_spec spec = {
-		.seed = seed, .story = run_is_quiet ? NULL : stderr, .tell = options.tell ? tell : NULL};
+	struct cluster_spec spec = {.seed = seed,
+				    .wire = options.wire ? &sim_wire : NULL,
+				    .story = run_is_quiet ? NULL : stderr,
+				    .tell = options.tell ? tell : NULL};
 	note_progress(seed, 0);
 	alarm(CLUSTER_LIMIT_S);
 	bool ok = cluster_run(&spec, &report);
@@ -422,28 +426,31 @@ static int run_mutants_with_hints(void)
 
 static void usage(FILE *out)
 {
-	fprintf(out, "usage: oxbow-sim [--seed N | --seeds A..B | --for TIME] [--states K] [-j N]\n"
-		     "  --seed N        run one seed\n"
-		     "  --seeds A..B    run these seeds (both included)\n"
-		     "  --for TIME      run seeds of its own choice: 30s, 10m, 1h\n"
-		     "  --states K      crash states to try for each seed, about (100); 0: every one, at "
-		     "every write\n"
-		     "  --cluster       whole nodes with engines and copies, instead of one pool\n"
-		     "  --tell          with --cluster: print what is logged\n"
-		     "  --state S       only this crash state of the seed, and those inside it\n"
-		     "  -j N            processes (1)\n"
-		     "  --keep-going    go on after a seed has failed\n"
-		     "  --events N      how many of the last events to print when a seed fails (80)\n"
-		     "  --hash          print each seed's hash of everything that happened\n"
-		     "  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
-		     "  --rare          with --mutants: those that take minutes to find\n"
-		     "  --hints FILE    with --mutants: try the seed first that FILE names for a bug\n"
-		     "  --learn         and write down those that caught one\n"
-		     "  --mutant N      plant this one\n"
-		     "  --list-faults   what can go wrong in the simulator\n"
-		     "  --list-mutants  what can be planted\n"
-		     "  --help          this\n"
-		     "exit: 0 all is well, 1 a seed failed (or a mutant was missed), 2 usage\n");
+	fprintf(out,
+		"usage: oxbow-sim [--seed N | --seeds A..B | --for TIME] [--states K] [-j N]\n"
+		"  --seed N        run one seed\n"
+		"  --seeds A..B    run these seeds (both included)\n"
+		"  --for TIME      run seeds of its own choice: 30s, 10m, 1h\n"
+		"  --states K      crash states to try for each seed, about (100); 0: every one, at "
+		"every write\n"
+		"  --cluster       whole nodes with engines and copies, instead of one pool\n"
+		"  --wire          with --cluster: copies are reached by the real protocol, over a network\n"
+		"                  that delays, breaks and is cut\n"
+		"  --tell          with --cluster: print what is logged\n"
+		"  --state S       only this crash state of the seed, and those inside it\n"
+		"  -j N            processes (1)\n"
+		"  --keep-going    go on after a seed has failed\n"
+		"  --events N      how many of the last events to print when a seed fails (80)\n"
+		"  --hash          print each seed's hash of everything that happened\n"
+		"  --mutants       plant each bug in turn and see it caught (oxbow-sim-mutants only)\n"
+		"  --rare          with --mutants: those that take minutes to find\n"
+		"  --hints FILE    with --mutants: try the seed first that FILE names for a bug\n"
+		"  --learn         and write down those that caught one\n"
+		"  --mutant N      plant this one\n"
+		"  --list-faults   what can go wrong in the simulator\n"
+		"  --list-mutants  what can be planted\n"
+		"  --help          this\n"
+		"exit: 0 all is well, 1 a seed failed (or a mutant was missed), 2 usage\n");
 }
 
 static uint64_t duration_s(const char *text)
@@ -474,6 +481,7 @@ enum {
 	OPT_STATES,
 	OPT_STATE,
 	OPT_CLUSTER,
+	OPT_WIRE,
 	OPT_TELL,
 	OPT_KEEP,
 	OPT_HASH,
@@ -494,6 +502,7 @@ static const struct option long_options[] = {
 	{"states", required_argument, NULL, OPT_STATES},
 	{"state", required_argument, NULL, OPT_STATE},
 	{"cluster", no_argument, NULL, OPT_CLUSTER},
+	{"wire", no_argument, NULL, OPT_WIRE},
 	{"tell", no_argument, NULL, OPT_TELL},
 	{"keep-going", no_argument, NULL, OPT_KEEP},
 	{"events", required_argument, NULL, OPT_EVENTS},
@@ -541,6 +550,9 @@ static void option_take(int opt, const char *text)
 		break;
 	case OPT_CLUSTER:
 		options.cluster = true;
+		break;
+	case OPT_WIRE:
+		options.wire = true;
 		break;
 	case OPT_TELL:
 		options.tell = true;

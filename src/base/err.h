@@ -3,7 +3,8 @@
  *
  * A function returns 0 or one of these negative codes, never a bare -errno and never -1: a number from the kernel passes
  * through err_from_errno() at the door. The name is what programs match on (API field "error"), the sentence is what a
- * person reads. Add at the end of the table: the numbers are not stored on disk, but tests print them.
+ * person reads. Add at the end of the table: the numbers are not stored on disk, but they cross the wire between nodes
+ * (docs/protocol.md), and tests print them.
  */
 #ifndef OXBOW_BASE_ERR_H
 #define OXBOW_BASE_ERR_H

@@ -2,7 +2,8 @@
  * cluster.h: whole nodes in one process under a seed: engines, copies, pools, the ways between them, and the store of views.
  *
  *     node       a machine of the simulator with one disk, a pool on it, and a process that opens the pool and may run an engine
- *     link       a copy on another node: calls take time, wait, get lost and arrive late, as they would over a network (cluster_link.c)
+ *     link       a copy on another node: calls take time, wait, get lost and arrive late, as they would over a network (cluster_link.c);
+ *                or a wire, which is given from outside: the real protocol over the simulated network
  *     views      the store of views, with delays, absence and unknown outcomes (cluster_views.c)
  *     history    what clients were promised (cluster_history.h)
  *     run        a seed: clients, faults, and in the end everything must be well (cluster_run.c)
@@ -18,6 +19,15 @@
 #define CLUSTER_NODES 4u
 
 struct cluster;
+struct cluster_node;
+
+/* The ways between nodes, if they are not cluster_link.c's. */
+struct cluster_wire {
+	/* A process has opened its pool, and answers others from now on. From a fiber of it. */
+	void (*serve)(struct cluster_node *node);
+	struct replica *(*replica_new)(struct cluster_node *from, struct cluster_node *to,
+				       const struct uuid *volume_id);
+};
 
 struct cluster_faults {
 	uint64_t call_min_ns, call_max_ns; /* one way */
@@ -52,6 +62,7 @@ struct cluster {
 	struct sim *sim;
 	struct prng *rng;
 	struct cluster_faults faults;
+	const struct cluster_wire *wire; /* NULL: calls */
 	struct cluster_node nodes[CLUSTER_NODES];
 	bool cut[CLUSTER_NODES][CLUSTER_NODES]; /* from, to */
 	struct list calls;			/* between nodes */

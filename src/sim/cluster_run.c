@@ -97,6 +97,8 @@ static void process_main(void *arg)
 	}
 	n->pool = pool;
 	n->door = replica_door_new(pool, &n->boot_id);
+	if (n->cluster->wire)
+		n->cluster->wire->serve(n);
 }
 
 static void process_start(struct cluster_node *n)
@@ -456,6 +458,8 @@ static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const st
 		struct cluster_node *to = &cl->nodes[i];
 		if (!uuid_equal(&to->pool_id, pool_id))
 			continue;
+		if (to != from && cl->wire)
+			return cl->wire->replica_new(from, to, volume_id);
 		if (to != from)
 			return link_new(from, to, volume_id);
 		return from->door ? replica_local_new(from->door, volume_id) : NULL;
@@ -676,6 +680,24 @@ static void act(struct run *r)
 	}
 }
 
+/* The same for a wire. */
+static void net_follow(struct run *r)
+{
+	struct cluster *cl = &r->cluster;
+	struct sim_net_faults *f = sim_net_faults(cl->sim);
+	f->latency_min_ns = cl->faults.call_min_ns;
+	f->latency_max_ns = cl->faults.call_max_ns;
+	f->reset_one_in = 4 * cl->faults.call_lost_one_in; /* messages are more than calls */
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		for (uint32_t j = 0; j < CLUSTER_NODES; j++) {
+			if (cl->cut[i][j])
+				sim_net_cut(cl->sim, cl->nodes[i].machine, cl->nodes[j].machine);
+			else
+				sim_net_heal(cl->sim, cl->nodes[i].machine, cl->nodes[j].machine);
+		}
+	}
+}
+
 static void director(void *arg)
 {
 	struct run *r = arg;
@@ -683,6 +705,7 @@ static void director(void *arg)
 		return;
 	if (r->actions_left == 0) {
 		heal_all(r);
+		net_follow(r);
 		r->faults_are_over = true;
 		r->swaps_at_peace = r->cluster.swaps;
 		sim_trace(r->cluster.sim, "peace", 0, 0, 0);
@@ -690,6 +713,7 @@ static void director(void *arg)
 	}
 	r->actions_left--;
 	act(r);
+	net_follow(r);
 	sim_at(r->cluster.sim,
 	       now_ns(r) + 100 * NS_PER_MS + chance(r, chance(r, 4) ? NS_PER_S : 8 * NS_PER_S), director, r);
 }
@@ -1056,6 +1080,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->size_bytes = VOLUME_BYTES;
 	list_init(&r->doing);
 	list_init(&r->cluster.calls);
+	r->cluster.wire = spec->wire;
 	r->cluster.sim = sim_new(spec->seed);
 	r->cluster.rng = sim_prng(r->cluster.sim);
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);

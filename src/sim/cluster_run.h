@@ -13,9 +13,12 @@
 
 #include <stdio.h>
 
+struct cluster_wire;
+
 struct cluster_spec {
 	uint64_t seed;
-	FILE *story; /* the last events, when it fails; NULL: nowhere */
+	const struct cluster_wire *wire; /* cluster.h; NULL: calls of our own between nodes */
+	FILE *story;			 /* the last events, when it fails; NULL: nowhere */
 	/* What is logged, line by line. NULL: nobody wants it. */
 	void (*tell)(uint64_t now_ns, const char *line);
 };

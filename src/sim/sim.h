@@ -166,6 +166,7 @@ struct sim_net_faults {
 	uint64_t bytes_per_s;	/* 0: no limit */
 	uint32_t split_one_in;	/* a receive that returns less than is there; 1: always */
 	uint32_t reset_one_in;	/* a sent segment at which the connection breaks for both ends */
+	uint64_t reset_nth;	/* the same for the nth segment from now on, once */
 	uint64_t retransmit_ns; /* how long a segment that could not pass waits until it is tried again */
 	size_t window_bytes;	/* sent but not received: more than this and the sender waits */
 };

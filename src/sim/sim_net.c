@@ -231,6 +231,11 @@ static void inbox_add(struct end *e, const struct segment *s)
 	e->inbox_len += s->len_bytes;
 }
 
+static bool is_nth(uint64_t *left)
+{
+	return *left > 0 && --*left == 0;
+}
+
 static void deliver(struct end *from, struct segment *s)
 {
 	struct end *to = peer_of(from);
@@ -244,7 +249,7 @@ static void deliver(struct end *from, struct segment *s)
 	} else if (s->kind == SEGMENT_FIN) {
 		to->peer_finished = true;
 		end_wake(to);
-	} else if (sim_chance(sim, sim->net_faults.reset_one_in)) {
+	} else if (sim_chance(sim, sim->net_faults.reset_one_in) || is_nth(&sim->net_faults.reset_nth)) {
 		end_reset(to);
 		end_reset(from);
 	} else {

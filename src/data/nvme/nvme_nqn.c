@@ -56,3 +56,27 @@ int nvme_nqn_to_snapshot(const char *name, struct uuid *snapshot_id)
 {
 	return name_take(NVME_NQN_SNAPSHOT_PREFIX, name, snapshot_id);
 }
+
+char *nvme_nqn_of_copy(const struct uuid *pool_id, const struct uuid *volume_id, char field[NVME_NQN_FIELD])
+{
+	name_put(NVME_NQN_COPY_PREFIX, pool_id, field);
+	char *at = field + strlen(field);
+	*at = ':';
+	uuid_format(volume_id, at + 1);
+	return field;
+}
+
+int nvme_nqn_to_copy(const char *name, struct uuid *pool_id, struct uuid *volume_id)
+{
+	char pool[UUID_TEXT_LEN + 1] = "";
+	size_t prefix_bytes = strlen(NVME_NQN_COPY_PREFIX);
+	if (strlen(name) != prefix_bytes + UUID_TEXT_LEN + 1 + UUID_TEXT_LEN ||
+	    name[prefix_bytes + UUID_TEXT_LEN] != ':' ||
+	    strncmp(name, NVME_NQN_COPY_PREFIX, prefix_bytes) != 0)
+		return OXE_NOENT;
+	memcpy(pool, name + prefix_bytes, UUID_TEXT_LEN);
+	int err = uuid_parse(pool, pool_id);
+	if (!err)
+		err = uuid_parse(name + prefix_bytes + UUID_TEXT_LEN + 1, volume_id);
+	return err ? OXE_NOENT : 0;
+}

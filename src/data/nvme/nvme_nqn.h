@@ -1,6 +1,7 @@
 /*
  * nvme_nqn.h: names over Fabrics. A volume is the subsystem nqn.2026-11.dev.oxbow:volume:UUID, for ever: it keeps the name when it
- * is renamed, grown or served by another node. A snapshot is nqn.2026-11.dev.oxbow:snapshot:UUID. Pure functions over text.
+ * is renamed, grown or served by another node. A snapshot is nqn.2026-11.dev.oxbow:snapshot:UUID, and a copy of a volume
+ * nqn.2026-11.dev.oxbow:copy:POOL:VOLUME. Pure functions over text.
  */
 #ifndef OXBOW_DATA_NVME_NVME_NQN_H
 #define OXBOW_DATA_NVME_NVME_NQN_H
@@ -10,6 +11,7 @@
 
 #define NVME_NQN_VOLUME_PREFIX	 "nqn.2026-11.dev.oxbow:volume:"
 #define NVME_NQN_SNAPSHOT_PREFIX "nqn.2026-11.dev.oxbow:snapshot:"
+#define NVME_NQN_COPY_PREFIX	 "nqn.2026-11.dev.oxbow:copy:"
 #define NVME_NQN_HOST_PREFIX	 "nqn.2014-08.org.nvmexpress:uuid:"
 
 /* A field from outside: true if it is terminated, not empty, at most NVME_NQN_MAX bytes, printable, and begins as an NQN. */
@@ -23,5 +25,8 @@ OX_CHECKED int nvme_nqn_to_volume(const char *name, struct uuid *volume_id);
 /* The same of a snapshot. */
 char *nvme_nqn_of_snapshot(const struct uuid *snapshot_id, char field[NVME_NQN_FIELD]);
 OX_CHECKED int nvme_nqn_to_snapshot(const char *name, struct uuid *snapshot_id);
+/* The same of the copy of a volume in a pool. */
+char *nvme_nqn_of_copy(const struct uuid *pool_id, const struct uuid *volume_id, char field[NVME_NQN_FIELD]);
+OX_CHECKED int nvme_nqn_to_copy(const char *name, struct uuid *pool_id, struct uuid *volume_id);
 
 #endif

@@ -15,6 +15,7 @@
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvme_psk.h"
 #include "data/nvme/nvme_status.h"
+#include "data/replica/replica_wire.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -117,7 +118,8 @@ static int aborted_result(const struct nvme_host_io *io)
 
 void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t status)
 {
-	int err = nvme_host_error(status);
+	bool is_ours = h->options.is_copy && replica_wire_status_is_ours(status);
+	int err = is_ours ? replica_wire_error_of(status) : nvme_host_error(status);
 	bool is_replay = h->options.lost == NVME_HOST_REPLAY && !h->is_closing;
 	io_leave_flight(h, io);
 	h->has_answered = true;
@@ -125,7 +127,7 @@ void nvme_host_answered(struct nvme_host *h, struct nvme_host_io *io, uint16_t s
 		io_retry(h, io);
 		return;
 	}
-	io->result = err == OXE_CANCELLED ? aborted_result(io) : err;
+	io->result = err == OXE_CANCELLED && !is_ours ? aborted_result(io) : err;
 	h->status.in_doubt += io->result == OXE_INDOUBT;
 	io->done(io);
 	if (!list_empty(&h->waiting))
@@ -145,6 +147,8 @@ uint64_t nvme_host_max_bytes(const struct nvme_host *h, enum nvme_host_op op)
 		return l->trim_blocks_max * lba_bytes;
 	case NVME_HOST_FLUSH:
 		return 0;
+	case NVME_HOST_OTHER:
+		return l->max_bytes;
 	default:
 		return u64_min(l->max_bytes, RW_BLOCKS_MAX * lba_bytes);
 	}
@@ -156,6 +160,8 @@ static int io_check(const struct nvme_host *h, const struct nvme_host_io *io)
 	const struct nvme_host_info *info = &h->info;
 	if (io->op == NVME_HOST_FLUSH)
 		return 0;
+	if (io->op == NVME_HOST_OTHER)
+		return io->len_bytes > h->limits.max_bytes ? OXE_TOOBIG : 0;
 	if ((io->offset_bytes | io->len_bytes) % info->lba_bytes)
 		return OXE_ALIGN;
 	if (io->len_bytes == 0 || io->op >= NVME_HOST_OPS)
@@ -165,12 +171,18 @@ static int io_check(const struct nvme_host *h, const struct nvme_host_io *io)
 	return io->len_bytes > nvme_host_max_bytes(h, io->op) ? OXE_TOOBIG : 0;
 }
 
-static struct nvme_queue *queue_with_room(struct nvme_host *h)
+static bool has_room_for(const struct nvme_queue *q, const struct nvme_host_io *io)
+{
+	bool leaves_one = q->host->options.is_copy && !io->is_urgent && q->depth > 1;
+	return nvme_queue_has_room(q) && !(leaves_one && q->in_flight + 1 == q->depth);
+}
+
+static struct nvme_queue *queue_with_room(struct nvme_host *h, const struct nvme_host_io *io)
 {
 	for (uint32_t i = 0; i < h->queue_count; i++) {
 		struct nvme_queue *q = &h->queues[h->next_queue];
 		h->next_queue = h->next_queue + 1 < h->queue_count ? h->next_queue + 1 : 0;
-		if (nvme_queue_has_room(q))
+		if (has_room_for(q, io))
 			return q;
 	}
 	return NULL;
@@ -216,7 +228,7 @@ void nvme_host_dispatch(struct nvme_host *h)
 {
 	while (!list_empty(&h->waiting) && may_start(h) && rt_now_ns(h->rt) >= h->retry_at_ns) {
 		struct nvme_host_io *io = list_first(&h->waiting, struct nvme_host_io, link);
-		struct nvme_queue *q = io_must_wait(h, io) ? NULL : queue_with_room(h);
+		struct nvme_queue *q = io_must_wait(h, io) ? NULL : queue_with_room(h, io);
 		if (!q)
 			return;
 		list_del(&io->link);
@@ -233,7 +245,10 @@ static void io_wait(struct nvme_host *h, struct nvme_host_io *io)
 	} else if (h->waiting_count >= h->options.waiting_max) {
 		io_end_later(h, io, OXE_BUSY);
 	} else {
-		list_add_tail(&h->waiting, &io->link);
+		if (io->is_urgent)
+			list_add_head(&h->waiting, &io->link);
+		else
+			list_add_tail(&h->waiting, &io->link);
 		h->waiting_count++;
 	}
 }
@@ -243,8 +258,8 @@ void nvme_host_submit(struct nvme_host *h, struct nvme_host_io *io)
 	struct nvme_queue *q = NULL;
 	io->order = ++h->last_order;
 	io->is_replayed = false;
-	if (may_start(h) && list_empty(&h->waiting) && !io_must_wait(h, io))
-		q = queue_with_room(h);
+	if (may_start(h) && (list_empty(&h->waiting) || io->is_urgent) && !io_must_wait(h, io))
+		q = queue_with_room(h, io);
 	if (likely(q != NULL))
 		io_start(h, q, io);
 	else
@@ -266,22 +281,24 @@ static void call_done(struct nvme_host_io *io)
 	fiber_ready(call->fiber);
 }
 
-static int call_one(struct nvme_host *h, enum nvme_host_op op, void *data, uint64_t offset_bytes,
-		    uint64_t len_bytes, uint32_t flags)
+int nvme_host_do(struct nvme_host *h, struct nvme_host_io *io)
 {
-	struct io_call call = {
-		.io = {.op = op,
-		       .flags = flags,
-		       .data = data,
-		       .offset_bytes = offset_bytes,
-		       .len_bytes = len_bytes,
-		       .done = call_done},
-		.fiber = fiber_current(),
-	};
+	struct io_call call = {.io = *io, .fiber = fiber_current()};
+	call.io.done = call_done;
 	nvme_host_submit(h, &call.io);
 	while (!call.is_done)
 		fiber_park();
-	return call.io.result;
+	io->value = call.io.value;
+	io->got_bytes = call.io.got_bytes;
+	return io->result = call.io.result;
+}
+
+static int call_one(struct nvme_host *h, enum nvme_host_op op, void *data, uint64_t offset_bytes,
+		    uint64_t len_bytes, uint32_t flags)
+{
+	struct nvme_host_io io = {
+		.op = op, .flags = flags, .data = data, .offset_bytes = offset_bytes, .len_bytes = len_bytes};
+	return nvme_host_do(h, &io);
 }
 
 /* Before the host was live once its limits are not known: the first piece waits until they are, by being small. */
@@ -378,7 +395,7 @@ static void command_abort(struct nvme_host *h, struct nvme_queue *q, struct nvme
 
 static void command_late(struct nvme_host *h, struct nvme_queue *q, struct nvme_command *c)
 {
-	if (q->qid != NVME_ADMIN_QUEUE && !c->is_aborted)
+	if (q->qid != NVME_ADMIN_QUEUE && !c->is_aborted && !h->options.is_copy)
 		command_abort(h, q, c);
 	else
 		nvme_host_lose(h, OXE_TIMEOUT, "queue %u: %s was not answered in time", q->qid,
@@ -505,11 +522,24 @@ static void grace_over(struct rt_timer *timer)
 	shut_all(container_of(timer, struct nvme_host, grace));
 }
 
+/* Nothing is tried again: who waits hears of it, and then it is only to be closed. */
+static enum nvme_host_event be_spent(struct nvme_host *h)
+{
+	h->is_spent = true;
+	waitq_wake_all(&h->watchers);
+	while (!h->is_closing)
+		waitq_wait(&h->changed);
+	return NVME_HOST_CLOSE;
+}
+
 static enum nvme_host_event back_off(struct nvme_host *h)
 {
 	const struct nvme_host_options *o = &h->options;
 	uint64_t pause_ns = 0;
-	if (h->status.associations || h->status.failed_tries) {
+	bool is_first = !h->status.associations && !h->status.failed_tries;
+	if (o->is_copy && !is_first)
+		return be_spent(h);
+	if (!is_first) {
 		pause_ns = u64_min(o->reconnect_min_ns << u64_min(h->backoff_step, 20), o->reconnect_max_ns);
 		pause_ns = pause_ns / 2 + rt_random_u64(h->rt) % (pause_ns / 2 + 1);
 		h->backoff_step++;
@@ -538,7 +568,7 @@ static enum nvme_host_event make(struct nvme_host *h)
 		return NVME_HOST_CLOSE;
 	if (!err && !h->is_lost)
 		return NVME_HOST_MADE;
-	if (h->status.failed_tries++ == 0)
+	if (h->status.failed_tries++ == 0 && !h->options.is_copy) /* a copy's user tells of it */
 		LOG_WARN("nvme.host_waits", "no association with the target; trying on",
 			 F_STR("address", h->address), F_STR("subsystem", h->subsystem_nqn),
 			 F_STR("why", h->status.why), F_ERR(h->status.last_error));
@@ -670,9 +700,9 @@ static bool nqn_fits(const char *nqn)
 
 static int options_check(const struct nvme_host_options *o)
 {
-	bool numbers = o->queues <= NVME_HOST_QUEUES_MAX && o->queue_depth <= NVME_HOST_DEPTH_MAX &&
-		       o->keep_alive_ns >= NS_PER_MS && o->keep_alive_ns / NS_PER_MS <= UINT32_MAX &&
-		       o->least_group <= NVME_AUTH_GROUPS;
+	bool numbers = o->queues <= NVME_HOST_QUEUES_MAX && !(o->is_copy && o->lost == NVME_HOST_REPLAY) &&
+		       o->queue_depth <= NVME_HOST_DEPTH_MAX && o->keep_alive_ns >= NS_PER_MS &&
+		       o->keep_alive_ns / NS_PER_MS <= UINT32_MAX && o->least_group <= NVME_AUTH_GROUPS;
 	return o->address && nqn_fits(o->subsystem_nqn) && (!o->host_nqn || nqn_fits(o->host_nqn)) && numbers
 		       ? 0
 		       : OXE_INVAL;
@@ -775,6 +805,8 @@ int nvme_host_wait(struct nvme_host *h, uint64_t deadline_ns)
 	while (h->state != NVME_HOST_LIVE) {
 		if (h->is_closing)
 			return OXE_SHUTDOWN;
+		if (h->is_spent)
+			return h->status.last_error ? h->status.last_error : OXE_CLOSED;
 		if (!waitq_wait_until(&h->watchers, deadline_ns) && h->state != NVME_HOST_LIVE)
 			return OXE_TIMEOUT;
 	}

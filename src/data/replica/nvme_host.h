@@ -47,6 +47,10 @@
  *                     in time, aborted, and without effect (a read, a compare); a write in that place is OXE_INDOUBT
  *   what is durable   as the target says: what was answered before a flush that was answered
  *
+ * Copies (is_copy; docs/protocol.md). The namespace is not looked at: its blocks are of REPLICA_WIRE_LBA bytes, and the target judges
+ * ranges. A status of type 7h is an OXE_ code. There is one association: when it has ended, or could not be made, that is all. And a
+ * command that is late is not aborted, but ends it. For NVME_HOST_REPORT.
+ *
  * A target is a stranger too. What it says is checked before anything is touched; whatever is wrong ends the association
  * with a sentence, never more. What it can make us hold, and the other bounds:
  *
@@ -60,6 +64,7 @@
 #ifndef OXBOW_DATA_REPLICA_NVME_HOST_H
 #define OXBOW_DATA_REPLICA_NVME_HOST_H
 
+#include "data/nvme/nvme_format.h"
 #include "data/replica/nvme_host_state.h"
 #include "rt/rt.h"
 
@@ -88,6 +93,7 @@ struct nvme_host_options {	   /* 0 means the default in brackets */
 	bool header_digest, data_digest; /* asked for; used if the target agrees */
 	bool no_in_capsule;		 /* wait to be asked for every byte of data */
 	enum nvme_host_lost lost;
+	bool is_copy;		     /* the subsystem is a copy of ours (below) */
 	uint64_t connect_timeout_ns; /* [5 s] */
 	uint64_t command_timeout_ns; /* [30 s] */
 	uint64_t abort_timeout_ns;   /* [5 s] */
@@ -98,7 +104,8 @@ struct nvme_host_options {	   /* 0 means the default in brackets */
 
 /* OXE_INVAL if a name is missing or too long, a key or a secret is none, or a number beyond its maximum. Starts connecting; does not suspend. */
 OX_CHECKED int nvme_host_new(struct rt *rt, const struct nvme_host_options *options, struct nvme_host **out);
-/* Suspends until it is live: 0. OXE_TIMEOUT at the deadline: nvme_host_status() says what keeps it. OXE_SHUTDOWN: closed. */
+/* Suspends until it is live: 0. OXE_TIMEOUT at the deadline: nvme_host_status() says what keeps it. OXE_SHUTDOWN: closed. Of a copy
+ * that cannot be reached: last_error of the status. */
 OX_CHECKED int nvme_host_wait(struct nvme_host *h, uint64_t deadline_ns);
 /* Ends what is in flight or waits (as when a connection ends under NVME_HOST_REPORT), takes the association down, and frees.
  * No other fiber may be inside a call of it but those whose requests this ends. Suspends, connect_timeout_ns at most. */
@@ -113,20 +120,30 @@ enum nvme_host_op {
 	NVME_HOST_ZERO,	   /* reads as zeroes after; the target may keep no space for it */
 	NVME_HOST_TRIM,	   /* advice: what it reads as after is the target's affair */
 	NVME_HOST_COMPARE, /* OXE_DIFFERS if it is not `data` */
+	NVME_HOST_OTHER,   /* an I/O command of the caller's making: `entry` */
 	NVME_HOST_OPS
 };
-enum { NVME_HOST_FUA = 1 }; /* WRITE, ZERO: durable when answered */
+enum {
+	NVME_HOST_FUA = 1,     /* WRITE, ZERO: durable when answered */
+	NVME_HOST_NO_HOLE = 2, /* ZERO: the target keeps the space */
+};
 
 /* One request. Fill the first part, submit, keep it until `done` has run: on a fiber of the host's that must not be
  * suspended, never before nvme_host_submit() returns. It may submit more. */
 struct nvme_host_io {
 	enum nvme_host_op op;
 	uint32_t flags;
-	void *data;	       /* READ, WRITE, COMPARE: any alignment */
+	void *data;	       /* READ, WRITE, COMPARE, OTHER: any alignment */
 	uint64_t offset_bytes; /* multiple of the namespace's lba_bytes */
-	uint64_t len_bytes;    /* the same, not 0, at most nvme_host_max_bytes(); 0 for FLUSH */
+	uint64_t len_bytes; /* the same, not 0, at most nvme_host_max_bytes(); 0 for FLUSH, any for OTHER */
+	/* OTHER: the opcode, which says which way the data goes, and dwords 2-5 and 10-15. The caller's, until `done`. */
+	const struct nvme_sqe *entry;
+	uint64_t timeout_ns; /* [command_timeout_ns] */
+	bool is_urgent; /* of a copy: before all that wait, into an entry that each queue keeps for such */
 	void (*done)(struct nvme_host_io *io);
 	int result;
+	uint64_t value;	    /* OTHER: dwords 0 and 1 of the answer */
+	uint32_t got_bytes; /* OTHER: of data, which may be fewer than asked for */
 	/* The host's. */
 	struct list link; /* waiting, or in flight for another time, or on the way to `done` */
 	uint64_t order;	  /* of submission */
@@ -147,6 +164,9 @@ OX_CHECKED int nvme_host_zero(struct nvme_host *h, uint64_t offset_bytes, uint64
 OX_CHECKED int nvme_host_trim(struct nvme_host *h, uint64_t offset_bytes, uint64_t len_bytes);
 OX_CHECKED int nvme_host_compare(struct nvme_host *h, const void *data, uint64_t offset_bytes,
 				 uint64_t len_bytes);
+
+/* As a call; of one command. The caller fills the first part, and finds the second filled. Suspends. */
+OX_CHECKED int nvme_host_do(struct nvme_host *h, struct nvme_host_io *io);
 
 /* ---- what it knows ---------------------------------------------------------------------------------------------------- */
 

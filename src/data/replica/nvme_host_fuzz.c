@@ -316,7 +316,7 @@ static void requests_submit(struct nvme_host *h, struct nvme_host_io *ios)
 	static const uint32_t sizes[] = {512, 4096, 8192, 12288, 65536};
 	for (uint32_t i = 0; i < REQUESTS; i++) {
 		uint32_t n = sizes[i % ARRAY_COUNT(sizes)];
-		enum nvme_host_op op = i % NVME_HOST_OPS;
+		enum nvme_host_op op = i % NVME_HOST_OTHER;
 		ios[i] = (struct nvme_host_io){.op = op, .done = request_done, .offset_bytes = i * 8192};
 		ios[i].len_bytes = op == NVME_HOST_FLUSH ? 0 : n;
 		ios[i].data = mem_zalloc(n);

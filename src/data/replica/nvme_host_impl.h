@@ -122,6 +122,7 @@ struct nvme_host {
 	uint64_t last_order, retry_at_ns; /* no request starts before */
 
 	bool is_lost, is_shut, is_closing, is_over, wants_look;
+	bool is_spent;		   /* a copy's one association is over, or could not be made */
 	bool has_answered;	   /* a request, since the association was made */
 	uint64_t next_deadline_ns; /* what the life fiber sleeps until, at most */
 	struct waitq changed;	   /* the life fiber */

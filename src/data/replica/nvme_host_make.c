@@ -6,6 +6,7 @@
 #include "data/nvme/nvme_nqn.h"
 #include "data/nvme/nvme_status.h"
 #include "data/replica/nvme_host_impl.h"
+#include "data/replica/replica_wire.h"
 
 #define READY_PAUSE_NS	 (5 * NS_PER_MS)
 #define READ_CHUNK_BYTES MiB /* where the target names no limit */
@@ -268,13 +269,23 @@ static int look_at_namespace(struct nvme_host *h, void *page)
 	return take_namespace(h, &id, &uuid);
 }
 
+/* What there is of a copy its open says, and the target checks every range. */
+static void take_copy(struct nvme_host *h)
+{
+	h->info.size_bytes = UINT64_MAX;
+	h->info.lba_bytes = REPLICA_WIRE_LBA;
+	h->limits.has_namespace_events = false;
+}
+
 static int look_at_all(struct nvme_host *h)
 {
 	void *page = mem_alloc(NVME_IDENTIFY_BYTES);
 	int err = look_at_controller(h, page);
 	if (!err)
 		err = look_at_command_set(h, page);
-	if (!err)
+	if (!err && h->options.is_copy)
+		take_copy(h);
+	else if (!err)
 		err = look_at_namespace(h, page);
 	free(page);
 	return err;

@@ -67,6 +67,10 @@ static void command_finish(struct nvme_queue *q, struct nvme_command *c)
 {
 	struct nvme_host_io *io = c->io;
 	struct nvme_call *call = c->call;
+	if (io) {
+		io->value = c->value;
+		io->got_bytes = c->way == NVME_WAY_IN ? c->passed_bytes : 0;
+	}
 	c->io = NULL;
 	c->call = NULL;
 	list_add_head(&q->free, &c->link);
@@ -314,7 +318,8 @@ static void sqe_range(struct nvme_command *c, struct nvme_sqe *sqe, const struct
 	}
 	nvme_rw_set(sqe, lba, blocks,
 		    (io->flags & NVME_HOST_FUA ? NVME_RW_FUA : 0) |
-			    (io->op == NVME_HOST_ZERO ? NVME_RW_DEALLOCATE : 0));
+			    (io->op == NVME_HOST_ZERO && !(io->flags & NVME_HOST_NO_HOLE) ? NVME_RW_DEALLOCATE
+											  : 0));
 	if (io->op == NVME_HOST_ZERO)
 		return;
 	c->way = io->op == NVME_HOST_READ ? NVME_WAY_IN : NVME_WAY_OUT;
@@ -322,12 +327,28 @@ static void sqe_range(struct nvme_command *c, struct nvme_sqe *sqe, const struct
 	c->len_bytes = (uint32_t)io->len_bytes;
 }
 
+static void sqe_other(struct nvme_command *c, struct nvme_sqe *sqe, const struct nvme_host_io *io)
+{
+	le32 nsid = sqe->nsid;
+	*sqe = *io->entry;
+	sqe->nsid = nsid;
+	if (io->len_bytes == 0)
+		return;
+	c->way = sqe->opcode & NVME_OPCODE_DATA_TO_HOST ? NVME_WAY_IN : NVME_WAY_OUT;
+	c->data = io->data;
+	c->len_bytes = (uint32_t)io->len_bytes;
+}
+
 void nvme_queue_start_io(struct nvme_queue *q, struct nvme_host_io *io)
 {
-	struct nvme_command *c = command_take(q, q->host->options.command_timeout_ns);
+	uint64_t timeout_ns = io->timeout_ns ? io->timeout_ns : q->host->options.command_timeout_ns;
+	struct nvme_command *c = command_take(q, timeout_ns);
 	struct nvme_sqe sqe = {.opcode = opcode_of(io->op), .nsid = le32_of(q->host->options.namespace_id)};
 	c->io = io;
-	sqe_range(c, &sqe, io, q->host->info.lba_bytes);
+	if (io->op == NVME_HOST_OTHER)
+		sqe_other(c, &sqe, io);
+	else
+		sqe_range(c, &sqe, io, q->host->info.lba_bytes);
 	command_start(q, c, &sqe);
 }
 

@@ -130,15 +130,20 @@ static struct nvme_command *find_begun(struct nvme_queue *q, le16 cid)
 	return c && c->is_begun ? c : NULL;
 }
 
-/* Of an admin command that reads, less than all is an answer too: what is missing reads as zeroes. */
+/* Of an admin command that reads, less than all is an answer too: what is missing reads as zeroes. And whoever makes a command of
+ * his own is told how much came. */
+static bool may_be_short(const struct nvme_command *c)
+{
+	return c->way == NVME_WAY_IN && (c->call || c->io->op == NVME_HOST_OTHER);
+}
+
 static int take_response(struct nvme_queue *q, const struct nvmetcp_response *w)
 {
 	struct nvme_command *c = find_begun(q, w->cqe.cid);
 	uint16_t status = nvme_cqe_status(&w->cqe);
 	if (!c)
 		return broken(q, "an answer to a command that is not in flight");
-	if (!(status & NVME_STATUS_CODE_MASK) && c->passed_bytes != c->len_bytes &&
-	    !(c->call && c->way == NVME_WAY_IN))
+	if (!(status & NVME_STATUS_CODE_MASK) && c->passed_bytes != c->len_bytes && !may_be_short(c))
 		return broken(q, "a success before all of the data had passed");
 	nvme_command_answer(q, c, status, le64_get(w->cqe.result));
 	return 0;

@@ -84,15 +84,25 @@ struct local *local_of(struct replica *r)
 	return container_of(r, struct local, base);
 }
 
-void local_close(struct replica *r)
+/* Whoever opens the copy just now has its volume in hand: that ends first, and then the volume is his. */
+static void session_close(struct local *l)
 {
-	struct local *l = local_of(r);
 	struct copy *c = l->copy;
+	fmutex_lock(&c->control);
 	if (c->current == l) {
 		assert(c->calls.pending == 0);
 		copy_unload(c);
 		c->current = NULL;
 	}
+	fmutex_unlock(&c->control);
+}
+
+void local_close(struct replica *r)
+{
+	struct local *l = local_of(r);
+	struct copy *c = l->copy;
+	if (c->current == l)
+		session_close(l);
 	free(l);
 	if (--c->replicas > 0)
 		return;

@@ -464,6 +464,25 @@ REPLICA_TEST(an_open_waits_for_what_the_session_before_it_has_under_way)
 	close_it(newer);
 }
 
+REPLICA_TEST(a_session_that_is_closed_while_another_opens_takes_the_volume_from_nobody)
+{
+	for (unsigned turns = 1; turns < 12; turns++) {
+		struct replica *r = a_copy(w, 10 * turns), *newer = new_replica(w);
+		struct background b = {.r = newer, .fn = open_next, .n = 10 * turns + 5};
+		struct rt_group group;
+		uint64_t clock = 0;
+		start(&b, 1, &group, &clock);
+		for (unsigned i = 0; i < turns; i++)
+			fiber_sleep(50 * NS_PER_US);
+		close_it(r);
+		group_wait(&group);
+		CHECK_OK(b.err);
+		CHECK_OK(newer->ops->ping(newer));
+		write_at(newer, 0, BLOCK, 3);
+		close_it(newer);
+	}
+}
+
 REPLICA_TEST(a_seal_that_waits_for_its_turn_is_fenced_when_an_open_has_it_first)
 {
 	struct replica *r = a_copy(w, 5), *newer = new_replica(w);

@@ -6,7 +6,8 @@
  *                    -> a fiber a command: waits for memory and for its data (R2T), calls the engine, answers
  *                         -> sender fiber: gathers what is ready into one send
  *     controller   one host's association with one volume: an admin queue, up to NVMF_QUEUES_MAX I/O queues
- *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, a snapshot: ...:snapshot:UUID, or the well-known discovery subsystem
+ *     subsystem    a volume: nqn.2026-11.dev.oxbow:volume:UUID, a snapshot: ...:snapshot:UUID, or the well-known discovery subsystem;
+ *                  or somebody else's (nvmf_foreign.h)
  *
  *   who owns memory   the server owns everything; options are copied
  *   which reactor     that of `engines`; every call from a fiber of it, and Suspends unless it says otherwise
@@ -39,6 +40,7 @@
 #define OXBOW_DATA_FRONTEND_NVMF_NVMF_H
 
 #include "data/engine/engine.h"
+#include "data/frontend/nvmf/nvmf_foreign.h"
 #include "data/frontend/nvmf/nvmf_reservation.h"
 
 #define NVMF_ENTRIES_MAX 128 /* of one queue */
@@ -71,7 +73,8 @@ struct nvmf_options {		       /* 0 means the default in brackets */
 	size_t referral_count;
 	bool discovers_snapshots; /* hosts that ask are told of them, too: they may be many */
 	bool authenticated_only; /* a volume is only for hosts that its list has a secret or, through TLS, a key for */
-	enum nvmf_tls_mode tls; /* [off] */
+	enum nvmf_tls_mode tls;		    /* [off] but for what is foreign */
+	const struct nvmf_foreign *foreign; /* [none] copied */
 };
 
 /* `options` may be NULL. */
@@ -112,9 +115,10 @@ void nvmf_server_stats(const struct nvmf_server *server, struct nvmf_stats *out)
 struct nvmf_association {
 	char hostnqn[NVMF_NQN_SIZE], subnqn[NVMF_NQN_SIZE];
 	struct uuid host_id;
-	struct uuid id;			       /* of what is served; nil: discovery */
-	char name[ENGINE_EXPORT_NAME_MAX + 1]; /* "POOL/VOLUME[@SNAPSHOT]"; "": discovery */
-	char peer[NVMF_PEER_SIZE];	       /* where its admin queue comes from */
+	struct uuid id; /* of what is served; nil: discovery. Foreign: as it says */
+	char name[ENGINE_EXPORT_NAME_MAX +
+		  1];		   /* "POOL/VOLUME[@SNAPSHOT]"; "": discovery. Foreign: "copy:..." */
+	char peer[NVMF_PEER_SIZE]; /* where its admin queue comes from */
 	uint16_t controller;
 	uint32_t io_queues, keep_alive_ms; /* 0: none */
 	uint64_t since_wall_ns, commands, errors;

@@ -18,7 +18,7 @@ static uint32_t queues_answer(void)
 
 static bool has_write_cache(const struct nvmf_controller *ctrl)
 {
-	return !nvmf_is_discovery(ctrl) && ctrl->is_near && !engine_info(ctrl->engine)->read_only;
+	return nvmf_is_volume(ctrl) && ctrl->is_near && !engine_info(ctrl->engine)->read_only;
 }
 
 /* Where there is one it cannot be turned off, only flushed. */
@@ -39,7 +39,9 @@ static uint16_t set_queues(struct nvmf_request *r, uint32_t value)
 
 static uint32_t events_possible(const struct nvmf_controller *ctrl)
 {
-	return nvmf_is_discovery(ctrl) ? NVME_OAES_DISCOVERY : NVME_OAES_NAMESPACE | NVME_OAES_ANA;
+	if (nvmf_is_discovery(ctrl))
+		return NVME_OAES_DISCOVERY;
+	return nvmf_is_volume(ctrl) ? NVME_OAES_NAMESPACE | NVME_OAES_ANA : 0;
 }
 
 /* ---- features of the namespace: reservations --------------------------------------------------------------------------------- */
@@ -47,7 +49,7 @@ static uint32_t events_possible(const struct nvmf_controller *ctrl)
 static uint16_t check_nsid(const struct nvmf_request *r, bool all_is_one)
 {
 	uint32_t nsid = le32_get(r->sqe.nsid);
-	if (nvmf_is_discovery(r->conn->controller))
+	if (!nvmf_is_volume(r->conn->controller))
 		return REFUSED(NVME_STATUS_INVALID_FIELD);
 	return nsid == 1 || (all_is_one && nsid == NVME_NSID_ALL) ? 0
 								  : REFUSED(NVME_STATUS_INVALID_NAMESPACE);
@@ -222,11 +224,12 @@ static uint16_t run_abort(struct nvmf_request *r)
 uint16_t nvmf_admin_run(struct nvmf_request *r)
 {
 	bool is_discovery = nvmf_is_discovery(r->conn->controller);
+	bool is_foreign = r->conn->controller->foreign != NULL;
 	switch (r->sqe.opcode) {
 	case NVME_ADMIN_IDENTIFY:
-		return nvmf_identify_run(r);
+		return is_foreign ? nvmf_foreign_identify(r) : nvmf_identify_run(r);
 	case NVME_ADMIN_GET_LOG_PAGE:
-		return nvmf_log_run(r);
+		return is_foreign ? REFUSED(NVME_STATUS_INVALID_LOG_PAGE) : nvmf_log_run(r);
 	case NVME_ADMIN_SET_FEATURES:
 		return run_set_features(r);
 	case NVME_ADMIN_GET_FEATURES:

@@ -149,20 +149,24 @@ static void succeed(struct nvmf_auth *a)
 	explicit_bzero(&a->x, sizeof(a->x));
 }
 
-/* Both sides' secrets, as the volume's list has them now. */
+/* Both sides' secrets, as the volume's list has them now; of what is foreign it is one. */
 static bool take_secrets(struct nvmf_auth *a)
 {
 	const struct nvmf_controller *ctrl = a->conn->controller;
 	struct nvmf_access *access;
-	if (nvmf_is_discovery(ctrl) || nvmf_gate_read(ctrl->server, &ctrl->subsystem->volume_id, &access))
+	memcpy(a->x.hostnqn, ctrl->hostnqn, sizeof(a->x.hostnqn));
+	memcpy(a->x.subnqn, ctrl->subnqn, sizeof(a->x.subnqn));
+	if (ctrl->foreign) {
+		a->x.secret = a->x.controller_secret = ctrl->server->foreign_secret;
+		return nvme_secret_is_set(&a->x.secret);
+	}
+	if (!nvmf_is_volume(ctrl) || nvmf_gate_read(ctrl->server, &ctrl->subsystem->volume_id, &access))
 		return false;
 	const struct nvmf_access_host *host = nvmf_access_find(access, ctrl->hostnqn);
 	bool is_there = host && nvme_secret_is_set(&host->secret);
 	if (is_there) {
 		a->x.secret = host->secret;
 		a->x.controller_secret = host->controller_secret;
-		memcpy(a->x.hostnqn, ctrl->hostnqn, sizeof(a->x.hostnqn));
-		memcpy(a->x.subnqn, ctrl->subnqn, sizeof(a->x.subnqn));
 	}
 	nvmf_gate_free(access);
 	return is_there;

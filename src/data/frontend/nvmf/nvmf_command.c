@@ -168,6 +168,19 @@ uint16_t nvmf_io_decode(const struct nvme_sqe *e, const struct nvmf_bounds *b, s
 	return status ? status : check_sgl(e, b->capsule_bytes, out);
 }
 
+uint16_t nvmf_foreign_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, struct nvmf_command *out)
+{
+	uint8_t way = e->opcode & (NVME_OPCODE_DATA_TO_CONTROLLER | NVME_OPCODE_DATA_TO_HOST);
+	*out = (struct nvmf_command){0};
+	if (nvmf_fuse(e) || way == (NVME_OPCODE_DATA_TO_CONTROLLER | NVME_OPCODE_DATA_TO_HOST))
+		return NO_RETRY(NVME_STATUS_INVALID_FIELD);
+	if (way == 0)
+		return 0;
+	out->data = way == NVME_OPCODE_DATA_TO_HOST ? NVMF_DATA_TO_HOST : NVMF_DATA_TO_CONTROLLER;
+	out->data_bytes = le32_get(e->sgl.length);
+	return check_sgl(e, capsule_bytes, out);
+}
+
 /* ---- admin --------------------------------------------------------------------------------------------------------------- */
 
 static uint16_t decode_log_page(const struct nvme_sqe *e, struct nvmf_command *out)

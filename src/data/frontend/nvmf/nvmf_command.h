@@ -39,6 +39,9 @@ OX_CHECKED uint16_t nvmf_admin_decode(const struct nvme_sqe *e, uint32_t capsule
 				      struct nvmf_command *out);
 OX_CHECKED uint16_t nvmf_fabrics_decode(const struct nvme_sqe *e, uint32_t capsule_bytes,
 					struct nvmf_command *out);
+/* An I/O command of a foreign subsystem: its data goes as its opcode says. */
+OX_CHECKED uint16_t nvmf_foreign_decode(const struct nvme_sqe *e, uint32_t capsule_bytes,
+					struct nvmf_command *out);
 /* One range of a DATASET MANAGEMENT command; a status. */
 OX_CHECKED uint16_t nvmf_range_decode(const struct nvme_dsm_range *w, const struct nvmf_bounds *b,
 				      uint64_t *offset_bytes, uint64_t *len_bytes);

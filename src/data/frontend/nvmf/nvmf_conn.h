@@ -12,6 +12,7 @@
  *     nvmf_identify.c     Identify
  *     nvmf_log.c          Get Log Page
  *     nvmf_io.c           I/O commands
+ *     nvmf_foreign.c      subsystems that are somebody else's
  *     nvmf_auth_run.c     authentication, on a queue
  *     nvmf_auth.c         the messages and states of that, and what proves a secret (pure; proofs: data/nvme/nvme_auth_proof.h)
  *     nvmf_gate.c         who may connect, by the volume's list
@@ -71,6 +72,8 @@ struct nvmf_server {
 	uint16_t last_cntlid;
 	uint64_t discovery_generation, discovery_hash;
 	struct nvmf_auth_failures auth_failures[NVMF_AUTH_FAILURES_KEPT]; /* by key; a newcomer displaces */
+	struct nvmf_foreign foreign;					  /* run is NULL: there is none */
+	struct nvme_secret foreign_secret, foreign_tls_key;
 	uint64_t access_changes; /* of all lists: what hosts discover may be another */
 	struct rt_group fibers;
 	struct nvmf_stats stats; /* but what the listeners count */
@@ -116,8 +119,10 @@ struct nvmf_conn;
 struct nvmf_controller {
 	struct list link_in_server, link_in_subsystem;
 	struct nvmf_server *server;
-	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem */
+	struct nvmf_subsystem *subsystem; /* NULL: of the discovery subsystem, or foreign */
 	struct engine *engine;		  /* NULL: the same */
+	void *foreign;			  /* the session; NULL: it is not foreign */
+	struct uuid foreign_id;
 	uint16_t cntlid;
 	bool is_tls;	 /* its connections came through TLS, by the host's key */
 	bool must_prove; /* itself, on every queue: the list has a secret for it */
@@ -268,6 +273,7 @@ OX_CHECKED uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_c
 /* Connect on another queue: joins the controller. */
 OX_CHECKED uint16_t nvmf_controller_join(struct nvmf_conn *c, const struct nvme_connect *sqe,
 					 const struct nvme_connect_data *data, uint64_t *result);
+bool nvmf_is_of_host(const struct nvmf_controller *ctrl, const struct nvme_connect_data *data);
 /* The connection receives nothing any more; without its admin queue a controller ends. Does not suspend. */
 void nvmf_controller_part(struct nvmf_conn *c);
 /* The connection is gone. Suspends. */
@@ -293,8 +299,25 @@ struct nvmf_subsystem *nvmf_subsystem_find(struct nvmf_server *server, const str
 
 static inline bool nvmf_is_discovery(const struct nvmf_controller *ctrl)
 {
-	return ctrl->subsystem == NULL;
+	return !ctrl->subsystem && !ctrl->foreign;
 }
+
+static inline bool nvmf_is_volume(const struct nvmf_controller *ctrl)
+{
+	return ctrl->subsystem != NULL;
+}
+
+/* ---- nvmf_foreign.c ---------------------------------------------------------------------------------------------------------- */
+
+void nvmf_foreign_init(struct nvmf_server *server, const struct nvmf_foreign *foreign);
+bool nvmf_foreign_knows(const struct nvmf_server *server, const char *subnqn);
+/* End what this host has of the subsystem, and wait until it has ended. False: not in the time it has to connect. Suspends. */
+OX_CHECKED bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data *data);
+/* May this host have it? 0, or a status; a refusal is logged. */
+OX_CHECKED uint16_t nvmf_foreign_check(struct nvmf_controller *ctrl, const char *peer);
+/* Identify; an I/O command. They suspend. */
+OX_CHECKED uint16_t nvmf_foreign_identify(struct nvmf_request *r);
+OX_CHECKED uint16_t nvmf_foreign_run(struct nvmf_request *r);
 
 /* ---- nvmf_where.c ---------------------------------------------------------------------------------------------------- */
 
@@ -370,6 +393,11 @@ void nvmf_fence_log_seen(struct nvmf_controller *ctrl);
 OX_CHECKED uint16_t nvmf_fabrics_run(struct nvmf_request *r);
 OX_CHECKED uint16_t nvmf_admin_run(struct nvmf_request *r);
 OX_CHECKED uint16_t nvmf_identify_run(struct nvmf_request *r);
+/* What every controller with a namespace says of itself. */
+void nvmf_identify_common(const struct nvmf_controller *ctrl, const char *model, const struct uuid *id,
+			  struct nvme_id_ctrl *w);
+/* An identifier of the namespace; where the next one goes. */
+uint8_t *nvmf_identify_descriptor(uint8_t *out, uint8_t type, const void *id, uint8_t id_bytes);
 OX_CHECKED uint16_t nvmf_log_run(struct nvmf_request *r);
 OX_CHECKED uint16_t nvmf_io_run(struct nvmf_request *r);
 /* Two fused commands, to the end of both answers. Suspends. */

@@ -41,7 +41,7 @@ static struct nvmf_controller *controller_find(struct nvmf_server *server, uint1
 	return NULL;
 }
 
-static bool is_of_host(const struct nvmf_controller *ctrl, const struct nvme_connect_data *data)
+bool nvmf_is_of_host(const struct nvmf_controller *ctrl, const struct nvme_connect_data *data)
 {
 	return memcmp(ctrl->hostid, data->hostid, sizeof(ctrl->hostid)) == 0 &&
 	       strcmp(ctrl->hostnqn, data->hostnqn) == 0 && strcmp(ctrl->subnqn, data->subnqn) == 0;
@@ -52,7 +52,7 @@ static bool has_left_commands(struct nvmf_server *server, const struct nvme_conn
 {
 	const struct nvmf_controller *ctrl;
 	list_for_each (ctrl, &server->controllers, link_in_server)
-		if (ctrl->parting_count > 0 && is_of_host(ctrl, data))
+		if (ctrl->parting_count > 0 && nvmf_is_of_host(ctrl, data))
 			return true;
 	return false;
 }
@@ -150,10 +150,10 @@ void nvmf_keep_alive_set(struct nvmf_controller *ctrl, uint32_t kato_ms)
 		timer_cancel(rt, &ctrl->keep_alive);
 }
 
-/* Who only asks for the list has an end, too, as the specification wants it. */
+/* Who only asks for the list has an end, too, as the specification wants it; so has who reads and writes a copy. */
 static uint32_t kato_of(const struct nvmf_controller *ctrl, uint32_t asked_ms)
 {
-	return asked_ms == 0 && nvmf_is_discovery(ctrl) ? DISCOVERY_KATO_MS : asked_ms;
+	return asked_ms == 0 && !nvmf_is_volume(ctrl) ? DISCOVERY_KATO_MS : asked_ms;
 }
 
 static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct nvme_connect_data *data,
@@ -205,7 +205,7 @@ static int open_snapshot(struct engines *engines, const struct uuid *id, struct 
 	return OXE_NOENT;
 }
 
-/* The engine of the subsystem that is named; NULL for discovery. A volume that is not here may be tomorrow: its pool is not open
+/* The engine of the subsystem that is named; NULL for discovery, and for what is foreign. A volume that is not here may be tomorrow: its pool is not open
  * yet, say. So the host may try again. */
 static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_data *data, struct engine **out,
 			       uint64_t *result)
@@ -214,7 +214,7 @@ static uint16_t open_subsystem(struct nvmf_conn *c, const struct nvme_connect_da
 	struct uuid id;
 	int err;
 	*out = NULL;
-	if (strcmp(data->subnqn, NVME_NQN_DISCOVERY) == 0)
+	if (strcmp(data->subnqn, NVME_NQN_DISCOVERY) == 0 || nvmf_foreign_knows(c->server, data->subnqn))
 		return 0;
 	if (nvme_nqn_to_volume(data->subnqn, &id) == 0)
 		err = engine_open_volume(engines, &id, out);
@@ -245,9 +245,11 @@ static void controller_free(struct nvmf_controller *ctrl);
 static uint16_t settle(struct nvmf_controller *ctrl, const char *peer)
 {
 	uint16_t status = 0;
-	if (!nvmf_is_discovery(ctrl) && nvmf_fence_read(ctrl))
+	if (ctrl->foreign)
+		status = nvmf_foreign_check(ctrl, peer);
+	else if (nvmf_is_volume(ctrl) && nvmf_fence_read(ctrl))
 		status = NVME_STATUS_INTERNAL;
-	else if (!nvmf_is_discovery(ctrl))
+	else if (nvmf_is_volume(ctrl))
 		status = nvmf_gate_check(ctrl, peer);
 	if (status == 0 && ctrl->is_ending) /* meanwhile */
 		status = NVME_STATUS_CONNECT_BUSY;
@@ -264,9 +266,11 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 	if (le16_get(data->cntlid) != NVME_CNTLID_ANY)
 		return ANSWER(NVME_CONNECT_IN_DATA(cntlid), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
 	uint16_t status = open_subsystem(c, data, &engine, result);
+	bool is_foreign = nvmf_foreign_knows(c->server, data->subnqn);
 	if (status == 0 && engine)
 		status = wait_until_served(c, engine, until_ns);
-	if (status == 0 && !wait_for_departures(c, data, until_ns))
+	if (status == 0 &&
+	    (is_foreign ? !nvmf_foreign_end_older(c, data) : !wait_for_departures(c, data, until_ns)))
 		status = NVME_STATUS_CONNECT_BUSY;
 	if (status) {
 		if (engine)
@@ -274,6 +278,9 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 		return status;
 	}
 	struct nvmf_controller *ctrl = controller_make(c, data, engine);
+	if (is_foreign)
+		ctrl->foreign =
+			c->server->foreign.attach(c->server->foreign.ctx, data->subnqn, &ctrl->foreign_id);
 	status = settle(ctrl, rt_conn_peer(c->link.conn));
 	if (status == (NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR))
 		return ANSWER(NVME_CONNECT_IN_DATA(hostnqn), status);
@@ -294,7 +301,7 @@ uint16_t nvmf_controller_join(struct nvmf_conn *c, const struct nvme_connect *sq
 	struct nvmf_controller *ctrl = controller_find(c->server, cntlid);
 	if (!ctrl || ctrl->is_ending || strcmp(ctrl->subnqn, data->subnqn) != 0)
 		return ANSWER(NVME_CONNECT_IN_DATA(cntlid), NVME_STATUS_CONNECT_INVALID | NVME_STATUS_DNR);
-	if (!is_of_host(ctrl, data) || ctrl->is_tls != (c->tls_peer != NULL))
+	if (!nvmf_is_of_host(ctrl, data) || ctrl->is_tls != (c->tls_peer != NULL))
 		return NVME_STATUS_CONNECT_HOST | NVME_STATUS_DNR;
 	if (!(ctrl->csts & NVME_CSTS_RDY))
 		return NVME_STATUS_SEQUENCE_ERROR | NVME_STATUS_DNR;
@@ -337,16 +344,21 @@ void nvmf_controller_part(struct nvmf_conn *c)
 
 static void controller_free(struct nvmf_controller *ctrl)
 {
-	timer_cancel(ctrl->server->rt, &ctrl->keep_alive);
+	struct nvmf_server *server = ctrl->server;
+	timer_cancel(server->rt, &ctrl->keep_alive);
 	assert(list_empty(&ctrl->event_requests));
+	ctrl->is_ending = true;
+	if (ctrl->foreign) /* until it is over the host, should it come again, waits */
+		server->foreign.detach(ctrl->foreign);
 	list_del(&ctrl->link_in_server);
 	list_del(&ctrl->link_in_subsystem);
-	ctrl->server->stats.controllers--;
+	server->stats.controllers--;
 	if (ctrl->subsystem)
 		subsystem_drop(ctrl->subsystem);
 	if (ctrl->engine)
 		engine_close(ctrl->engine);
 	free(ctrl);
+	waitq_wake_all(&server->departures);
 }
 
 void nvmf_controller_leave(struct nvmf_conn *c)

@@ -106,7 +106,7 @@ static void end_refused(struct nvmf_server *server, const struct uuid *volume_id
 	struct nvmf_controller *ctrl;
 	list_for_each (ctrl, &server->controllers, link_in_server) {
 		struct admission a = {0};
-		if (nvmf_is_discovery(ctrl) || !uuid_equal(&ctrl->subsystem->volume_id, volume_id))
+		if (!nvmf_is_volume(ctrl) || !uuid_equal(&ctrl->subsystem->volume_id, volume_id))
 			continue;
 		if (access)
 			a = admission_of(server, access, ctrl->hostnqn, ctrl->is_tls);

@@ -48,29 +48,47 @@ static void put_common(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *
 	w->msdbd = 1;
 }
 
-static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
+static void put_names(struct nvme_id_ctrl *w, const char *model, const struct uuid *id)
 {
-	bool can_write = !engine_info(ctrl->engine)->read_only;
-	put_serial(w->sn, &engine_info(ctrl->engine)->id);
-	put_text(w->mn, sizeof(w->mn), can_write ? NVMF_MODEL : NVMF_MODEL_SNAPSHOT);
-	w->rab = 6;
-	w->cmic = NVME_CMIC_MULTI_PORT | NVME_CMIC_MULTI_CONTROLLER | NVME_CMIC_ANA;
-	w->oaes = le32_of(NVME_OAES_NAMESPACE | NVME_OAES_ANA);
+	put_serial(w->sn, id);
+	put_text(w->mn, sizeof(w->mn), model);
+}
+
+static void put_queues(struct nvme_id_ctrl *w)
+{
 	w->cntrltype = NVME_CNTRLTYPE_IO;
 	w->acl = NVMF_ABORTS_MAX - 1;
 	w->frmw = 0x03; /* one slot, read-only */
+	w->sqes = 0x66;
+	w->cqes = 0x44;
+	w->nn = w->mnan = le32_of(1);
+	w->ofcs = le16_of(NVME_OFCS_DISCONNECT);
+}
+
+static void put_io(const struct nvmf_controller *ctrl, struct nvme_id_ctrl *w)
+{
+	bool can_write = !engine_info(ctrl->engine)->read_only;
+	put_names(w, can_write ? NVMF_MODEL : NVMF_MODEL_SNAPSHOT, &engine_info(ctrl->engine)->id);
+	w->rab = 6;
+	w->cmic = NVME_CMIC_MULTI_PORT | NVME_CMIC_MULTI_CONTROLLER | NVME_CMIC_ANA;
+	w->oaes = le32_of(NVME_OAES_NAMESPACE | NVME_OAES_ANA);
 	w->anatt = 10;
 	w->anacap = NVME_ANACAP_OPTIMIZED | NVME_ANACAP_NONOPTIMIZED | NVME_ANACAP_INACCESSIBLE |
 		    NVME_ANACAP_LOSS | NVME_ANACAP_CHANGE;
 	w->anagrpmax = w->nanagrpid = le32_of(1);
-	w->sqes = 0x66;
-	w->cqes = 0x44;
-	w->nn = w->mnan = le32_of(1);
+	put_queues(w);
 	w->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_VERIFY | (can_write ? ONCS_OF_WRITERS : 0));
 	w->fuses = le16_of(can_write ? NVME_FUSES_COMPARE_WRITE : 0);
 	w->vwc = NVME_VWC_FLUSH_ALL | (can_write && ctrl->is_near ? NVME_VWC_PRESENT : 0);
 	w->acwu = le16_of((uint16_t)(NVMF_CAPSULE_MAX / engine_info(ctrl->engine)->lba_bytes - 1));
-	w->ofcs = le16_of(NVME_OFCS_DISCONNECT);
+}
+
+void nvmf_identify_common(const struct nvmf_controller *ctrl, const char *model, const struct uuid *id,
+			  struct nvme_id_ctrl *w)
+{
+	put_common(ctrl, w);
+	put_names(w, model, id);
+	put_queues(w);
 }
 
 static void put_discovery(struct nvme_id_ctrl *w)
@@ -134,7 +152,7 @@ static uint16_t identify_independent(struct nvmf_request *r)
 	return 0;
 }
 
-static uint8_t *put_descriptor(uint8_t *out, uint8_t type, const void *id, uint8_t id_bytes)
+uint8_t *nvmf_identify_descriptor(uint8_t *out, uint8_t type, const void *id, uint8_t id_bytes)
 {
 	struct nvme_ns_descriptor w = {.type = type, .length = id_bytes};
 	memcpy(out, &w, sizeof(w));
@@ -146,9 +164,9 @@ static uint16_t identify_descriptors(struct nvmf_request *r)
 {
 	const struct vol_info *info = engine_info(r->conn->controller->engine);
 	static const uint8_t csi = NVME_CSI_NVM;
-	uint8_t *at = put_descriptor(r->payload, NVME_NIDT_UUID, info->id.b, sizeof(info->id.b));
-	at = put_descriptor(at, NVME_NIDT_NGUID, info->id.b, sizeof(info->id.b));
-	put_descriptor(at, NVME_NIDT_CSI, &csi, sizeof(csi));
+	uint8_t *at = nvmf_identify_descriptor(r->payload, NVME_NIDT_UUID, info->id.b, sizeof(info->id.b));
+	at = nvmf_identify_descriptor(at, NVME_NIDT_NGUID, info->id.b, sizeof(info->id.b));
+	nvmf_identify_descriptor(at, NVME_NIDT_CSI, &csi, sizeof(csi));
 	return 0;
 }
 

@@ -76,6 +76,8 @@ static uint16_t decode(const struct nvmf_conn *c, const struct nvme_sqe *sqe, ui
 		return nvmf_fabrics_decode(sqe, capsule_bytes, out);
 	if (c->qid == NVME_ADMIN_QUEUE)
 		return nvmf_admin_decode(sqe, capsule_bytes, out);
+	if (c->controller->foreign)
+		return nvmf_foreign_decode(sqe, capsule_bytes, out);
 	struct nvmf_bounds bounds = nvmf_bounds_of(c, capsule_bytes);
 	return nvmf_io_decode(sqe, &bounds, out);
 }

@@ -208,7 +208,9 @@ static uint16_t carry_out(struct nvmf_request *r)
 		return NVME_STATUS_TRANSIENT_TRANSPORT;
 	if (r->sqe.opcode == NVME_FABRICS)
 		return nvmf_fabrics_run(r);
-	return r->conn->qid == NVME_ADMIN_QUEUE ? nvmf_admin_run(r) : nvmf_io_run(r);
+	if (r->conn->qid == NVME_ADMIN_QUEUE)
+		return nvmf_admin_run(r);
+	return r->conn->controller->foreign ? nvmf_foreign_run(r) : nvmf_io_run(r);
 }
 
 static void request_run(void *arg)

@@ -99,7 +99,7 @@ static void conn_start(struct listener *l, struct rt_conn *conn)
 	group_init(&c->requests);
 	list_add_tail(&server->connections, &c->link_in_server);
 	group_add(&server->fibers, 1);
-	if (server->options.tls != NVMF_TLS_OFF)
+	if (server->options.tls != NVMF_TLS_OFF || nvme_secret_is_set(&server->foreign_tls_key))
 		fiber_spawn_big(server->rt, "nvmf-conn", conn_run, c);
 	else
 		fiber_spawn(server->rt, "nvmf-conn", conn_run, c);
@@ -159,6 +159,7 @@ struct nvmf_server *nvmf_server_new(struct engines *engines, const struct nvmf_o
 	server->rt = rt_current();
 	server->engines = engines;
 	server->options = with_defaults(options);
+	nvmf_foreign_init(server, options ? options->foreign : NULL);
 	server->payloads = rt_bufpool_new(server->rt, server->options.buffer_budget_bytes);
 	server->last_cntlid = (uint16_t)rt_random_u64(server->rt);
 	waitq_init(&server->memory);
@@ -192,9 +193,9 @@ void nvmf_server_changed(struct nvmf_server *server)
 {
 	struct nvmf_controller *ctrl;
 	list_for_each (ctrl, &server->controllers, link_in_server) {
-		if (!nvmf_is_discovery(ctrl))
+		if (nvmf_is_volume(ctrl))
 			tell_size(ctrl);
-		else if (ctrl->events_wanted)
+		else if (nvmf_is_discovery(ctrl) && ctrl->events_wanted)
 			tell_volumes(ctrl);
 	}
 }
@@ -224,6 +225,7 @@ void nvmf_server_close(struct nvmf_server *server)
 	group_wait(&server->fibers);
 	listeners_fini(&server->listeners);
 	rt_bufpool_free(server->payloads);
+	explicit_bzero(server, sizeof(*server));
 	free(server);
 }
 

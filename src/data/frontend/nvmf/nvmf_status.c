@@ -30,6 +30,15 @@ static void describe_volume(const struct nvmf_controller *ctrl, struct nvmf_asso
 	out->is_holder = nvmf_reservation_is_holder(r, ctrl->hostid);
 }
 
+/* By what its name ends with. */
+static void describe_foreign(const struct nvmf_controller *ctrl, struct nvmf_association *out)
+{
+	const char *colon = strchr(ctrl->subnqn, ':');
+	out->id = ctrl->foreign_id;
+	snprintf(out->name, sizeof(out->name), "%.*s", ENGINE_EXPORT_NAME_MAX,
+		 colon ? colon + 1 : ctrl->subnqn);
+}
+
 static void describe(const struct nvmf_controller *ctrl, const struct nvmf_conn *admin,
 		     struct nvmf_association *out)
 {
@@ -50,8 +59,10 @@ static void describe(const struct nvmf_controller *ctrl, const struct nvmf_conn 
 	memcpy(out->subnqn, ctrl->subnqn, sizeof(out->subnqn));
 	memcpy(out->host_id.b, ctrl->hostid, sizeof(out->host_id.b));
 	snprintf(out->peer, sizeof(out->peer), "%s", rt_conn_peer(admin->link.conn));
-	if (!nvmf_is_discovery(ctrl))
+	if (nvmf_is_volume(ctrl))
 		describe_volume(ctrl, out);
+	else if (ctrl->foreign)
+		describe_foreign(ctrl, out);
 }
 
 void nvmf_server_walk(const struct nvmf_server *server,

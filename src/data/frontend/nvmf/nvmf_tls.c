@@ -25,6 +25,17 @@ bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listene
 
 /* ---- the key ---------------------------------------------------------------------------------------------------------------- */
 
+static bool is_key(const struct nvme_secret *key, const char *identity, const struct nvme_psk_name *name,
+		   struct tls_psk *out)
+{
+	bool is_it = nvme_secret_is_set(key) &&
+		     nvme_psk_make(key, name->version, name->hostnqn, name->subnqn, out) == 0 &&
+		     strcmp(out->identity, identity) == 0;
+	if (!is_it)
+		explicit_bzero(out, sizeof(*out));
+	return is_it;
+}
+
 /* Is the key of this volume's list for the host the one that is named? 0, OXE_NOENT, or why that cannot be said. Suspends. */
 static int find_in_volume(struct nvmf_server *server, const struct uuid *volume_id, const char *identity,
 			  const struct nvme_psk_name *name, struct tls_psk *out)
@@ -34,12 +45,8 @@ static int find_in_volume(struct nvmf_server *server, const struct uuid *volume_
 	if (err)
 		return err;
 	const struct nvmf_access_host *host = nvmf_access_find(access, name->hostnqn);
-	bool is_it = host && nvme_secret_is_set(&host->tls_key) &&
-		     nvme_psk_make(&host->tls_key, name->version, name->hostnqn, name->subnqn, out) == 0 &&
-		     strcmp(out->identity, identity) == 0;
+	bool is_it = host && is_key(&host->tls_key, identity, name, out);
 	nvmf_gate_free(access);
-	if (!is_it)
-		explicit_bzero(out, sizeof(*out));
 	return is_it ? 0 : OXE_NOENT;
 }
 
@@ -110,7 +117,11 @@ static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 	bool is_found = false;
 	if (nvme_psk_name_parse(identity, &name))
 		return false;
-	if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
+	if (nvmf_foreign_knows(c->server, name.subnqn))
+		is_found = is_key(&c->server->foreign_tls_key, identity, &name, out);
+	else if (c->server->options.tls == NVMF_TLS_OFF)
+		nvmf_drop(c, "it comes through TLS for a volume, which is off here (--nvme-tls)");
+	else if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
 		is_found = find_in_any(c->server, identity, &name, out);
 	else if (volume_of(c->server, name.subnqn, &volume_id) == 0)
 		is_found = find_in_named(c, &volume_id, identity, &name, out);
@@ -150,7 +161,7 @@ int nvmf_tls_begin(struct nvmf_conn *c, bool *is_refused)
 		*is_refused = c->tls_required;
 		return 0;
 	}
-	if (c->server->options.tls == NVMF_TLS_OFF)
+	if (c->server->options.tls == NVMF_TLS_OFF && !nvme_secret_is_set(&c->server->foreign_tls_key))
 		return nvmf_drop(c, "it speaks TLS, which is off here (--nvme-tls)");
 	return shake_hands(c);
 }
