@@ -21,6 +21,7 @@ enum call_kind {
 	CALL_TRIM,
 	CALL_FLUSH,
 	CALL_INTENTS,
+	CALL_MADE_GOOD,
 	CALL_SEAL,
 	CALL_LAYER_DELETE,
 	CALL_LAYER_RENAME,
@@ -134,6 +135,8 @@ static int call_run(struct replica *r, struct call *c)
 		return r->ops->create(r, &c->spec);
 	case CALL_INTENTS:
 		return r->ops->intents_set(r, (struct replica_regions *)c->data);
+	case CALL_MADE_GOOD:
+		return r->ops->made_good(r);
 	case CALL_SEAL:
 		return r->ops->seal(r, c->epoch, &c->id, c->name);
 	case CALL_LAYER_DELETE:
@@ -406,6 +409,11 @@ static int link_intents_set(struct replica *r, const struct replica_regions *reg
 	return call_finish(c);
 }
 
+static int link_made_good(struct replica *r)
+{
+	return call_finish(call_new(r, CALL_MADE_GOOD));
+}
+
 static int link_seal(struct replica *r, uint64_t epoch, const struct uuid *layer_id, const char *name)
 {
 	struct call *c = call_new(r, CALL_SEAL);
@@ -566,6 +574,7 @@ static const struct replica_ops link_ops = {
 	.trim = link_trim,
 	.flush = link_flush,
 	.intents_set = link_intents_set,
+	.made_good = link_made_good,
 	.seal = link_seal,
 	.layer_delete = link_layer_delete,
 	.layer_rename = link_layer_rename,

@@ -281,6 +281,9 @@ static void check_intents(struct life *l, const struct replica_state *s)
 	if (m->intents_exact && !m->join && !(old && has(&wanted, &s->intents)) &&
 	    !(new &&has(&new_wanted, &s->intents)))
 		differ(l, "intents were never set");
+	bool lacks = memcmp(&s->may_lack, &s->intents, sizeof(s->intents)) == 0;
+	if (l->power_cut ? !lacks : !regions_none(&s->may_lack))
+		differ(l, "it lacks too much or too little (V3)");
 }
 
 /* What it turned out to be is written into the model: from here on it is certain. */
@@ -533,7 +536,7 @@ static void verb_done(struct model *m)
 static void pool_up(struct life *l)
 {
 	struct pool_format_spec spec = {.id = an_id(1), .name = "p"};
-	struct uuid boot_id = an_id(3), volume_id = an_id(2);
+	struct uuid boot_id = an_id(l->power_cut ? 4 : 3), volume_id = an_id(2);
 	struct rt_disk *disk;
 	must(l, "disk", rt_disk_open(rt_current(), DISK, 0, 0, &disk));
 	must(l, "format", pool_format(disk, &spec, false));

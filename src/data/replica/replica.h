@@ -28,6 +28,10 @@
  * then on: only filling makes the regions good. They are out of the set once fill_seal has returned and the set is set again. A copy
  * whose size changes keeps its intents, in regions of the new size.
  *
+ * Power (V3). A copy remembers, durably, the boot of its machine. Opened on another one it may lack what was acknowledged and not
+ * flushed: that can be where it has an intent, and those regions it calls may_lack from then on, to every engine, until one says that
+ * they have been made good. While it may lack something there it keeps the intent.
+ *
  *   who owns memory   the maker of a replica frees it; answers are the caller's
  *   which reactor     one; every call suspends unless it says otherwise. Calls of one session may overlap, and then take effect in
  *                     any order
@@ -36,7 +40,7 @@
  *                     OXE_NOTREADY: it cannot be asked and it certainly was not. After any of the three the session is over:
  *                     open it anew, which is when what is in doubt has either happened or never will.
  *                     Others are the copy's own answer, as in data/store/pool.h
- *   what is durable   open, intents_set, seal and all other verbs that change what is there: all of it, when they return 0. Data as
+ *   what is durable   open, intents_set, made_good, seal and all other verbs that change what is there: all of it, when they return 0. Data as
  *                     in pool.h: after flush, or with VOL_FUA
  */
 #ifndef OXBOW_DATA_REPLICA_REPLICA_H
@@ -73,15 +77,15 @@ struct replica_layer {
 /* What a copy says of itself when it is opened, and when asked. */
 struct replica_state {
 	uint64_t epoch_before; /* the epoch it was opened with the time before */
-	struct uuid
-		boot_id; /* another one: the machine was off in between, and what was not flushed may be gone */
-	uint64_t size_bytes; /* of the head that takes the writes */
+	struct uuid boot_id;   /* of its machine, now */
+	uint64_t size_bytes;   /* of the head that takes the writes */
 	uint32_t lba_bytes;
 	bool exists;	 /* there is such a volume in the pool */
 	bool is_joining; /* it has a new head, begun for the join layer join_id */
 	bool fill_begun; /* its old head is no longer what it was when it was left behind; until join_end, also across join_begin */
 	struct uuid join_id;
 	struct replica_regions intents;
+	struct replica_regions may_lack; /* some of the intents: what was acknowledged there may be gone */
 };
 
 struct replica; /* a copy, and how to reach it */
@@ -104,9 +108,12 @@ struct replica_ops {
 	int (*trim)(struct replica *r, uint64_t offset_bytes, uint64_t len_bytes);
 	int (*flush)(struct replica *r);
 	/* The set becomes this one. Of calls under way at once the one made last decides, and they share one write: that costs a record in
-	 * the journal (72 bytes and 2 for each region set, at most 2,120) and a device flush, which it shares with all others that
+	 * the journal (96 bytes and 2 for each region set, at most 3,072) and a device flush, which it shares with all others that
 	 * wait for one. It waits for no control operation. A full pool has room for it. */
 	int (*intents_set)(struct replica *r, const struct replica_regions *regions);
+	/* Where it may lack something, as this session's open said, it has been made equal to a copy that does not, or to one that is as good
+	 * as any. What it was given need not be flushed: the intents are still there. Costs and waits like intents_set. */
+	int (*made_good)(struct replica *r);
 
 	/* Seal the head as a layer (S6); from then on the copy's epoch is at least `epoch`. A joining replica seals its new head. 0 if the chain
 	 * has the layer. The caller has no write under way. */

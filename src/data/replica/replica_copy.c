@@ -183,6 +183,7 @@ void copy_follow_size(struct copy *c)
 {
 	unsigned shift = replica_region_shift(vol_info(copy_top(c))->size_bytes);
 	regions_rescale(&c->note.intents, c->note.shift, shift);
+	regions_rescale(&c->note.may_lack, c->note.shift, shift);
 	regions_rescale(&c->left, c->note.shift, shift);
 	c->note.shift = shift;
 }
@@ -200,8 +201,10 @@ int copy_load(struct copy *c)
 		note_settle(c, &info.head_id);
 		err = fresh_load(c);
 	}
-	if (!err)
+	if (!err) {
 		copy_follow_size(c);
+		c->note_wanted += replica_note_boot(&c->note, &c->door->boot_id);
+	}
 	c->fill_begun_durable = c->note.fill_begun;
 	if (err)
 		copy_unload(c);
@@ -333,6 +336,7 @@ static void state_tell(const struct copy *c, struct replica_state *out)
 	if (c->fresh)
 		out->join_id = c->note.join_id;
 	out->intents = c->note.intents;
+	out->may_lack = c->note.may_lack;
 }
 
 /* V4. */
@@ -342,7 +346,7 @@ static bool is_fenced(const struct replica_note *n, uint64_t epoch, const struct
 	return epoch < n->epoch || (epoch == n->epoch && other);
 }
 
-/* The epoch is durable before anybody hears of it. Without a volume there is nowhere to keep it but here. */
+/* The epoch is durable before anybody hears of it, and so is another boot. Without a volume there is nowhere to keep it but here. */
 static int epoch_raise(struct copy *c, uint64_t epoch, const struct uuid *engine_id)
 {
 	struct replica_note before = c->note;

@@ -17,7 +17,8 @@ static int fresh_create(struct copy *c, uint64_t size_bytes)
 	return err;
 }
 
-/* What was there for another join goes first: whenever this is cut short, the copy is not joining. Its intents stay. */
+/* What was there for another join goes first: whenever this is cut short, the copy is not joining. Its intents stay; whatever it may
+ * lack, it is no member, and is compared with one before it is. */
 static int join_anew(struct copy *c, const struct uuid *join_id, uint64_t size_bytes)
 {
 	if (c->fresh)
@@ -27,6 +28,7 @@ static int join_anew(struct copy *c, const struct uuid *join_id, uint64_t size_b
 	if (err)
 		return err;
 	c->left = c->note.intents;
+	c->note.may_lack = (struct replica_regions){{0}};
 	c->note.join_id = *join_id;
 	c->note.join_ending_id = (struct uuid){0};
 	err = copy_note_store(c);

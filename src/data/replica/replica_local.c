@@ -87,7 +87,18 @@ static int local_intents_set(struct replica *r, const struct replica_regions *re
 	c->note.intents = *regions;
 	if (c->fresh)
 		regions_unite(&c->note.intents, &c->left);
+	regions_unite(&c->note.intents, &c->note.may_lack);
 	return call_leave(l, copy_note_store(c), true);
+}
+
+static int local_made_good(struct replica *r)
+{
+	struct local *l = local_of(r);
+	int err = call_enter(l);
+	if (err)
+		return err;
+	l->copy->note.may_lack = (struct replica_regions){{0}};
+	return call_leave(l, copy_note_store(l->copy), true);
 }
 
 /* ---- layers ---------------------------------------------------------------------------------------------------------------- */
@@ -375,6 +386,7 @@ const struct replica_ops replica_local_ops = {
 	.trim = local_trim,
 	.flush = local_flush,
 	.intents_set = local_intents_set,
+	.made_good = local_made_good,
 	.seal = local_seal,
 	.layer_delete = local_layer_delete,
 	.layer_rename = local_layer_rename,

@@ -21,6 +21,7 @@ struct world {
 	struct sim_disk *disk;
 	struct pool *pool;
 	struct replica_door *door;
+	unsigned boot; /* of the machine: how often it was off */
 	void (*body)(struct world *w);
 	bool done;
 };
@@ -43,7 +44,7 @@ static struct uuid an_id(unsigned n)
 static void pool_up(struct world *w)
 {
 	struct pool_format_spec spec = {.id = an_id(POOL_ID), .name = "p"};
-	struct uuid boot_id = an_id(3);
+	struct uuid boot_id = an_id(0x300 + w->boot);
 	struct rt_disk *disk;
 	CHECK_OK(rt_disk_open(rt_current(), DISK, 0, 0, &disk));
 	CHECK_OK(pool_format(disk, &spec, false));
@@ -348,6 +349,7 @@ static void expect_everything_is(struct replica *r, int err)
 	CHECK_ERR(o->trim(r, 0, BLOCK), err);
 	CHECK_ERR(o->flush(r), err);
 	CHECK_ERR(o->intents_set(r, &regions), err);
+	CHECK_ERR(o->made_good(r), err);
 	CHECK_ERR(o->seal(r, 9, &id, "~x"), err);
 	CHECK_ERR(o->layer_delete(r, &id), err);
 	CHECK_ERR(o->layer_rename(r, &id, "~y"), err);
@@ -607,6 +609,119 @@ REPLICA_TEST(a_volume_that_grows_keeps_its_intents_in_regions_of_its_new_size)
 	regions_rescale(&some, 22, 20);
 	CHECK(covers(&some, 20, 4) && !regions_have(&some, 19) && !regions_have(&some, 24));
 	close_it(r);
+}
+
+/* ---- power ----------------------------------------------------------------------------------------------------------------- */
+
+static bool lacks_nothing(const struct replica_state *state)
+{
+	return regions_none(&state->may_lack);
+}
+
+REPLICA_TEST(a_copy_whose_machine_was_off_may_lack_what_it_had_intents_for_until_it_is_made_good)
+{
+	struct replica *r = a_copy(w, 5);
+	struct replica_state state;
+	struct replica_regions regions = regions_of(3, 4, 2), none = {{0}};
+	CHECK_OK(r->ops->intents_set(r, &regions));
+	r = copy_again(w, r, 6, &state);
+	CHECK(lacks_nothing(&state)); /* a killed process lost nothing */
+	w->boot++;
+	r = copy_again(w, r, 7, &state);
+	CHECK(regions_equal(&state.may_lack, &regions));
+	CHECK_OK(r->ops->intents_set(r, &none)); /* an engine that knows nothing of it */
+	r = copy_again(w, r, 8, &state);
+	CHECK(regions_equal(&state.may_lack, &regions) && regions_equal(&state.intents, &regions));
+	CHECK_OK(r->ops->made_good(r));
+	CHECK_OK(r->ops->intents_set(r, &none));
+	r = copy_again(w, r, 9, &state);
+	CHECK(lacks_nothing(&state) && regions_none(&state.intents));
+	w->boot++;
+	r = copy_again(w, r, 10, &state);
+	CHECK(lacks_nothing(&state)); /* all was flushed */
+	close_it(r);
+}
+
+REPLICA_TEST(what_a_copy_may_lack_gathers_from_one_loss_of_power_to_the_next)
+{
+	struct replica *r = a_copy(w, 5);
+	struct replica_state state;
+	struct replica_regions first = regions_of(3, 1, 1), second = regions_of(9, 1, 1);
+	CHECK_OK(r->ops->intents_set(r, &first));
+	w->boot++;
+	r = copy_again(w, r, 6, &state);
+	CHECK_OK(r->ops->intents_set(r, &second));
+	r = copy_again(w, r, 7, &state);
+	CHECK(regions_equal(&state.may_lack, &first));
+	w->boot++;
+	r = copy_again(w, r, 8, &state);
+	CHECK(regions_have(&state.may_lack, 3) && regions_have(&state.may_lack, 9));
+	close_it(r);
+}
+
+REPLICA_TEST(a_copy_that_begins_to_join_lacks_nothing_more_than_its_intents_say)
+{
+	struct replica *r = a_copy(w, 5);
+	struct replica_state state;
+	struct replica_regions regions = regions_of(3, 1, 1);
+	CHECK_OK(r->ops->intents_set(r, &regions));
+	w->boot++;
+	r = copy_again(w, r, 6, &state);
+	CHECK(!lacks_nothing(&state));
+	CHECK_OK(join_as(r, LAYER, VOLUME_BYTES));
+	r = copy_again(w, r, 7, &state);
+	CHECK(lacks_nothing(&state) && regions_have(&state.intents, 3));
+	close_it(r);
+}
+
+static void note_there_and_back(const struct replica_note *note, struct replica_note *out)
+{
+	uint8_t data[REPLICA_NOTE_BYTES_MAX];
+	uint32_t len_bytes = replica_note_encode(note, data);
+	CHECK(len_bytes <= sizeof(data));
+	CHECK_OK(replica_note_decode(data, len_bytes, out));
+	CHECK(regions_equal(&out->intents, &note->intents));
+	for (uint32_t n = 0; n < len_bytes; n++)
+		CHECK(replica_note_decode(data, n, out) != 0);
+	CHECK_OK(replica_note_decode(data, len_bytes, out));
+}
+
+TEST(a_note_says_exactly_where_a_copy_may_lack_something_or_all_its_intents_when_there_is_no_room)
+{
+	struct replica_note note = {.shift = 20, .boot_id = an_id(7)}, back;
+	note.intents = regions_of(1, 300, 5);
+	note.may_lack = regions_of(1, 100, 10);
+	note_there_and_back(&note, &back);
+	CHECK(regions_equal(&back.may_lack, &note.may_lack) && uuid_equal(&back.boot_id, &note.boot_id));
+	memset(&note.intents, 0xff, sizeof(note.intents));
+	note.may_lack = regions_of(0, 100, 10);
+	note_there_and_back(&note, &back);
+	CHECK(regions_equal(&back.may_lack, &note.may_lack));
+	note.may_lack = regions_of(REPLICA_REGIONS - 1, 1, 1);
+	note_there_and_back(&note, &back);
+	CHECK(regions_equal(&back.may_lack, &note.intents));
+}
+
+TEST(a_note_of_version_1_is_read_and_its_copy_may_lack_whatever_it_had_intents_for)
+{
+	struct replica_note_wire w = {.magic = le32_of(REPLICA_NOTE_MAGIC),
+				      .version = le16_of(1),
+				      .form = REPLICA_NOTE_LIST,
+				      .shift = 20,
+				      .count = le16_of(1),
+				      .epoch = le64_of(9)};
+	uint8_t data[REPLICA_NOTE_HEADER_1_BYTES + 2] = {0};
+	struct replica_note note;
+	struct uuid boot_id = an_id(7);
+	data[REPLICA_NOTE_HEADER_1_BYTES] = 5;
+	memcpy(data, &w, REPLICA_NOTE_HEADER_1_BYTES);
+	w.crc = le32_of(crc32c(0, data, sizeof(data)));
+	memcpy(data, &w, REPLICA_NOTE_HEADER_1_BYTES);
+	CHECK_OK(replica_note_decode(data, sizeof(data), &note));
+	CHECK(note.epoch == 9 && regions_have(&note.intents, 5) && regions_none(&note.may_lack));
+	CHECK(replica_note_boot(&note, &boot_id));
+	CHECK(regions_have(&note.may_lack, 5));
+	CHECK(!replica_note_boot(&note, &boot_id));
 }
 
 /* ---- layers ---------------------------------------------------------------------------------------------------------------- */

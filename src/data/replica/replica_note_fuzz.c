@@ -11,8 +11,24 @@ static bool same(const struct replica_note *a, const struct replica_note *b)
 {
 	return a->epoch == b->epoch && uuid_equal(&a->engine_id, &b->engine_id) &&
 	       uuid_equal(&a->join_id, &b->join_id) && uuid_equal(&a->join_ending_id, &b->join_ending_id) &&
-	       a->fill_begun == b->fill_begun && a->shift == b->shift &&
-	       memcmp(&a->intents, &b->intents, sizeof(a->intents)) == 0;
+	       uuid_equal(&a->boot_id, &b->boot_id) && a->fill_begun == b->fill_begun &&
+	       a->shift == b->shift && memcmp(&a->intents, &b->intents, sizeof(a->intents)) == 0 &&
+	       memcmp(&a->may_lack, &b->may_lack, sizeof(a->may_lack)) == 0;
+}
+
+/* Nothing is lacking where there is no intent; and after another boot something may be wherever there is one. */
+static void boot(struct replica_note *note)
+{
+	struct uuid now = {{1}};
+	for (unsigned r = 0; r < REPLICA_REGIONS; r++) {
+		if (regions_have(&note->may_lack, r) && !regions_have(&note->intents, r))
+			abort();
+	}
+	if (replica_note_boot(note, &now) &&
+	    memcmp(&note->may_lack, &note->intents, sizeof(note->intents)) != 0)
+		abort();
+	if (replica_note_boot(note, &now))
+		abort();
 }
 
 /* Regions of another size cover at least the same bytes. */
@@ -40,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 	size_bytes--;
 	copy = memcpy(mem_alloc(size_bytes + !size_bytes), data + 1,
 		      size_bytes); /* reading past its end is seen */
-	if (size_bytes >= sizeof(struct replica_note_wire)) {
+	if (size_bytes >= REPLICA_NOTE_HEADER_1_BYTES) {
 		struct replica_note_wire *w = (void *)copy;
 		w->magic = le32_of(REPLICA_NOTE_MAGIC);
 		w->crc = le32_of(crc32c_around(copy, size_bytes, offsetof(struct replica_note_wire, crc)));
@@ -51,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 		    !same(&note, &again))
 			abort();
 		rescale(&note, new_shift);
+		boot(&note);
 	}
 	free(copy);
 	return 0;
