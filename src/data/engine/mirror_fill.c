@@ -271,6 +271,32 @@ static int names_even(struct filling *f, bool out_of_the_way)
 	return said;
 }
 
+static bool is_here(const struct filling *f, const struct uuid *id)
+{
+	for (size_t i = 0; i < f->here_count; i++)
+		if (uuid_equal(&f->here[i].id, id))
+			return true;
+	return false;
+}
+
+/* A snapshot below a layer that both have, and the copy has not got it: it let go of it when it was in the view, and left before all had.
+ * Nobody was told, and it cannot be put back in between: it goes everywhere, as in mirror_layers.c. */
+static int half_deleted_drop(struct filling *f)
+{
+	size_t base = f->base ? (size_t)(f->base - f->there) : 0;
+	for (size_t i = 0; i < base; i++) {
+		const struct replica_layer *l = &f->there[i];
+		struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = &l->id};
+		if (l->name[0] == '~' || l->is_origins || is_here(f, &l->id) || MUTANT(226))
+			continue;
+		LOG_INFO("layer.dropped", "a snapshot that was not deleted in all copies is deleted",
+			 F_UUID("volume", &f->m->options.volume_id), F_UUID("layer", &l->id),
+			 F_STR("name", l->name));
+		return mirror_request_run(f->m, &q) == OXE_FENCED ? FILL_OVER : FILL_AGAIN;
+	}
+	return FILL_OK;
+}
+
 static int one_layer(struct filling *f)
 {
 	struct uuid join_id = mirror_copy_entry(f->to)->join_id;
@@ -291,6 +317,9 @@ static int one_layer(struct filling *f)
 	int none = layer_choose(f, &join_id);
 	if (none < 0)
 		return FILL_AGAIN;
+	said = half_deleted_drop(f);
+	if (said != FILL_OK)
+		return said;
 	if (!none)
 		return layer_fill(f);
 	if (f->renames != f->m->renames)
