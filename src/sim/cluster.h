@@ -52,6 +52,7 @@ struct cluster_node {
 	struct uuid pool_id, boot_id;
 	uint64_t incarnation; /* of the process; 0: none has started */
 	bool is_up;	      /* the process runs */
+	bool has_all;	      /* of what a member must have; its machine was not off since */
 	struct pool *pool;    /* NULL: not opened (yet) */
 	struct replica_door *door;
 	struct cluster_engine *engine; /* the one it runs; NULL: none */

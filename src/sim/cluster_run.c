@@ -132,6 +132,7 @@ static void process_gone(struct cluster_node *n, bool power_too)
 	if (power_too) {
 		sim_node_power_cut(n->machine);
 		memset(&n->boot_id, 0, sizeof(n->boot_id));
+		n->has_all = false;
 		r->report->power_cuts++;
 	} else {
 		sim_node_kill(n->machine);
@@ -531,6 +532,22 @@ static bool pool_failed(const struct cluster_node *n)
 	return stats.failed;
 }
 
+static bool all_is_even(const struct run *r);
+
+static bool is_member(const struct cluster_node *n)
+{
+	struct view_replica *e = view_find(&n->cluster->view, &n->pool_id);
+	return e && e->role == VIEW_MEMBER;
+}
+
+/* Whoever is no member has everything when it becomes one. */
+static void who_has_all(struct run *r)
+{
+	bool even = all_is_even(r);
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		r->cluster.nodes[i].has_all |= even || !is_member(&r->cluster.nodes[i]);
+}
+
 static void minder(void *arg)
 {
 	struct run *r = arg;
@@ -545,6 +562,7 @@ static void minder(void *arg)
 	}
 	if (!an_engine_lives(r) && now_ns(r) >= r->engine_wanted_ns)
 		engine_start(r);
+	who_has_all(r);
 	sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
 }
 
@@ -558,26 +576,50 @@ static void all_down(struct run *r, bool power_too)
 		history_power_loss(r->cluster.history);
 }
 
-/* V11: is there a machine that stays on, and has everything that was acknowledged? */
-static bool another_has_all(struct run *r, const struct cluster_node *cut)
+static void isolate(struct run *r, const struct cluster_node *n)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		r->cluster.cut[n->index][i] = r->cluster.cut[i][n->index] = i != n->index;
+}
+
+/* What an engine knows and no disk says is gone. */
+static void engines_forget(struct run *r)
 {
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
 		struct cluster_node *n = &r->cluster.nodes[i];
-		struct view_replica *e = view_find(&r->cluster.view, &n->pool_id);
-		if (n != cut && n->is_up && e && e->role == VIEW_MEMBER && now_ns(r) > 30 * NS_PER_S)
-			return true;
+		if (n->engine && !n->engine->is_over)
+			node_down(r, n, false);
 	}
-	return false;
 }
 
-static bool all_is_even(const struct run *r);
+/* V3, V11: is there a machine that stays on, and has everything that was acknowledged? */
+static bool another_has_all(struct run *r, const struct cluster_node *cut)
+{
+	bool any = false;
+	who_has_all(r);
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		const struct cluster_node *n = &r->cluster.nodes[i];
+		any |= n != cut && n->has_all && is_member(n);
+	}
+	return any || !is_member(cut);
+}
 
+/* At any time. Should it be the last one that has everything, then what was not flushed may be lost. */
 static void power_cut_one(struct run *r, struct cluster_node *n)
 {
-	if (all_is_even(r) && another_has_all(r, n))
-		node_down(r, n, true);
-	else
+	bool is_last = !another_has_all(r, n);
+	if (!n->is_up || (is_last && chance(r, 3) > 0)) {
 		node_down(r, n, false);
+		return;
+	}
+	node_down(r, n, true);
+	if (is_last)
+		history_power_loss(r->cluster.history);
+	n->restart_ns = now_ns(r) + 50 * NS_PER_MS + chance(r, chance(r, 2) ? NS_PER_S : 6 * NS_PER_S);
+	if (chance(r, 2) == 0)
+		engines_forget(r);
+	if (chance(r, 4) == 0)
+		isolate(r, &r->cluster.nodes[chance(r, CLUSTER_NODES)]);
 }
 
 static void cut_some(struct run *r)
@@ -600,8 +642,7 @@ static void engine_replace(struct run *r)
 		struct cluster_node *n = &r->cluster.nodes[i];
 		if (!n->engine || n->engine->is_over)
 			continue;
-		for (uint32_t j = 0; j < CLUSTER_NODES; j++)
-			r->cluster.cut[i][j] = r->cluster.cut[j][i] = i != j;
+		isolate(r, n);
 		r->cluster.views_cut[i] = chance(r, 2);
 		break;
 	}
@@ -739,7 +780,8 @@ static bool all_is_even(const struct run *r)
 	if (!engine_that_serves(r, &status) || status.unsettled_count || r->cluster.view.seal_count)
 		return false;
 	for (uint32_t i = 0; i < status.copy_count; i++)
-		if (status.copies[i].role != VIEW_MEMBER || status.copies[i].session != MIRROR_OPEN)
+		if (status.copies[i].role != VIEW_MEMBER || status.copies[i].session != MIRROR_OPEN ||
+		    status.copies[i].may_lack)
 			return false;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
 		if (!r->cluster.nodes[i].is_up || !r->cluster.nodes[i].pool)

@@ -57,13 +57,14 @@ static void copy_facts(struct mirror *m, uint32_t index, struct mirror_copy_fact
 {
 	const struct copy *c = m->copies[index];
 	enum view_role role = m->view.replicas[index].role;
-	*f = (struct mirror_copy_facts){.session = c->session,
-					.silent_since_ns = c->silent_since_ns,
-					.failed = c->failed != 0,
-					.has_chain = c->has_chain && regions_empty(&m->unsettled),
-					.may_join = role == VIEW_ABSENT && c->session == MIRROR_OPEN &&
-						    c->state.exists,
-					.join_not_before_ns = c->join_not_before_ns};
+	*f = (struct mirror_copy_facts){
+		.session = c->session,
+		.silent_since_ns = c->silent_since_ns,
+		.failed = c->failed != 0,
+		.may_lack = mirror_copy_may_lack(c),
+		.has_chain = c->has_chain && regions_empty(&m->unsettled) && !mirror_copy_may_lack(c),
+		.may_join = role == VIEW_ABSENT && c->session == MIRROR_OPEN && c->state.exists,
+		.join_not_before_ns = c->join_not_before_ns};
 }
 
 static void facts_gather(struct mirror *m, struct mirror_facts *f)
@@ -278,6 +279,7 @@ static void copy_status(const struct mirror *m, uint32_t index, struct mirror_co
 	*out = (struct mirror_copy_status){.pool_id = c->pool_id,
 					   .role = m->view.replicas[index].role,
 					   .session = c->session,
+					   .may_lack = mirror_copy_may_lack(c),
 					   .last_err = c->last_err,
 					   .filled_bytes = c->filled_bytes,
 					   .compared_bytes = c->compared_bytes,

@@ -107,7 +107,8 @@ struct mirror_copy_status {
 	struct uuid pool_id;
 	enum view_role role;
 	enum mirror_session session;
-	int last_err; /* what it, or the way to it, said last; 0: nothing bad */
+	bool may_lack; /* its machine was off, and it has not been made good (V3) */
+	int last_err;  /* what it, or the way to it, said last; 0: nothing bad */
 	uint64_t filled_bytes,
 		compared_bytes; /* by the last or present filling: moved, and found equal or not */
 	uint32_t joins_failed;	/* in a row */

@@ -26,7 +26,7 @@ static void copy_left(struct mirror *m, struct copy *c, enum view_role role_befo
 	c->join_not_before_ns =
 		rt_now_ns(m->rt) + (c->joins_failed ? mirror_backoff_ns(m, c->joins_failed) * 4 : 0);
 	c->failed = 0;
-	c->has_chain = c->was_grafted = c->has_rebooted = false;
+	c->has_chain = c->was_grafted = false;
 }
 
 static void role_changed(struct mirror *m, struct copy *c, enum view_role before, enum view_role now)
@@ -35,6 +35,7 @@ static void role_changed(struct mirror *m, struct copy *c, enum view_role before
 		copy_left(m, c, before);
 	if (now == VIEW_JOINING) {
 		c->has_chain = c->was_grafted = c->state.is_joining = false;
+		c->state.may_lack = (struct replica_regions){{0}}; /* of what it had */
 		c->is_adopted = true;
 	}
 	if (now == VIEW_MEMBER)
@@ -214,9 +215,23 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	}
 }
 
+static bool hold_ask(struct mirror *m, struct request *q, uint32_t set);
+
+/* V11: until now those that go had what was not flushed, too. Afterwards nobody asks them any more. */
+static bool flush_those_left(struct mirror *m, uint32_t copies)
+{
+	struct request flush = {.kind = REQUEST_FLUSH};
+	uint32_t left = mirror_copies_members(m) & mirror_copies_open(m) & ~copies;
+	return MUTANT(224) || hold_ask(m, &flush, left);
+}
+
 void mirror_step_put_out(struct mirror *m, uint32_t copies)
 {
 	mirror_gate_hold(m);
+	if (!flush_those_left(m, copies)) {
+		retry_later(m);
+		return;
+	}
 	struct view *next = mirror_change_begin(m, true);
 	struct uuid seal_id = seal_add(m, next);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)

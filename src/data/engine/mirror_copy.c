@@ -63,14 +63,40 @@ bool mirror_copy_answered(struct copy *c, uint64_t session_number, int err)
 	return false;
 }
 
-void mirror_copy_fail(struct copy *c, int err, const char *why)
+bool mirror_copy_may_lack(const struct copy *c)
 {
+	return c->was_opened && (!c->state.exists || !regions_empty(&c->state.may_lack));
+}
+
+/* Members that answer and have everything. */
+static uint32_t members_with_all(const struct mirror *m)
+{
+	uint32_t set = mirror_copies_members(m) & mirror_copies_open(m);
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if (mirror_copy_may_lack(m->copies[i]))
+			set &= ~(1u << i);
+	return set;
+}
+
+/* What the only one that has everything refuses is for the client to hear. */
+static bool is_the_only_one(const struct copy *c)
+{
+	uint32_t with_all = members_with_all(c->m);
+	return with_all == mirror_copy_bit(c) && !copies_at_most_one(mirror_copies_members(c->m));
+}
+
+bool mirror_copy_fail(struct copy *c, int err, const char *why)
+{
+	c->last_err = err;
+	if (is_the_only_one(c))
+		return false;
 	if (c->failed)
-		return;
-	c->failed = c->last_err = err;
+		return true;
+	c->failed = err;
 	LOG_WARN("copy.failed", why, F_UUID("volume", &c->m->options.volume_id), F_UUID("pool", &c->pool_id),
 		 F_U64("epoch", c->m->view.epoch), F_ERR(err));
 	mirror_kick(c->m);
+	return true;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------ */
@@ -98,21 +124,28 @@ static int copy_find_or_make(struct copy *c, struct replica_state *state)
 	return err ? err : c->replica->ops->open(c->replica, epoch, &m->options.engine_id, state);
 }
 
-/* Its machine was off: what was acknowledged and not flushed may be gone there. Where that can be, an intent is set (V6), and another
- * member has it. */
-static void look_for_reboot(struct copy *c, const struct replica_state *state)
+/* V3: its machine was off, and another member has what it may lack. One that failed and is the only such now is needed again. */
+static void look_for_lacks(struct copy *c)
 {
 	struct mirror *m = c->m;
-	c->has_rebooted |= c->was_opened && !uuid_equal(&c->state.boot_id, &state->boot_id);
-	if (c->has_rebooted && !MUTANT(214) && view_role_is_in(mirror_copy_entry(c)->role))
-		mirror_settle_after_reboot(m);
+	if (!mirror_copy_may_lack(c) || !c->state.exists || !view_role_is_in(mirror_copy_entry(c)->role))
+		return;
+	LOG_WARN("copy.may_lack", "the machine of a copy was off: what was not flushed may be gone there",
+		 F_UUID("volume", &m->options.volume_id), F_UUID("pool", &c->pool_id),
+		 F_U64("epoch", m->view.epoch), F_U64("regions", regions_count(&c->state.may_lack)));
+	m->lacks_seen++;
+	mirror_settle_lacking(m, c);
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if (is_the_only_one(m->copies[i]))
+			m->copies[i]->failed = 0;
 }
 
 static void copy_opened(struct copy *c, const struct replica_state *state)
 {
 	struct mirror *m = c->m;
-	look_for_reboot(c, state);
 	c->state = *state;
+	if (MUTANT(214))
+		c->state.may_lack = (struct replica_regions){{0}};
 	c->was_opened = true;
 	c->session = MIRROR_OPEN;
 	c->last_err = 0;
@@ -124,6 +157,7 @@ static void copy_opened(struct copy *c, const struct replica_state *state)
 		if (!m->first_open_ns)
 			m->first_open_ns = rt_now_ns(m->rt);
 	}
+	look_for_lacks(c);
 	LOG_INFO("copy.open", "a copy answers", F_UUID("volume", &m->options.volume_id),
 		 F_UUID("pool", &c->pool_id), F_U64("epoch", m->view.epoch),
 		 F_U64("epoch_before", state->epoch_before));

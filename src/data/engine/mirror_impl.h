@@ -32,9 +32,8 @@ struct copy {
 	uint64_t heard_ns; /* when the last question that it answered was asked (V5) */
 	struct replica_state state;
 	bool was_opened;
-	bool is_adopted;   /* its intents of before are among the unsettled ones */
-	bool has_rebooted; /* and what it lost has not been made good */
-	int failed;	   /* it answers this, and cannot be used */
+	bool is_adopted; /* its intents of before are among the unsettled ones */
+	int failed;	 /* it answers this, and cannot be used */
 	int last_err;
 
 	/* Joining. */
@@ -87,6 +86,8 @@ struct mirror {
 	uint32_t lba_bytes;
 
 	struct copy *copies[VIEW_REPLICAS_MAX]; /* as in the view */
+
+	uint64_t lacks_seen; /* how often a copy was opened that may lack something */
 
 	/* The gate. */
 	bool serves; /* it is open */
@@ -178,6 +179,7 @@ struct request {
 
 	uint32_t pending, done, refused; /* copies by bit: not asked or not answered, did it, said no */
 	bool has_begun;
+	uint64_t lacks_seen; /* of the mirror, when it was asked */
 	int err;	     /* what the first that said no said */
 	uint32_t refused_by; /* which one that was */
 };
@@ -203,8 +205,10 @@ uint32_t mirror_copies_open(const struct mirror *m);
 void mirror_copies_follow_view(struct mirror *m);
 /* What a call that began in that session returned: a lost session, somebody newer, or the copy's own word. True: the last. */
 bool mirror_copy_answered(struct copy *c, uint64_t session_number, int err);
-/* It cannot be used. Does not suspend. */
-void mirror_copy_fail(struct copy *c, int err, const char *why);
+/* It cannot be used. False: it has to be, for no other member that answers has everything (V3). Does not suspend. */
+bool mirror_copy_fail(struct copy *c, int err, const char *why);
+/* It may lack something (V3), or has nothing. */
+bool mirror_copy_may_lack(const struct copy *c);
 void mirror_copy_release(struct copy *c);
 static inline struct copy *mirror_copy_hold(struct copy *c)
 {
@@ -315,8 +319,8 @@ struct replica_regions mirror_regions_at_risk(const struct mirror *m);
 void mirror_settle_fiber(void *arg);
 /* Members may differ there: make them equal to `from` (NULL: to any). Does not suspend. */
 void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes, const struct copy *from);
-/* Copies lost what they had not flushed: what has an intent is made equal to one that did not, if there is any. Does not suspend. */
-void mirror_settle_after_reboot(struct mirror *m);
+/* It may lack something: wherever that is, it is made equal to one that does not, if there is any. Does not suspend. */
+void mirror_settle_lacking(struct mirror *m, const struct copy *c);
 /* Suspends while any of it is not settled. */
 void mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
 

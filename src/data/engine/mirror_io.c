@@ -197,8 +197,8 @@ static bool is_whole(const struct mirror *m, const struct request *q)
 /* V11 */
 static bool must_be_durable(const struct mirror *m)
 {
-	uint32_t in_view = mirror_copies_in_view(m);
-	return copies_at_most_one(in_view) && !m->copies[__builtin_ctz(in_view)]->replica->is_local;
+	uint32_t members = mirror_copies_members(m);
+	return copies_at_most_one(members) && !m->copies[__builtin_ctz(members)]->replica->is_local;
 }
 
 static int change_inside(struct mirror *m, struct request *q)
@@ -339,9 +339,27 @@ int mirror_trim(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes)
 	return mirror_call_end(m, err);
 }
 
+/* What a copy may lack was acknowledged: it has it again before this is (S3). */
+static int flush_inside(struct mirror *m, struct request *q)
+{
+	(void)q;
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if (view_role_is_in(m->view.replicas[i].role) && mirror_copy_may_lack(m->copies[i]) &&
+		    !MUTANT(223))
+			return OXE_BUSY;
+	return 0;
+}
+
+static int flush_outside(struct mirror *m, struct request *q)
+{
+	(void)q;
+	mirror_pause(m, rt_now_ns(m->rt) + m->options.lease_ns / 4);
+	return 0;
+}
+
 int mirror_flush(struct mirror *m)
 {
-	struct request q = {.kind = REQUEST_FLUSH};
+	struct request q = {.kind = REQUEST_FLUSH, .inside = flush_inside, .outside = flush_outside};
 	int err = mirror_call_begin(m);
 	if (err)
 		return err;

@@ -53,6 +53,14 @@ static uint32_t copies_failed(const struct mirror_facts *f)
 	return set;
 }
 
+static uint32_t copies_that_may_lack(const struct mirror_facts *f)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < copies_count(f); i++)
+		set |= (uint32_t)f->copies[i].may_lack << i;
+	return set;
+}
+
 static uint64_t grace_ends_ns(const struct mirror_facts *f, uint32_t silent)
 {
 	uint64_t until_ns = UINT64_MAX;
@@ -137,8 +145,13 @@ struct mirror_step mirror_plan(const struct mirror_facts *f)
 		 failed = copies_failed(f) & in_view;
 	if (!(members & open))
 		return wait_for(members, UINT64_MAX);
-	/* V12: a member goes only while another is left. One that has failed is better than none. */
-	if (!(members & open & ~failed))
+	uint32_t have_all = members & open & ~copies_that_may_lack(f);
+	if (!have_all && (members & ~open))
+		return wait_for(members & ~open, UINT64_MAX);
+	if (!have_all) /* all are here, and nobody has more: each is as good as any */
+		have_all = members;
+	/* V12: a member goes only while another is left that has everything. One that has failed is better than none. */
+	if (!(have_all & ~failed))
 		failed &= ~members;
 	if (silent | failed)
 		return step_of(MIRROR_PUT_OUT, silent | failed);

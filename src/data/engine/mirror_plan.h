@@ -9,8 +9,9 @@
  *     the view was never read, or nobody knows what the last swap did       -> ASK
  *     the view is another engine's                                          -> CLAIM      V3: a higher epoch, ours
  *     no member answers                                                     -> WAIT       V9, V12: for whom, the status says
+ *     those that answer may lack something, and there are others            -> WAIT       V3, V9: one of them may have it
  *     a copy in the view has failed, or did not answer for grace_ns,
- *     and a member is left without it                                       -> PUT_OUT    V2: before anything it missed is acknowledged
+ *     and a member is left without it that has everything                   -> PUT_OUT    V2: before anything it missed is acknowledged
  *     a copy in the view does not answer                                    -> WAIT       what needs it stands still, until its grace ends
  *     the view names a revert                                               -> REVERT     all of them, before anything is sealed
  *     the view names seals that we have not seen done                       -> SEAL       on all of them, in order
@@ -41,7 +42,8 @@ enum mirror_session {
 struct mirror_copy_facts {
 	enum mirror_session session;
 	uint64_t silent_since_ns; /* not open: since when */
-	bool failed; /* it answers, and can not be used: it refuses writes, or its machine lost what was not flushed */
+	bool failed;		  /* it answers, and can not be used: it refuses writes, or is empty */
+	bool may_lack; /* what was acknowledged and not flushed: its machine was off, and it has not been made good */
 	bool has_chain; /* joining: all layers below its new head are there */
 	bool may_join;	/* absent: it is open and nothing speaks against it */
 	uint64_t join_not_before_ns;

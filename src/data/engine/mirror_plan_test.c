@@ -134,6 +134,66 @@ TEST(a_joining_copy_that_failed_goes_even_when_the_only_member_has_failed_too)
 	wants(MIRROR_PUT_OUT, 2);
 }
 
+TEST(members_that_may_lack_something_wait_for_one_that_does_not_answer_however_long)
+{
+	all_is_well();
+	facts.copies[0].may_lack = facts.copies[2].may_lack = true;
+	copy_silent(1, 0);
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 2);
+	CHECK(step.until_ns == UINT64_MAX);
+	facts.copies[2].may_lack = false;
+	wants(MIRROR_PUT_OUT, 2);
+}
+
+TEST(when_all_members_answer_and_all_may_lack_something_each_is_as_good_as_any)
+{
+	all_is_well();
+	for (uint32_t i = 0; i < 3; i++)
+		facts.copies[i].may_lack = true;
+	facts.serves = false;
+	wants(MIRROR_SERVE, 0);
+	facts.copies[1].failed = true;
+	wants(MIRROR_PUT_OUT, 2);
+}
+
+TEST(an_absent_copy_is_not_waited_for_when_the_members_may_lack_something)
+{
+	all_is_well();
+	facts.copies[0].may_lack = facts.copies[2].may_lack = true;
+	facts.serves = false;
+	copy_is_absent(1);
+	wants(MIRROR_SERVE, 0);
+}
+
+TEST(a_member_that_may_lack_something_is_put_out_when_it_is_silent_like_any)
+{
+	all_is_well();
+	facts.copies[1].may_lack = true;
+	copy_silent(1, 0);
+	wants(MIRROR_PUT_OUT, 2);
+}
+
+TEST(the_only_member_that_has_everything_is_not_put_out_though_it_has_failed)
+{
+	all_is_well();
+	facts.copies[0].failed = true;
+	facts.copies[1].may_lack = facts.copies[2].may_lack = true;
+	wants(MIRROR_WAIT, 0);
+	facts.copies[1].may_lack = false;
+	wants(MIRROR_PUT_OUT, 1);
+}
+
+TEST(a_silent_member_is_put_out_when_one_that_failed_has_everything)
+{
+	all_is_well();
+	facts.copies[0].failed = true;
+	facts.copies[2].may_lack = true;
+	copy_silent(1, 0);
+	wants(MIRROR_PUT_OUT, 2);
+}
+
 TEST(an_absent_copy_that_does_not_answer_keeps_nobody_waiting)
 {
 	all_is_well();
@@ -236,30 +296,36 @@ TEST(nobody_joins_and_nothing_is_ordered_while_a_request_is_half_done)
 	wants(MIRROR_WAIT, 0);
 }
 
-/* Every combination of roles, sessions and failures of three copies: whatever is put out, a member that answers is left; and a step is never
- * taken on a copy that does not answer. */
+/* Every combination of roles, sessions, failures and lacks of three copies: whatever is put out, a member that answers is left, and one that has
+ * everything while there is any that may; and a step is never taken on a copy that does not answer. */
 static void combination(uint32_t number)
 {
-	uint32_t members_left = 0;
+	uint32_t members_left = 0, have_left = 0, may_have = 0;
 	all_is_well();
-	for (uint32_t i = 0; i < 3; i++, number /= 12) {
+	for (uint32_t i = 0; i < 3; i++, number /= 24) {
 		view.replicas[i].role = VIEW_MEMBER + number % 3;
 		facts.copies[i].session = number / 3 % 2 ? MIRROR_OPEN : MIRROR_LOST;
 		facts.copies[i].failed = number / 6 % 2;
+		facts.copies[i].may_lack = number / 12 % 2;
 		facts.copies[i].has_chain = facts.copies[i].may_join = true;
 	}
 	struct mirror_step step = mirror_plan(&facts);
 	for (uint32_t i = 0; i < 3; i++) {
-		bool open = facts.copies[i].session == MIRROR_OPEN, chosen = step.copies >> i & 1;
-		members_left += view.replicas[i].role == VIEW_MEMBER && open && !chosen;
+		bool open = facts.copies[i].session == MIRROR_OPEN, chosen = step.copies >> i & 1,
+		     is_member = view.replicas[i].role == VIEW_MEMBER;
+		members_left += is_member && open && !chosen;
+		have_left += is_member && open && !chosen && !facts.copies[i].may_lack;
+		may_have += is_member && (!open || !facts.copies[i].may_lack);
 		CHECK(!chosen || step.todo == MIRROR_PUT_OUT || open);
 		CHECK(!chosen || step.todo != MIRROR_PUT_OUT || view.replicas[i].role != VIEW_ABSENT);
 	}
 	CHECK(step.todo != MIRROR_PUT_OUT || members_left > 0);
+	CHECK(step.todo != MIRROR_PUT_OUT || have_left > 0 || !may_have);
+	CHECK(step.todo != MIRROR_SERVE || have_left > 0 || !may_have);
 }
 
-TEST(a_member_that_answers_is_left_in_every_case)
+TEST(a_member_that_answers_is_left_in_every_case_and_one_that_has_everything_if_there_is_any)
 {
-	for (uint32_t number = 0; number < 12 * 12 * 12; number++)
+	for (uint32_t number = 0; number < 24 * 24 * 24; number++)
 		combination(number);
 }

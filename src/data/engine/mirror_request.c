@@ -176,7 +176,8 @@ static void blame(struct mirror *m, struct request *q)
 			continue;
 		if (q->err == OXE_NOSPC && m->view.replicas[i].role == VIEW_MEMBER)
 			continue;
-		mirror_copy_fail(m->copies[i], q->err, "it refused what others accepted");
+		if (!mirror_copy_fail(m->copies[i], q->err, "it refused what others accepted"))
+			continue;
 		q->refused &= ~(1u << i);
 		q->pending |= 1u << i;
 	}
@@ -205,19 +206,35 @@ static void wait_for_copies(struct mirror *m, struct request *q)
 		waitq_wait(&m->changed);
 }
 
+/* V3: what a copy did, and then its machine was off, it does again: should it be the only one that did, nobody else would have it. */
+static void doubt(struct mirror *m, struct request *q)
+{
+	if (m->lacks_seen == q->lacks_seen || MUTANT(225))
+		return;
+	q->lacks_seen = m->lacks_seen;
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if ((q->done >> i & 1) && mirror_copy_may_lack(m->copies[i])) {
+			q->done &= ~(1u << i);
+			q->pending |= 1u << i;
+		}
+}
+
 static int ask_all(struct mirror *m, struct request *q, bool *first)
 {
 	int err = q->inside ? q->inside(m, q) : 0;
 	if (err)
 		return err;
-	if (*first)
+	if (*first) {
 		q->pending = mirror_copies_in_view(m);
+		q->lacks_seen = m->lacks_seen;
+	}
 	*first = false;
 	q->pending &= mirror_copies_in_view(m);
 	mirror_request_ask(m, q, q->pending);
 	if (MUTANT(210) && q->done)
 		q->pending &= mirror_copies_open(m);
 	blame(m, q);
+	doubt(m, q);
 	return 0;
 }
 

@@ -2,9 +2,12 @@
  * mirror_settle.c: members made equal where they may differ (V6): after an engine crashed, after a copy's machine was off, after a write that some
  * copies refused, after a read that one could not answer.
  *
- * Region by region, window by window. A window is read from one member, whole; the others are asked for checksums and get what
- * differs; a joining copy, which has no checksums worth asking for, gets all of it. Whoever wants to read or write in such a region
- * waits, and its region comes first.
+ * Region by region, window by window. A window is read from one member, whole; the others are asked for checksums, and what differs
+ * anywhere is written everywhere; a joining copy, which has no checksums worth asking for, gets all of it. Whoever wants to read or write in
+ * such a region waits, and its region comes first.
+ *
+ * Everywhere: also where it is right already, and there first. Members may have sealed while they differed. Then their layers differ, and a
+ * copy that is filled with one layer from one of them and the next from another must find in some later layer of each what is right.
  */
 #include "base/bytes.h"
 #include "base/crc32c.h"
@@ -32,22 +35,13 @@ void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_by
 	mirror_kick(m);
 }
 
-static const struct copy *one_that_stayed(const struct mirror *m)
+/* In regions of another size there is nothing to compare them with: then it is anywhere. */
+void mirror_settle_lacking(struct mirror *m, const struct copy *c)
 {
-	uint32_t members = mirror_copies_members(m);
-	for (uint32_t i = 0; i < m->view.replica_count; i++)
-		if (!MUTANT(222) && (members >> i & 1) && m->copies[i]->was_opened &&
-		    !m->copies[i]->has_rebooted)
-			return m->copies[i];
-	return NULL;
-}
-
-void mirror_settle_after_reboot(struct mirror *m)
-{
-	struct replica_regions risk = mirror_regions_at_risk(m);
-	const struct copy *from = one_that_stayed(m);
-	for (uint32_t r = regions_next(&risk, 0); r < REPLICA_REGIONS; r = regions_next(&risk, r + 1))
-		region_mark(m, r, from);
+	if (replica_region_shift(c->state.size_bytes) == replica_region_shift(m->size_bytes))
+		regions_or(&m->unsettled, &c->state.may_lack);
+	else
+		memset(&m->unsettled, 0xff, sizeof(m->unsettled));
 	mirror_kick(m);
 }
 
@@ -68,6 +62,8 @@ struct window {
 	uint64_t offset_bytes, len_bytes;
 	uint8_t *data;
 	struct copy *source;
+	bool differs[WINDOW_BLOCKS]; /* in somebody */
+	uint32_t differing;	     /* who that is */
 };
 
 static int blocks_write(const struct window *w, struct copy *c, uint64_t first, uint64_t count)
@@ -86,16 +82,32 @@ static uint32_t block_crc(const struct window *w, uint64_t block)
 	return crc32c(0, w->data + at, u64_min(REPLICA_CHECKSUM_BYTES, w->len_bytes - at));
 }
 
-/* What differs, in runs. One that cannot even be read for comparing gets everything. */
-static int member_even(const struct window *w, struct copy *c)
+static uint64_t block_count(const struct window *w)
+{
+	return u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES);
+}
+
+/* One that cannot even be read for comparing differs in everything. */
+static int differences_look(struct window *w, struct copy *c)
 {
 	uint32_t crcs[WINDOW_BLOCKS];
-	uint64_t count = u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES);
 	int err = c->replica->ops->layer_checksums(c->replica, NULL, w->offset_bytes, w->len_bytes, crcs);
-	if (err == OXE_IO || err == OXE_CORRUPT)
-		return blocks_write(w, c, 0, count);
-	for (uint64_t b = 0, run = 0; !err && b <= count; b++) {
-		bool differs = b < count && crcs[b] != block_crc(w, b);
+	bool unreadable = err == OXE_IO || err == OXE_CORRUPT;
+	for (uint64_t b = 0; (!err || unreadable) && b < block_count(w); b++) {
+		if (!unreadable && crcs[b] == block_crc(w, b))
+			continue;
+		w->differs[b] = true;
+		w->differing |= mirror_copy_bit(c);
+	}
+	return unreadable ? 0 : err;
+}
+
+/* In runs. */
+static int differences_write(const struct window *w, struct copy *c)
+{
+	int err = 0;
+	for (uint64_t b = 0, run = 0; !err && b <= block_count(w); b++) {
+		bool differs = b < block_count(w) && w->differs[b];
 		if (!differs && run)
 			err = blocks_write(w, c, b - run, run);
 		run = differs ? run + 1 : 0;
@@ -103,28 +115,53 @@ static int member_even(const struct window *w, struct copy *c)
 	return err;
 }
 
+static bool even_said(struct copy *c, uint64_t session, int err)
+{
+	if (!mirror_copy_answered(c, session, err))
+		return false;
+	if (err)
+		(void)mirror_copy_fail(c, err, "it could not be made equal to another");
+	return !err;
+}
+
+static bool member_compare(struct window *w, struct copy *c)
+{
+	uint64_t session = c->session_number;
+	return even_said(c, session, differences_look(w, c));
+}
+
+/* One that is right already need not have room to say it again. */
 static bool copy_even(const struct window *w, uint32_t index)
 {
 	struct copy *c = w->m->copies[index];
 	uint64_t session = c->session_number;
-	bool joining = w->m->view.replicas[index].role == VIEW_JOINING;
-	int err = joining ? blocks_write(w, c, 0, u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES))
-			  : member_even(w, c);
-	if (!mirror_copy_answered(c, session, err))
-		return false;
-	if (err)
-		mirror_copy_fail(c, err, "it could not be made equal to another");
-	return !err;
+	if (w->m->view.replicas[index].role == VIEW_JOINING)
+		return even_said(c, session, blocks_write(w, c, 0, block_count(w)));
+	int err = differences_write(w, c);
+	if (err == OXE_NOSPC && !(w->differing >> index & 1))
+		err = 0;
+	return even_said(c, session, err);
 }
 
-/* The one named, as long as it is a member: it alone may have what was acknowledged. */
+/* Members that have all that was acknowledged there, as far as is known. */
+static uint32_t members_that_have(const struct mirror *m, uint32_t region)
+{
+	uint32_t set = mirror_copies_members(m);
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if (regions_has(&m->copies[i]->state.may_lack, region) && !MUTANT(222))
+			set &= ~(1u << i);
+	return set;
+}
+
+/* The one named, as long as it is a member and lacks nothing: it alone may have what was acknowledged. Else one that has it. Should there be
+ * none, any. */
 static struct copy *source_choose(struct mirror *m, uint32_t region, uint32_t except)
 {
-	uint32_t named = m->settle_from[region];
+	uint32_t named = m->settle_from[region], have = members_that_have(m, region) & ~except;
 	uint32_t bit = named ? 1u << (named - 1) : 0;
-	if ((bit & mirror_copies_members(m)) && !(bit & except))
+	if (bit & have)
 		return (bit & mirror_copies_open(m)) ? m->copies[named - 1] : NULL;
-	return mirror_copy_to_read(m, except);
+	return mirror_copy_to_read(m, have ? ~have : except);
 }
 
 static bool window_read(struct window *w, uint32_t region)
@@ -146,6 +183,14 @@ static bool window_read(struct window *w, uint32_t region)
 	}
 }
 
+static bool copies_even(const struct window *w, uint32_t set)
+{
+	for (uint32_t i = 0; i < w->m->view.replica_count; i++)
+		if ((set >> i & 1) && !copy_even(w, i))
+			return false;
+	return true;
+}
+
 /* Inside the gate. False: not all of them answered, or nobody can read it. */
 static bool window_even(struct window *w, uint32_t region)
 {
@@ -157,10 +202,15 @@ static bool window_even(struct window *w, uint32_t region)
 		return true;
 	if (!window_read(w, region))
 		return false;
-	for (uint32_t i = 0; i < m->view.replica_count; i++)
-		if ((in_view >> i & 1) && m->copies[i] != w->source && !copy_even(w, i))
-			return false;
-	return true;
+	memset(w->differs, 0, sizeof(w->differs));
+	w->differing = 0;
+	bool even = true;
+	uint32_t members = mirror_copies_members(m);
+	for (uint32_t i = 0; even && i < m->view.replica_count; i++)
+		if ((members >> i & 1) && m->copies[i] != w->source)
+			even = member_compare(w, m->copies[i]);
+	return even && (MUTANT(227) || copies_even(w, members & ~w->differing)) &&
+	       copies_even(w, w->differing) && copies_even(w, in_view & ~members);
 }
 
 /* ---- a region ------------------------------------------------------------------------------------------------------------- */
@@ -203,29 +253,69 @@ static int region_settle(struct mirror *m, uint32_t region)
 	return err;
 }
 
-static void all_settled(struct mirror *m)
+/* ---- in the end ----------------------------------------------------------------------------------------------------------- */
+
+static struct copy *one_to_make_good(const struct mirror *m)
 {
+	uint32_t set = mirror_copies_in_view(m) & mirror_copies_open(m);
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
-		m->copies[i]->has_rebooted = false;
-	LOG_INFO("engine.settled", "members are equal again", F_UUID("volume", &m->options.volume_id),
-		 F_U64("epoch", m->view.epoch));
+		if ((set >> i & 1) && !regions_empty(&m->copies[i]->state.may_lack))
+			return m->copies[i];
+	return NULL;
+}
+
+/* Inside the gate. It has what any has, and says so from now on, also to the engine that comes after this one. */
+static bool copy_make_good(struct copy *c)
+{
+	uint64_t session = c->session_number;
+	int err = c->replica->ops->made_good(c->replica);
+	if (!mirror_copy_answered(c, session, err) || session != c->session_number)
+		return false;
+	c->last_err = err ? err : c->last_err;
+	if (!err)
+		c->state.may_lack = (struct replica_regions){{0}};
+	return !err;
+}
+
+/* Everything is settled. */
+static void make_good(struct mirror *m, uint32_t *tries)
+{
+	struct copy *c;
+	bool done = true;
+	if (mirror_gate_enter(m))
+		return;
+	while (done && regions_empty(&m->unsettled) && (c = one_to_make_good(m)))
+		done = copy_make_good(c);
+	mirror_gate_leave(m);
+	*tries = done ? 0 : *tries + 1;
+	if (!done)
+		mirror_pause(m, rt_now_ns(m->rt) + mirror_backoff_ns(m, *tries));
+	mirror_kick(m);
+}
+
+static void settle_next(struct mirror *m, uint32_t region)
+{
+	if (m->settle_first < REPLICA_REGIONS && regions_has(&m->unsettled, m->settle_first))
+		region = m->settle_first;
+	m->settle_first = REPLICA_REGIONS;
+	if (region_settle(m, region) == 0 && regions_empty(&m->unsettled))
+		LOG_INFO("engine.settled", "members are equal again", F_UUID("volume", &m->options.volume_id),
+			 F_U64("epoch", m->view.epoch));
+	mirror_kick(m);
 }
 
 void mirror_settle_fiber(void *arg)
 {
 	struct mirror *m = arg;
+	uint32_t tries = 0;
 	while (!mirror_over(m)) {
 		uint32_t region = regions_next(&m->unsettled, 0);
-		if (region == REPLICA_REGIONS || !m->serves) {
+		if (!m->serves || (region == REPLICA_REGIONS && !one_to_make_good(m)))
 			mirror_pause(m, UINT64_MAX);
-			continue;
-		}
-		if (m->settle_first < REPLICA_REGIONS && regions_has(&m->unsettled, m->settle_first))
-			region = m->settle_first;
-		m->settle_first = REPLICA_REGIONS;
-		if (region_settle(m, region) == 0 && regions_empty(&m->unsettled))
-			all_settled(m);
-		mirror_kick(m);
+		else if (region < REPLICA_REGIONS)
+			settle_next(m, region);
+		else
+			make_good(m, &tries);
 	}
 	group_done(&m->fibers);
 }
