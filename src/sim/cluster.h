@@ -53,7 +53,10 @@ struct cluster_node {
 	uint64_t incarnation; /* of the process; 0: none has started */
 	bool is_up;	      /* the process runs */
 	bool has_all;	      /* of what a member must have; its machine was not off since */
-	struct pool *pool;    /* NULL: not opened (yet) */
+	bool is_dead;	      /* it could not open its pool, and is to be started again */
+	bool has_lost_sectors;
+	bool has_filler;   /* a volume that takes the room of its pool */
+	struct pool *pool; /* NULL: not opened (yet) */
 	struct replica_door *door;
 	struct cluster_engine *engine; /* the one it runs; NULL: none */
 	uint64_t restart_ns;	       /* when to start again; 0: nothing planned */

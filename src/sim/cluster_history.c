@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #define NOT_ENDED UINT64_MAX
+#define MARK	  0x6174616420737469ull /* the second word of what a client wrote */
 
 struct entry {
 	uint64_t value, asked, ended;
@@ -66,10 +67,18 @@ void history_fill(uint8_t sector[HISTORY_SECTOR_BYTES], uint64_t value, uint64_t
 	memset(words, 0, sizeof(words));
 	if (value) {
 		words[0] = value;
-		for (size_t i = 1; i < ARRAY_COUNT(words); i++)
+		words[1] = MARK;
+		for (size_t i = 2; i < ARRAY_COUNT(words); i++)
 			words[i] = hash_u64(value * 131 + number * 7 + i);
 	}
 	memcpy(sector, words, sizeof(words));
+}
+
+bool history_is_data(const uint8_t *sector)
+{
+	uint64_t mark;
+	memcpy(&mark, sector + 8, sizeof(mark));
+	return mark == MARK;
 }
 
 static bool value_of(const uint8_t *sector, uint64_t number, uint64_t *value)

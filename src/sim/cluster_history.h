@@ -41,6 +41,8 @@ void history_power_loss(struct history *h);
 bool history_read_end(struct history *h, uint64_t asked, uint64_t first, uint64_t count, const uint8_t *data,
 		      char *why, size_t why_bytes);
 
+/* Does the page hold what a client wrote? */
+bool history_is_data(const uint8_t *sector);
 /* The content of a sector that has a value. */
 void history_fill(uint8_t sector[HISTORY_SECTOR_BYTES], uint64_t value, uint64_t number);
 

@@ -4,6 +4,9 @@
  *     director   on the loop's stack, every few hundred milliseconds: does one thing to the world, or undoes one
  *     minder     the same, often: restarts processes when their time has come, and starts an engine where none is left
  *     clients    fibers in the process of an engine: read, write, zero, trim, flush, snapshots, deletions, growth
+ *
+ * Besides what the director does, a seed has a climate, which says what its disks do: nothing, fail requests, lose sectors under data, be
+ * small and nearly full, or lie upon a file system that is.
  */
 #include "sim/cluster_run.h"
 
@@ -22,6 +25,9 @@
 #define ENGINES_MAX	 400u
 #define WELL_WITHIN_NS	 (120 * NS_PER_S)
 #define HOT_PLACES	 12u
+#define LOST_MAX	 64u
+
+enum climate { FAIR, DISK_ERRORS, LOST_SECTORS, SMALL_POOLS, NO_SPACE_BELOW };
 
 struct snapshot {
 	struct uuid id;
@@ -50,6 +56,9 @@ struct run {
 	uint32_t actions_left;
 	struct cluster_engine *snapshot_under_way; /* who makes one, or the like; NULL: nobody */
 	bool faults_are_over, clients_stop, is_done;
+	enum climate climate;
+	uint64_t lost[LOST_MAX]; /* sectors of node 0 */
+	uint32_t lost_count;
 	uint64_t engine_wanted_ns; /* none is left: when to start one */
 	uint64_t hot[HOT_PLACES];
 	uint64_t swaps_at_peace, peace_ns;
@@ -91,10 +100,13 @@ static void process_main(void *arg)
 	int err = rt_disk_open(rt_current(), "/dev/sda", 0, 0, &disk);
 	if (!err)
 		err = pool_open(disk, NULL, &pool);
-	if (err) {
+	if (err && the_run->climate == FAIR) {
 		cluster_fail(n->cluster, "node %u does not open its pool: %s", n->index, err_name(err));
 		return;
 	}
+	n->is_dead = err != 0;
+	if (err)
+		return;
 	n->pool = pool;
 	n->door = replica_door_new(pool, &n->boot_id);
 	if (n->cluster->wire)
@@ -108,6 +120,7 @@ static void process_start(struct cluster_node *n)
 	struct rt *rt = sim_node_start(n->machine);
 	n->incarnation++;
 	n->is_up = true;
+	n->is_dead = false;
 	n->restart_ns = 0;
 	n->pool = NULL;
 	n->door = NULL;
@@ -548,6 +561,32 @@ static void who_has_all(struct run *r)
 		r->cluster.nodes[i].has_all |= even || !is_member(&r->cluster.nodes[i]);
 }
 
+static struct uuid filler_id(void)
+{
+	return (struct uuid){{0xf1, 0x11}};
+}
+
+static void filler_delete(void *arg)
+{
+	struct cluster_node *n = arg;
+	struct uuid id = filler_id();
+	int err = volume_delete(n->pool, &id);
+	if (err)
+		n->has_filler = true;
+}
+
+/* There is room again. */
+static void fillers_delete(struct run *r)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		if (!n->has_filler || !n->is_up || !n->pool)
+			continue;
+		n->has_filler = false;
+		fiber_spawn(sim_node_rt(n->machine), "filler-delete", filler_delete, n);
+	}
+}
+
 static void minder(void *arg)
 {
 	struct run *r = arg;
@@ -555,7 +594,7 @@ static void minder(void *arg)
 		return;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
 		struct cluster_node *n = &r->cluster.nodes[i];
-		if (pool_failed(n))
+		if (pool_failed(n) || n->is_dead)
 			node_down(r, n, false);
 		if (!n->is_up && n->restart_ns && now_ns(r) >= n->restart_ns)
 			process_start(n);
@@ -563,6 +602,8 @@ static void minder(void *arg)
 	if (!an_engine_lives(r) && now_ns(r) >= r->engine_wanted_ns)
 		engine_start(r);
 	who_has_all(r);
+	if (r->faults_are_over)
+		fillers_delete(r);
 	sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
 }
 
@@ -599,7 +640,7 @@ static bool another_has_all(struct run *r, const struct cluster_node *cut)
 	who_has_all(r);
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
 		const struct cluster_node *n = &r->cluster.nodes[i];
-		any |= n != cut && n->has_all && is_member(n);
+		any |= n != cut && n->has_all && !n->has_lost_sectors && is_member(n);
 	}
 	return any || !is_member(cut);
 }
@@ -664,7 +705,71 @@ static void heal_all(struct run *r)
 		f->latency_min_ns = 50 * NS_PER_US;
 		f->latency_max_ns = 500 * NS_PER_US;
 		f->flush_ns = NS_PER_MS;
-		f->stall_one_in = f->read_error_one_in = 0;
+		f->stall_one_in = 0;
+		f->read_error_one_in = f->write_error_one_in = f->flush_error_one_in = 0;
+		f->space_bytes = 0;
+	}
+}
+
+/* On one disk at a time: what two lose together may be lost. */
+static void disk_errors(struct run *r, struct sim_disk *disk)
+{
+	struct sim_disk_faults *f = sim_disk_faults(disk);
+	f->read_error_one_in = chance(r, 2) ? 30 + (uint32_t)chance(r, 300) : 0;
+	f->write_error_one_in = chance(r, 2) ? 30 + (uint32_t)chance(r, 600) : 0;
+	f->flush_error_one_in = chance(r, 3) ? 0 : 30;
+}
+
+/* Some pages with what clients wrote cannot be read until they are written again. */
+static void sectors_lose(struct run *r, struct cluster_node *n)
+{
+	struct sim_disk *disk = sim_disk_find(n->machine, "/dev/sda");
+	uint8_t page[POOL_BLOCK_BYTES];
+	n->has_lost_sectors = true;
+	for (uint32_t tries = 0, lost = 0; tries < 4000 && lost < 6 && r->lost_count < LOST_MAX; tries++) {
+		uint64_t at = chance(r, DISK_BYTES / sizeof(page)) * sizeof(page);
+		sim_disk_peek(disk, page, sizeof(page), at);
+		if (!history_is_data(page))
+			continue;
+		sim_disk_make_unreadable(disk, at, sizeof(page));
+		r->lost[r->lost_count++] = at;
+		lost++;
+	}
+}
+
+/* They can be read again. */
+static void sectors_heal(struct run *r)
+{
+	uint8_t page[POOL_BLOCK_BYTES];
+	for (uint32_t i = 0; i < r->lost_count; i++) {
+		struct sim_disk *disk = sim_disk_find(r->cluster.nodes[0].machine, "/dev/sda");
+		sim_disk_peek(disk, page, sizeof(page), r->lost[i]);
+		sim_disk_poke(disk, page, sizeof(page), r->lost[i]);
+	}
+	r->lost_count = 0;
+	r->cluster.nodes[0].has_lost_sectors = false;
+}
+
+static void disk_act(struct run *r)
+{
+	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
+	struct sim_disk *disk = sim_disk_find(n->machine, "/dev/sda");
+	switch (r->climate) {
+	case DISK_ERRORS:
+		heal_all(r);
+		disk_errors(r, disk);
+		break;
+	case LOST_SECTORS:
+		if (another_has_all(r, &r->cluster.nodes[0]))
+			sectors_lose(r, &r->cluster.nodes[0]);
+		break;
+	case NO_SPACE_BELOW:
+		sim_disk_faults(disk)->space_bytes =
+			sim_disk_faults(disk)->space_bytes ? 0 : (6 + chance(r, 12)) * MiB;
+		break;
+	case FAIR:
+	case SMALL_POOLS:
+		break;
 	}
 }
 
@@ -747,12 +852,15 @@ static void director(void *arg)
 	if (r->actions_left == 0) {
 		heal_all(r);
 		net_follow(r);
+		sectors_heal(r);
 		r->faults_are_over = true;
 		r->swaps_at_peace = r->cluster.swaps;
 		sim_trace(r->cluster.sim, "peace", 0, 0, 0);
 		return;
 	}
 	r->actions_left--;
+	if (chance(r, 3) == 0)
+		disk_act(r);
 	act(r);
 	net_follow(r);
 	sim_at(r->cluster.sim,
@@ -1012,6 +1120,28 @@ static void judge_peace(void *arg)
 
 /* ---- the beginning -------------------------------------------------------------------------------------------------------------------------- */
 
+/* A few MiB are left. */
+static int filler_make(struct cluster_node *n, struct pool *pool)
+{
+	struct pool_stats stats;
+	struct volume_spec spec = {.id = filler_id(), .name = "filler", .size_bytes = DISK_BYTES};
+	struct vol *vol = NULL;
+	uint8_t *data = cluster_buffer(MiB);
+	int err = volume_create(pool, &spec);
+	if (!err)
+		err = vol_open(pool, &spec.id, &vol);
+	memset(data, 1, MiB);
+	pool_stats(pool, &stats);
+	uint64_t left_bytes = (4 + chance(the_run, 16)) * MiB;
+	for (uint64_t at = 0; !err && at + left_bytes < stats.free_bytes; at += MiB)
+		err = vol_write(vol, data, at, MiB, 0);
+	if (vol)
+		vol_close(vol);
+	free(data);
+	n->has_filler = true;
+	return err;
+}
+
 static void pool_make(void *arg)
 {
 	struct cluster_node *n = arg;
@@ -1030,6 +1160,8 @@ static void pool_make(void *arg)
 		memcpy(volume.name, "volume", sizeof("volume"));
 		err = volume_create(pool, &volume);
 	}
+	if (!err && the_run->climate == SMALL_POOLS && chance(the_run, 2))
+		err = filler_make(n, pool);
 	if (!err)
 		err = pool_close(pool);
 	if (err)
@@ -1114,6 +1246,13 @@ static void run_end(struct run *r)
 	history_free(r->cluster.history);
 }
 
+static enum climate climate_of(uint64_t seed)
+{
+	static const enum climate climates[] = {FAIR,	     FAIR, DISK_ERRORS,	 FAIR,
+						SMALL_POOLS, FAIR, LOST_SECTORS, NO_SPACE_BELOW};
+	return climates[seed / 2 % ARRAY_COUNT(climates)];
+}
+
 bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 {
 	struct run *r = the_run = mem_zalloc(sizeof(*r));
@@ -1127,6 +1266,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->cluster.rng = sim_prng(r->cluster.sim);
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
 	sim_shuffle(r->cluster.sim, spec->seed % 2);
+	r->climate = climate_of(spec->seed);
 	r->tell = spec->tell;
 	if (r->tell)
 		log_sink_set(log_line, r, LOG_LEVEL_DEBUG);

@@ -28,7 +28,8 @@ struct filling {
 	const struct replica_layer *base, *next; /* base NULL: they have none in common */
 	uint64_t renames;			 /* of the mirror, before these lists were made */
 	uint8_t *data;
-	uint64_t paid_ns; /* by the limit on bytes a second, when the next may go */
+	uint32_t could_not; /* members, by bit, that cannot read what is being compared (V10) */
+	uint64_t paid_ns;   /* by the limit on bytes a second, when the next may go */
 };
 
 /* ---- who says what --------------------------------------------------------------------------------------------------------- */
@@ -57,6 +58,8 @@ static int from_said(struct filling *f, int err)
 {
 	if (mirror_copy_answered(f->from, f->from_session, err) && err)
 		f->from->last_err = err;
+	if (err == OXE_IO || err == OXE_CORRUPT)
+		f->could_not |= mirror_copy_bit(f->from);
 	return err ? FILL_AGAIN : FILL_OK;
 }
 
@@ -141,11 +144,13 @@ static int window_even(struct filling *f, const struct fill_window *w)
 	uint64_t count = u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES);
 	int said = from_said(
 		f, from->ops->layer_checksums(from, &f->next->id, w->offset_bytes, w->len_bytes, theirs));
+	int err = said ? 0 : to->ops->layer_checksums(to, NULL, w->offset_bytes, w->len_bytes, ours);
+	bool unreadable = err == OXE_IO || err == OXE_CORRUPT; /* then it gets all of it */
 	if (said == FILL_OK)
-		said = to_said(f, to->ops->layer_checksums(to, NULL, w->offset_bytes, w->len_bytes, ours));
+		said = to_said(f, unreadable && !MUTANT(228) ? 0 : err);
 	f->to->compared_bytes += w->len_bytes;
 	for (uint64_t b = 0, run = 0; said == FILL_OK && b <= count; b++) {
-		bool differs = b < count && w->touched[b] && theirs[b] != ours[b];
+		bool differs = b < count && w->touched[b] && (unreadable || theirs[b] != ours[b]);
 		if (!differs && run)
 			said = run_copy(f, w, b - run, run);
 		run = differs ? run + 1 : 0;
@@ -209,6 +214,28 @@ static int window_missed(struct fill_window *w, const struct view_replica *e, bo
 	return FILL_OK;
 }
 
+static int window_fill(struct filling *f, struct fill_window *w)
+{
+	struct view_replica *e = mirror_copy_entry(f->to);
+	bool any = false;
+	if (!to_is_joining(f))
+		return FILL_OVER;
+	int said = uuid_equal(&e->seal_id, &f->next->id) ? window_missed(w, e, &any)
+							 : window_touched(f, w, &any);
+	return said == FILL_OK && any ? window_even(f, w) : said;
+}
+
+/* V10: what one member cannot read another may. Its layers are the same. */
+static bool another_can(struct filling *f)
+{
+	struct copy *c = f->could_not && !MUTANT(229) ? mirror_copy_to_read(f->m, f->could_not) : NULL;
+	if (!c)
+		return false;
+	f->from = c;
+	f->from_session = c->session_number;
+	return true;
+}
+
 static int layer_fill(struct filling *f)
 {
 	struct replica *to = f->to->replica;
@@ -216,15 +243,11 @@ static int layer_fill(struct filling *f)
 	int said = to_said(f, to->ops->fill_grow(to, f->next->size_bytes));
 	for (w.offset_bytes = 0; said == FILL_OK && w.offset_bytes < f->next->size_bytes;
 	     w.offset_bytes += WINDOW_BYTES) {
-		struct view_replica *e = mirror_copy_entry(f->to);
-		bool any = false;
 		w.len_bytes = u64_min(WINDOW_BYTES, f->next->size_bytes - w.offset_bytes);
-		if (!to_is_joining(f))
-			return FILL_OVER;
-		said = uuid_equal(&e->seal_id, &f->next->id) ? window_missed(&w, e, &any)
-							     : window_touched(f, &w, &any);
-		if (said == FILL_OK && any)
-			said = window_even(f, &w);
+		f->could_not = 0;
+		do
+			said = window_fill(f, &w);
+		while (said == FILL_AGAIN && another_can(f));
 	}
 	return said == FILL_OK ? to_said(f, to->ops->fill_seal(to, &f->next->id, f->next->name)) : said;
 }

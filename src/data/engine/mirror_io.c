@@ -125,6 +125,22 @@ int mirror_reading_run(struct mirror *m, struct reading *r)
 	}
 }
 
+/* V10: no member can read all of it, but each block some member may. */
+static int read_by_block(struct mirror *m, const struct reading *all)
+{
+	int err = 0;
+	for (uint64_t at = 0; !err && at < all->len_bytes;) {
+		uint64_t offset_bytes = all->offset_bytes + at,
+			 next = u64_align_down(offset_bytes, POOL_BLOCK_BYTES) + POOL_BLOCK_BYTES;
+		struct reading r = {.data = (uint8_t *)all->data + at,
+				    .offset_bytes = offset_bytes,
+				    .len_bytes = u64_min(next - offset_bytes, all->len_bytes - at)};
+		err = mirror_reading_run(m, &r);
+		at += r.len_bytes;
+	}
+	return err;
+}
+
 int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	struct range range;
@@ -137,6 +153,8 @@ int mirror_read(struct mirror *m, void *data, uint64_t offset_bytes, uint64_t le
 	if (!err && len_bytes > 0) {
 		mirror_blocks_lock(m, &range, offset_bytes, len_bytes, false);
 		err = mirror_reading_run(m, &r);
+		if ((err == OXE_IO || err == OXE_CORRUPT) && !copies_at_most_one(r.could_not) && !MUTANT(230))
+			err = read_by_block(m, &r);
 		mirror_range_unlock(&m->ranges, &range);
 	}
 	return mirror_call_end(m, err);

@@ -63,6 +63,7 @@ struct window {
 	uint8_t *data;
 	struct copy *source;
 	bool differs[WINDOW_BLOCKS]; /* in somebody */
+	bool is_lost[WINDOW_BLOCKS]; /* nobody can read it */
 	uint32_t differing;	     /* who that is */
 };
 
@@ -94,7 +95,7 @@ static int differences_look(struct window *w, struct copy *c)
 	int err = c->replica->ops->layer_checksums(c->replica, NULL, w->offset_bytes, w->len_bytes, crcs);
 	bool unreadable = err == OXE_IO || err == OXE_CORRUPT;
 	for (uint64_t b = 0; (!err || unreadable) && b < block_count(w); b++) {
-		if (!unreadable && crcs[b] == block_crc(w, b))
+		if (w->is_lost[b] || (!unreadable && crcs[b] == block_crc(w, b)))
 			continue;
 		w->differs[b] = true;
 		w->differing |= mirror_copy_bit(c);
@@ -102,15 +103,15 @@ static int differences_look(struct window *w, struct copy *c)
 	return unreadable ? 0 : err;
 }
 
-/* In runs. */
-static int differences_write(const struct window *w, struct copy *c)
+/* In runs: what differs, or everything that could be read. */
+static int runs_write(const struct window *w, struct copy *c, bool all)
 {
 	int err = 0;
 	for (uint64_t b = 0, run = 0; !err && b <= block_count(w); b++) {
-		bool differs = b < block_count(w) && w->differs[b];
-		if (!differs && run)
+		bool wanted = b < block_count(w) && (all ? !w->is_lost[b] : w->differs[b]);
+		if (!wanted && run)
 			err = blocks_write(w, c, b - run, run);
-		run = differs ? run + 1 : 0;
+		run = wanted ? run + 1 : 0;
 	}
 	return err;
 }
@@ -130,14 +131,24 @@ static bool member_compare(struct window *w, struct copy *c)
 	return even_said(c, session, differences_look(w, c));
 }
 
-/* One that is right already need not have room to say it again. */
+static bool has_lost(const struct window *w)
+{
+	bool any = false;
+	for (uint64_t b = 0; b < block_count(w); b++)
+		any |= w->is_lost[b];
+	return any;
+}
+
+/* One that is right already need not have room to say it again. One that joins must have all of it: what it has below is older. */
 static bool copy_even(const struct window *w, uint32_t index)
 {
 	struct copy *c = w->m->copies[index];
 	uint64_t session = c->session_number;
+	if (w->m->view.replicas[index].role == VIEW_JOINING && has_lost(w))
+		return even_said(c, session, OXE_IO);
 	if (w->m->view.replicas[index].role == VIEW_JOINING)
-		return even_said(c, session, blocks_write(w, c, 0, block_count(w)));
-	int err = differences_write(w, c);
+		return even_said(c, session, runs_write(w, c, true));
+	int err = runs_write(w, c, false);
 	if (err == OXE_NOSPC && !(w->differing >> index & 1))
 		err = 0;
 	return even_said(c, session, err);
@@ -164,23 +175,56 @@ static struct copy *source_choose(struct mirror *m, uint32_t region, uint32_t ex
 	return mirror_copy_to_read(m, have ? ~have : except);
 }
 
-static bool window_read(struct window *w, uint32_t region)
+/* V10. One of those in `set` that can read it; what cannot be read in one copy another has. Returns 0, OXE_IO: nobody can; OXE_NOTREADY: not
+ * all of them answer. */
+static int read_from_any(struct window *w, uint32_t region, uint64_t at, uint64_t len_bytes)
 {
 	uint32_t except = 0;
-	for (;;) {
-		w->source = source_choose(w->m, region, except);
-		if (!w->source)
-			return false;
-		struct replica *r = w->source->replica;
-		uint64_t session = w->source->session_number;
-		int err = r->ops->read(r, w->data, w->offset_bytes, w->len_bytes);
+	struct copy *c;
+	while ((c = source_choose(w->m, region, except))) {
+		uint64_t session = c->session_number;
+		int err = c->replica->ops->read(c->replica, w->data + at, w->offset_bytes + at, len_bytes);
+		if (!err && except && regions_has(&c->state.may_lack, region))
+			LOG_WARN("block.doubted",
+				 "only a copy that may lack what was written last can read it",
+				 F_UUID("volume", &w->m->options.volume_id), F_UUID("pool", &c->pool_id),
+				 F_U64("offset", w->offset_bytes + at));
 		if (!err)
-			return true;
-		if (!mirror_copy_answered(w->source, session, err))
-			return false;
-		w->source->last_err = err;
-		except |= mirror_copy_bit(w->source);
+			return 0;
+		if (!mirror_copy_answered(c, session, err))
+			return OXE_NOTREADY;
+		c->last_err = err;
+		except |= mirror_copy_bit(c);
 	}
+	return mirror_copies_members(w->m) & ~except ? OXE_NOTREADY : OXE_IO;
+}
+
+/* A block that nobody can read stays as it is, everywhere. */
+static int blocks_read(struct window *w, uint32_t region)
+{
+	int err = 0;
+	for (uint64_t b = 0; (!err || err == OXE_IO) && b < block_count(w); b++) {
+		uint64_t at = b * REPLICA_CHECKSUM_BYTES;
+		err = read_from_any(w, region, at, u64_min(REPLICA_CHECKSUM_BYTES, w->len_bytes - at));
+		w->is_lost[b] = err == OXE_IO;
+	}
+	w->source = NULL; /* of all of it nobody is */
+	return err == OXE_IO ? 0 : err;
+}
+
+/* The nearest that has what was acknowledged there reads all of it, or each block is read where it can be. */
+static bool window_read(struct window *w, uint32_t region)
+{
+	memset(w->is_lost, 0, sizeof(w->is_lost));
+	struct copy *c = source_choose(w->m, region, 0);
+	if (!c)
+		return false;
+	uint64_t session = c->session_number;
+	int err = c->replica->ops->read(c->replica, w->data, w->offset_bytes, w->len_bytes);
+	w->source = c;
+	if (err && mirror_copy_answered(c, session, err))
+		err = blocks_read(w, region);
+	return !err;
 }
 
 static bool copies_even(const struct window *w, uint32_t set)
