@@ -163,6 +163,16 @@ void history_write_end(struct history *h, const struct history_write *w, bool ac
 	}
 }
 
+void history_write_durable(struct history *h, const struct history_write *w)
+{
+	for (uint64_t i = w->first; i < w->first + w->count; i++) {
+		struct sector *s = &h->sectors[i];
+		for (uint32_t j = 0; j < s->count; j++)
+			s->entries[j].durable |= s->entries[j].asked == w->asked;
+		sector_prune(s);
+	}
+}
+
 void history_flush_end(struct history *h, uint64_t asked)
 {
 	for (uint64_t i = 0; i < h->sector_count; i++) {

@@ -33,6 +33,8 @@ uint64_t history_now(struct history *h);
 void history_write_begin(struct history *h, struct history_write *w, uint64_t first, uint64_t count,
 			 uint64_t value);
 void history_write_end(struct history *h, const struct history_write *w, bool acknowledged);
+/* It was acknowledged, and is durable. */
+void history_write_durable(struct history *h, const struct history_write *w);
 /* `asked` is of history_now(), before the flush; call when it was acknowledged. */
 void history_flush_end(struct history *h, uint64_t asked);
 void history_power_loss(struct history *h);

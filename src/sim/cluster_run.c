@@ -210,9 +210,12 @@ static void client_write(struct run *r, struct cluster_engine *e, uint8_t *data)
 	for (uint64_t i = 0; i < count; i++)
 		history_fill(data + i * HISTORY_SECTOR_BYTES, value, first + i);
 	doing_begin(r, &d, e, first, count, value);
+	unsigned flags = chance(r, 8) ? 0 : VOL_FUA;
 	int err = mirror_write(e->mirror, data, first * HISTORY_SECTOR_BYTES, count * HISTORY_SECTOR_BYTES,
-			       chance(r, 8) ? 0 : VOL_FUA);
+			       flags);
 	doing_end(r, &d, err == 0);
+	if (!err && flags)
+		history_write_durable(r->cluster.history, &d.write);
 	judge(r, e, "a write", unless_shrunk(r, first + count, err));
 }
 

@@ -289,7 +289,7 @@ void mirror_step_admit(struct mirror *m, uint32_t copies)
 	uint32_t i = index_of(copies);
 	struct copy *c = m->copies[i];
 	mirror_gate_hold(m);
-	if (m->unfinished || c->session != MIRROR_OPEN)
+	if (m->unfinished || c->session != MIRROR_OPEN || !regions_empty(&m->unsettled))
 		return;
 	uint64_t session = c->session_number;
 	c->was_grafted = true;
@@ -347,7 +347,7 @@ static bool join_began(struct copy *c, const struct uuid *join_id)
 {
 	uint64_t session = c->session_number;
 	struct replica_state *s = &c->state;
-	if (s->is_joining && uuid_equal(&s->join_id, join_id))
+	if (s->is_joining && uuid_equal(&s->join_id, join_id) && !MUTANT(235))
 		return true;
 	int err = c->replica->ops->join_begin(c->replica, join_id, c->m->size_bytes);
 	if (!mirror_copy_answered(c, session, err))
@@ -454,7 +454,7 @@ static int order_snapshot(struct mirror *m, struct order *o)
 	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && q.done)
 		(void)mirror_all_answered(m, &q, q.pending); /* those that refused are put out */
-	m->layers_agreed = !q.pending && !q.refused;
+	m->layers_agreed = (!q.pending || (MUTANT(257) && q.done)) && !q.refused;
 	if (m->layers_agreed)
 		mirror_snapshot_note(m, o->id, o->name, m->size_bytes);
 	return q.refused && !q.done ? q.err : m->layers_agreed ? 0 : ORDER_AGAIN;
@@ -487,7 +487,7 @@ static int order_grow(struct mirror *m, struct order *o)
 	if (q.refused && !q.done)
 		return q.err;
 	(void)mirror_all_answered(m, &q, mirror_copies_in_view(m));
-	if (q.pending || q.refused)
+	if ((q.pending && !MUTANT(258)) || q.refused)
 		return ORDER_AGAIN;
 	m->size_bytes = o->size_bytes;
 	if (grown)
@@ -550,6 +550,8 @@ void mirror_step_order(struct mirror *m)
 	mirror_gate_hold(m);
 	if (m->unfinished || list_empty(&m->orders) || list_first(&m->orders, struct order, link) != o)
 		return;
+	if (!regions_empty(&m->unsettled) && !MUTANT(231))
+		return; /* some refused what was under way: equal again first, or they would seal what differs */
 	int err = order_run(m, o);
 	if (list_empty(&m->orders) || list_first(&m->orders, struct order, link) != o)
 		return; /* mirror_close ended it */

@@ -343,7 +343,7 @@ static int one_layer(struct filling *f)
 	said = half_deleted_drop(f);
 	if (said != FILL_OK)
 		return said;
-	if (!none)
+	if (!none && !(MUTANT(240) && f->next == &f->there[f->there_count - 1]))
 		return layer_fill(f);
 	if (f->renames != f->m->renames)
 		return FILL_OK; /* the lists may be of before it: once more */

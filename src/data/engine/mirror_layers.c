@@ -40,7 +40,7 @@ static bool list_get(struct mirror *m, uint32_t index, struct lists *ls)
 	int err = c->replica->ops->layers(c->replica, ls->layers[index], REPLICA_LAYERS_MAX,
 					  &ls->count[index], &filled);
 	if (!mirror_copy_answered(c, session, err))
-		return false;
+		return MUTANT(233);
 	if (err)
 		mirror_copy_fail(c, err, "it does not say which layers it has");
 	if (m->view.replicas[index].role == VIEW_JOINING)

@@ -90,7 +90,7 @@ static int copy_call(struct replica *r, struct request *q)
 {
 	switch (q->kind) {
 	case REQUEST_WRITE:
-		return r->ops->write(r, q->data, q->offset_bytes, q->len_bytes, q->flags);
+		return r->ops->write(r, q->data, q->offset_bytes, q->len_bytes, MUTANT(261) ? 0 : q->flags);
 	case REQUEST_ZERO:
 		return r->ops->zero(r, q->offset_bytes, q->len_bytes, q->flags);
 	case REQUEST_TRIM:
@@ -139,6 +139,8 @@ static void part_run(void *arg)
 	struct part *p = arg;
 	uint64_t session = p->copy->session_number;
 	int err = copy_call(p->copy->replica, p->q);
+	if (MUTANT(244) && err == OXE_INDOUBT)
+		err = 0;
 	if (mirror_copy_answered(p->copy, session, err))
 		answer_note(p->q, p->copy, err);
 	group_done(p->group);
@@ -152,6 +154,8 @@ void mirror_request_ask(struct mirror *m, struct request *q, uint32_t set)
 	uint32_t count = 0;
 	group_init(&group);
 	set &= q->pending & mirror_copies_open(m);
+	if (MUTANT(260) && q->kind == REQUEST_FLUSH)
+		q->pending = set &= ~set + 1;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		if (set >> i & 1)
 			parts[count++] = (struct part){.q = q, .copy = m->copies[i], .group = &group};

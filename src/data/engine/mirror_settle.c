@@ -328,7 +328,7 @@ static void make_good(struct mirror *m, uint32_t *tries)
 	bool done = true;
 	if (mirror_gate_enter(m))
 		return;
-	while (done && regions_empty(&m->unsettled) && (c = one_to_make_good(m)))
+	while (done && (regions_empty(&m->unsettled) || MUTANT(239)) && (c = one_to_make_good(m)))
 		done = copy_make_good(c);
 	mirror_gate_leave(m);
 	*tries = done ? 0 : *tries + 1;
@@ -353,7 +353,8 @@ void mirror_settle_fiber(void *arg)
 	struct mirror *m = arg;
 	uint32_t tries = 0;
 	while (!mirror_over(m)) {
-		uint32_t region = regions_next(&m->unsettled, 0);
+		uint32_t region =
+			MUTANT(239) && one_to_make_good(m) ? REPLICA_REGIONS : regions_next(&m->unsettled, 0);
 		if (!m->serves || (region == REPLICA_REGIONS && !one_to_make_good(m)))
 			mirror_pause(m, UINT64_MAX);
 		else if (region < REPLICA_REGIONS)

@@ -2,6 +2,7 @@
 #include "data/replica/replica_copy.h"
 
 #include "base/log.h"
+#include "base/mutant.h"
 #include "base/prng.h"
 
 struct replica_door {
@@ -343,7 +344,7 @@ static void state_tell(const struct copy *c, struct replica_state *out)
 static bool is_fenced(const struct replica_note *n, uint64_t epoch, const struct uuid *engine_id)
 {
 	bool other = !uuid_is_nil(&n->engine_id) && !uuid_equal(&n->engine_id, engine_id);
-	return epoch < n->epoch || (epoch == n->epoch && other);
+	return (epoch < n->epoch || (epoch == n->epoch && other)) && !MUTANT(232);
 }
 
 /* The epoch is durable before anybody hears of it, and so is another boot. Without a volume there is nowhere to keep it but here. */
@@ -355,7 +356,7 @@ static int epoch_raise(struct copy *c, uint64_t epoch, const struct uuid *engine
 		return 0;
 	c->note.epoch = epoch;
 	c->note.engine_id = *engine_id;
-	int err = c->vol ? copy_note_store(c) : 0;
+	int err = c->vol && !MUTANT(236) ? copy_note_store(c) : 0;
 	if (err) {
 		c->note.epoch = before.epoch;
 		c->note.engine_id = before.engine_id;
@@ -366,10 +367,11 @@ static int epoch_raise(struct copy *c, uint64_t epoch, const struct uuid *engine
 /* From here on nothing of an earlier session begins, and when this returns nothing of it is under way. */
 static void sessions_end(struct copy *c)
 {
-	if (c->current)
+	if (c->current && !MUTANT(238))
 		c->current->session = SESSION_FENCED;
 	c->current = NULL;
-	group_wait(&c->calls);
+	if (!MUTANT(237))
+		group_wait(&c->calls);
 }
 
 static int open_locked(struct local *l, uint64_t epoch, const struct uuid *engine_id,

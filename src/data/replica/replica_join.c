@@ -1,4 +1,5 @@
 /* replica_join.c: the verbs of a copy that joins. See replica.h for what is where, replica_copy.h for how they are fenced. */
+#include "base/mutant.h"
 #include "data/replica/replica_copy.h"
 
 #include <stdio.h>
@@ -44,7 +45,7 @@ int local_join_begin(struct replica *r, const struct uuid *join_id, uint64_t siz
 	int err = control_enter(l);
 	if (err)
 		return err;
-	if (!c->fresh || !uuid_equal(&c->note.join_id, join_id)) {
+	if (!c->fresh || !uuid_equal(&c->note.join_id, join_id) || MUTANT(235)) {
 		copy_hold(c);
 		err = join_anew(c, join_id, size_bytes);
 		copy_release(c);

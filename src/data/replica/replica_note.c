@@ -2,6 +2,7 @@
 #include "data/replica/replica_note.h"
 
 #include "base/crc32c.h"
+#include "base/mutant.h"
 
 static unsigned regions_count(const struct replica_regions *r)
 {
@@ -94,6 +95,8 @@ uint32_t replica_note_encode(const struct replica_note *note, uint8_t data[REPLI
 		memcpy(data + sizeof(w), note->intents.bits, len_bytes);
 	uint32_t total = (uint32_t)(sizeof(w) + (is_list ? count * sizeof(le16) : len_bytes));
 	lacks_encode(note, &lacks);
+	if (MUTANT(234))
+		lacks = (struct replica_regions){{0}};
 	unsigned lacks_bytes = bitmap_bytes(&lacks);
 	if (lacks_bytes > REPLICA_NOTE_BYTES_MAX - total) {
 		w.flags |= REPLICA_NOTE_LACKS_ALL;
@@ -225,7 +228,8 @@ bool replica_note_boot(struct replica_note *note, const struct uuid *boot_id)
 {
 	if (uuid_equal(&note->boot_id, boot_id))
 		return false;
-	regions_unite(&note->may_lack, &note->intents);
+	if (!MUTANT(242))
+		regions_unite(&note->may_lack, &note->intents);
 	note->boot_id = *boot_id;
 	return true;
 }
