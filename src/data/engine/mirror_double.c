@@ -89,6 +89,11 @@ static int way_intents_set(struct replica *r, const struct replica_regions *regi
 	return CALL(r, intents_set, regions);
 }
 
+static int way_made_good(struct replica *r)
+{
+	return CALL(r, made_good);
+}
+
 static int way_seal(struct replica *r, uint64_t epoch, const struct uuid *layer_id, const char *name)
 {
 	return CALL(r, seal, epoch, layer_id, name);
@@ -182,6 +187,7 @@ static const struct replica_ops way_ops = {
 	.trim = way_trim,
 	.flush = way_flush,
 	.intents_set = way_intents_set,
+	.made_good = way_made_good,
 	.seal = way_seal,
 	.layer_delete = way_layer_delete,
 	.layer_rename = way_layer_rename,

@@ -133,7 +133,9 @@ static int read_by_block(struct mirror *m, const struct reading *all)
 	for (uint64_t at = 0; !err && at < all->len_bytes;) {
 		uint64_t offset_bytes = all->offset_bytes + at,
 			 next = u64_align_down(offset_bytes, POOL_BLOCK_BYTES) + POOL_BLOCK_BYTES;
-		struct reading r = {.data = (uint8_t *)all->data + at,
+		struct reading r = {.ask = all->ask,
+				    .layer_id = all->layer_id,
+				    .data = (uint8_t *)all->data + at,
 				    .offset_bytes = offset_bytes,
 				    .len_bytes = u64_min(next - offset_bytes, all->len_bytes - at)};
 		err = mirror_reading_run(m, &r);
