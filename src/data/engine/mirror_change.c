@@ -229,7 +229,7 @@ void mirror_step_put_out(struct mirror *m, uint32_t copies)
 {
 	mirror_gate_hold(m);
 	if (!flush_those_left(m, copies)) {
-		retry_later(m);
+		mirror_retry_later(m);
 		return;
 	}
 	struct view *next = mirror_change_begin(m, true);
