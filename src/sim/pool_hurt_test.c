@@ -19,6 +19,7 @@
  * While a pool is opened the newest superblock cannot be read, and then it can. The pool goes on from the one before, and is killed
  * in a checkpoint, which has written over pages of the newest.
  */
+#include "base/test.h"
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"

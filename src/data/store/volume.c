@@ -568,9 +568,8 @@ static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
 		return OXE_BUSY;
 	}
 	graft_tell(v, fresh, &r);
-	err = record_end(pool, &r.head, &t, !MUTANT(77));
-	jobs_kick(pool->jobs);
-	return err;
+	jobs_kick(pool->jobs); /* they look when this waits */
+	return record_end(pool, &r.head, &t, !MUTANT(77));
 }
 
 int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
