@@ -3,7 +3,7 @@
  *
  * Many writes and a device that takes seconds to flush: checkpoints cannot keep up, and whoever has a record to write waits.
  * Meanwhile a volume that is to be deleted, or reverted, is opened: then it stays. Or a volume that has just been flattened is deleted,
- * before that is written down.
+ * before that is written down. And one operation that takes long lets others have their turn.
  */
 #include "base/test.h"
 #include "data/store/page_format.h"
@@ -19,6 +19,7 @@
 #define BLOCK_SECTORS (POOL_BLOCK_BYTES / VALUE_BYTES)
 #define MOMENTS	      50u
 #define MOMENT_NS     (2 * NS_PER_S)
+#define LEAVES	      100u
 #define SLOWLY	      1u /* byte a second */
 
 enum { BEFORE = 1, AFTER }; /* tags: in the snapshot, and since */
@@ -257,4 +258,50 @@ TEST(a_volume_may_be_deleted_at_any_moment_of_the_end_of_its_flattening)
 		struct life l = {.stall_ns = (i + 1) * MOMENT_NS};
 		life_run(&l, deleted_main);
 	}
+}
+
+/* ---- counting ------------------------------------------------------------------------------------------------------------------- */
+
+static int run_usage(struct life *l)
+{
+	struct snapshot_usage u;
+	return snapshot_usage(l->pool, &snapshot_id, &u);
+}
+
+static void leaves_make(struct life *l)
+{
+	static _Alignas(4096) uint8_t data[POOL_BLOCK_BYTES];
+	struct vol *vol;
+	pool_make(l);
+	CHECK_OK(snapshot_delete(l->pool, &snapshot_id));
+	CHECK_OK(volume_grow(l->pool, &volume_id, LEAVES * LEAF_BYTES));
+	CHECK_OK(vol_open(l->pool, &volume_id, &vol));
+	for (uint64_t i = 0; i < LEAVES; i++)
+		CHECK_OK(vol_write(vol, data, i * LEAF_BYTES, sizeof(data), 0));
+	vol_close(vol);
+	CHECK_OK(pool_jobs_wait(l->pool));
+	CHECK_OK(snapshot_create(l->pool, &volume_id, &snapshot_id, "s", NULL));
+	CHECK_OK(pool_close(l->pool));
+	CHECK_OK(pool_open(disk_open(), NULL, &l->pool)); /* each leaf has to be read again */
+}
+
+static void counted_main(void *arg)
+{
+	struct life *l = arg;
+	leaves_make(l);
+	group_init(&l->others);
+	group_add(&l->others, 1);
+	fiber_spawn(rt_current(), "usage", operation_main, l);
+	fiber_yield();
+	CHECK_OK(volume_rename(l->pool, &volume_id, "w"));
+	CHECK(!l->answered);
+	group_wait(&l->others);
+	CHECK_OK(l->err);
+	CHECK_OK(pool_close(l->pool));
+}
+
+TEST(a_volume_is_renamed_while_the_usage_of_a_snapshot_is_counted)
+{
+	struct life l = {.operation = run_usage};
+	life_run(&l, counted_main);
 }

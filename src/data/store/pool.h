@@ -186,7 +186,8 @@ struct snapshot_usage {
 		exclusive_bytes; /* of these, seen through no other snapshot, clone or head: what deleting it would free */
 	uint64_t shared_bytes; /* referenced - exclusive */
 };
-/* Counted from the maps, not remembered: takes time in proportion to what is allocated. */
+/* Counted from the maps, not remembered: takes time in proportion to what is allocated and the length of the chain. Other operations
+ * and jobs have their turn after every leaf of the map (16 MiB of the volume), so the count is of one moment for each. */
 OX_CHECKED int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
 
 /* ---- notes: what other rooms must know of a volume after a restart ------------------------------------------------------- */
