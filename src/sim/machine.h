@@ -6,7 +6,6 @@
 #ifndef OXBOW_SIM_MACHINE_H
 #define OXBOW_SIM_MACHINE_H
 
-#include "base/test.h"
 #include "sim/sim.h"
 
 #define MACHINE_LIMIT_NS (3600 * NS_PER_S)
@@ -41,7 +40,8 @@ static inline void machine_run(const struct machine *m, void (*fn)(void *arg), v
 {
 	struct machine_run r = {fn, arg, false};
 	fiber_spawn_big(sim_node_rt(m->node), "machine", machine_main, &r);
-	CHECK_EQ(sim_run(m->sim, &r.over, sim_now_ns(m->sim) + MACHINE_LIMIT_NS), SIM_DONE);
+	enum sim_end end = sim_run(m->sim, &r.over, sim_now_ns(m->sim) + MACHINE_LIMIT_NS);
+	assert(end == SIM_DONE);
 }
 
 /* No fiber may be left. */

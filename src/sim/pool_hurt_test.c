@@ -18,7 +18,11 @@
  *
  * While a pool is opened the newest superblock cannot be read, and then it can. The pool goes on from the one before, and is killed
  * in a checkpoint, which has written over pages of the newest.
+ *
+ * A page with a note of a volume is damaged: the note can be set, and is what it was set to after whatever follows. If the volume is
+ * deleted instead, its place is free again.
  */
+#include "base/test.h"
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
@@ -607,4 +611,178 @@ TEST(a_superblock_that_could_not_be_read_for_a_while_is_not_believed_after)
 TEST(it_is_seen_when_a_superblock_that_could_not_be_read_is_left_as_it_is)
 {
 	CHECK(cuts_not_survived(74) > 0);
+}
+
+/* ---- a note ------------------------------------------------------------------------------------------------------------------ */
+
+static const char note_was[] = "was", note_beside[] = "beside", note_is[] = "is";
+
+static void note_set(struct life *l, enum pool_note_kind kind, const char *text)
+{
+	CHECK_OK(pool_note_set(l->pool, &old_id, kind, text, (uint32_t)strlen(text)));
+}
+
+static void note_check(struct life *l, enum pool_note_kind kind, const char *text)
+{
+	uint8_t note[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes;
+	CHECK_OK(pool_note_get(l->pool, &old_id, kind, note, &len_bytes));
+	CHECK_EQ(len_bytes, strlen(text));
+	CHECK(memcmp(note, text, len_bytes) == 0);
+}
+
+static int note_err(struct life *l, enum pool_note_kind kind)
+{
+	uint8_t note[POOL_NOTE_BYTES_MAX];
+	uint32_t len_bytes;
+	return pool_note_get(l->pool, &old_id, kind, note, &len_bytes);
+}
+
+static void noted_story(void *arg)
+{
+	struct life *l = arg;
+	format();
+	life_open(l);
+	volume_make(l->pool, &old_id, "old");
+	note_set(l, POOL_NOTE_ACCESS, note_beside);
+	note_set(l, POOL_NOTE_RESERVATION, note_was);
+	settle(l->pool);
+}
+
+/* Both superblocks name the same page. */
+static void note_damage(struct sim_disk *disk, uint64_t level, uint64_t index)
+{
+	struct page_header_disk h;
+	unsigned damaged = 0;
+	for (uint64_t at = 0; at < DISK_BYTES; at += PAGE_BYTES) {
+		sim_disk_peek(disk, &h, sizeof(h), at);
+		if (memcmp(h.pool_id, pool_id.b, sizeof(h.pool_id)) != 0 || h.kind != PAGE_NOTE ||
+		    h.level != level || le64_get(h.index) != index || le64_get(h.page) != at / PAGE_BYTES)
+			continue;
+		sim_disk_flip_bit(disk, at + 2000, 3);
+		damaged++;
+	}
+	CHECK_EQ(damaged, 1);
+}
+
+static void is_clean(struct life *l)
+{
+	struct pool_check_result r;
+	settle(l->pool);
+	CHECK_OK(pool_check(l->pool, NULL, NULL, &r));
+	CHECK_EQ(r.problem_count, 0);
+}
+
+/* A life that ends with a kill: what it leaves. */
+static struct sim_frozen *noted_life(struct life *l, const struct sim_frozen *frozen, bool damage,
+				     void (*fn)(void *arg))
+{
+	*l = (struct life){.m = machine_begin(1)};
+	l->disk = sim_disk_fork_kill(l->m.node, DISK, frozen);
+	if (damage)
+		note_damage(l->disk, 0, POOL_NOTE_RESERVATION);
+	machine_run(&l->m, fn, l);
+	struct sim_frozen *after = sim_disk_freeze(l->disk);
+	machine_run(&l->m, close_main, l);
+	machine_end(&l->m);
+	return after;
+}
+
+static void note_set_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	CHECK_EQ(note_err(l, POOL_NOTE_RESERVATION), OXE_CORRUPT);
+	note_set(l, POOL_NOTE_RESERVATION, note_is);
+	note_check(l, POOL_NOTE_RESERVATION, note_is);
+}
+
+static void note_look_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	note_check(l, POOL_NOTE_RESERVATION, note_is);
+	note_check(l, POOL_NOTE_ACCESS, note_beside);
+	is_clean(l);
+	note_check(l, POOL_NOTE_RESERVATION, note_is);
+}
+
+static void note_clear_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	CHECK_OK(pool_note_set(l->pool, &old_id, POOL_NOTE_RESERVATION, NULL, 0));
+	CHECK_EQ(note_err(l, POOL_NOTE_RESERVATION), OXE_NOENT);
+}
+
+static void note_gone_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	CHECK_EQ(note_err(l, POOL_NOTE_RESERVATION), OXE_NOENT);
+	note_check(l, POOL_NOTE_ACCESS, note_beside);
+	is_clean(l);
+}
+
+static void note_delete_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	CHECK_OK(volume_delete(l->pool, &old_id));
+}
+
+static void note_nothing_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	is_clean(l);
+}
+
+/* Two lives with a kill after the first. */
+static void noted(void (*first)(void *arg), void (*second)(void *arg))
+{
+	struct life l;
+	struct sim_frozen *story = story_freeze(noted_story);
+	struct sim_frozen *killed = noted_life(&l, story, true, first);
+	struct sim_frozen *end = noted_life(&l, killed, false, second);
+	sim_frozen_free(end);
+	sim_frozen_free(killed);
+	sim_frozen_free(story);
+}
+
+TEST(a_note_that_cannot_be_believed_can_be_set_and_is_then_what_it_was_set_to)
+{
+	noted(note_set_main, note_look_main);
+}
+
+TEST(a_note_that_cannot_be_believed_can_be_taken_away)
+{
+	noted(note_clear_main, note_gone_main);
+}
+
+TEST(a_note_that_cannot_be_believed_leaves_no_page_behind_when_its_volume_is_deleted)
+{
+	noted(note_delete_main, note_nothing_main);
+}
+
+static void all_lost_main(void *arg)
+{
+	struct life *l = arg;
+	life_open(l);
+	CHECK_EQ(note_err(l, POOL_NOTE_ACCESS), OXE_CORRUPT);
+	CHECK_EQ(pool_note_set(l->pool, &old_id, POOL_NOTE_RESERVATION, NULL, 0), OXE_CORRUPT);
+	CHECK_EQ(pool_note_set(l->pool, &old_id, POOL_NOTE_RESERVATION, note_is, 2), OXE_CORRUPT);
+	CHECK_EQ(note_err(l, POOL_NOTE_ACCESS), OXE_CORRUPT);
+}
+
+TEST(where_none_of_a_volumes_notes_can_be_believed_setting_one_does_not_take_the_others_away)
+{
+	struct life l = {.m = machine_begin(1)};
+	struct sim_frozen *story = story_freeze(noted_story);
+	l.disk = sim_disk_fork_kill(l.m.node, DISK, story);
+	note_damage(l.disk, 1, 0);
+	machine_run(&l.m, all_lost_main, &l);
+	machine_run(&l.m, close_main, &l);
+	machine_end(&l.m);
+	sim_frozen_free(story);
 }

@@ -12,6 +12,7 @@
  * The process is not killed but its disk forked as a kill would leave it: so the process can go on and close its pool, which
  * must work after any error, and leaves no memory behind.
  */
+#include "base/test.h"
 #include "data/store/pool.h"
 #include "sim/machine.h"
 #include "sim/pool_value.h"

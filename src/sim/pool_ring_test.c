@@ -6,6 +6,7 @@
  * one cluster, and an idle writer gives each a block of its own. Their blocks must not go round the ring into those that the
  * older superblock needs: the newest is lost at the worst moment.
  */
+#include "base/test.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
 #include "sim/machine.h"

@@ -9,6 +9,7 @@
  * At the end a kill inside the checkpoint that follows a fall-back: it has the number of the damaged one, and writes over its
  * pages. If that one's superblock were still there, it would be whole again with another's pages.
  */
+#include "base/test.h"
 #include "data/store/page_format.h"
 #include "data/store/pool.h"
 #include "sim/machine.h"

@@ -17,6 +17,7 @@
  * follows copies what was written over into the snapshot's cluster. If that is on the disk and the record of the deletion is not, the
  * snapshot is back with other content.
  */
+#include "base/test.h"
 #include "data/store/pool.h"
 #include "data/store/super_format.h"
 #include "sim/machine.h"

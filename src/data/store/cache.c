@@ -525,18 +525,58 @@ int page_disown(struct tree *t, uint64_t index)
 	return err == OXE_NOENT ? 0 : err;
 }
 
+/* A page above may name a place that was never one. */
+static void place_give_back(struct tree *t, uint64_t address)
+{
+	if (address && metapage_is_used(t->pool->metapages, address))
+		metapage_free(t->pool->metapages, address);
+}
+
 int page_drop_lost(struct tree *t, uint64_t index)
 {
 	struct page *above;
 	uint64_t at;
 	int err = above_lost(t, index, &above, &at);
 	if (!err) {
-		uint64_t address = lost_address(t, above, at);
-		if (metapage_is_used(t->pool->metapages, address))
-			metapage_free(t->pool->metapages, address);
+		place_give_back(t, lost_address(t, above, at));
 		lost_entry_set(t, above, at, (struct inner_entry){0});
 	}
 	return err == OXE_NOENT ? 0 : err;
+}
+
+/* Until the page is changed nothing but its place in the table is: not dirty, it is written by nobody. */
+int page_renew(struct tree *t, uint64_t index, struct page **out)
+{
+	struct page *parent;
+	struct inner_entry where;
+	int err = locate(t, 0, index, false, &parent, &where);
+	if (err)
+		return err;
+	if (find(t->pool->cache, t, 0, index)) { /* somebody else is looking at it just now */
+		if (parent)
+			page_unpin(parent);
+		return OXE_CORRUPT;
+	}
+	*out = page_new(t->pool->cache, t, 0, index, parent);
+	memset((*out)->data, 0, PAGE_BYTES);
+	if (metapage_is_used(t->pool->metapages, where.page))
+		(*out)->address = where.page; /* given back when the new page is frozen */
+	return 0;
+}
+
+void tree_give_back_lost(struct tree *t)
+{
+	struct cache *c = t->pool->cache;
+	const struct page *p;
+	if (t->root.height > 0 && !find(c, t, t->root.height - 1, 0))
+		place_give_back(t, t->root.page);
+	list_for_each (p, &t->pages, tree_link) {
+		const struct inner_entry *entries = page_view(p);
+		for (uint64_t i = 0; p->level > 0 && i < PAGE_FANOUT; i++) {
+			if (!find(c, t, p->level - 1, p->index * PAGE_FANOUT + i))
+				place_give_back(t, entries[i].page);
+		}
+	}
 }
 
 void tree_init(struct tree *t, struct pool *pool, enum page_kind kind, uint64_t owner, struct root root)

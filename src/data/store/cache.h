@@ -80,6 +80,9 @@ uint8_t *page_image_alloc(void);
 void tree_init(struct tree *t, struct pool *pool, enum page_kind kind, uint64_t owner, struct root root);
 /* Forget the tree's pages; those on disk are given back with the next checkpoint. Nothing may be pinned. */
 void tree_discard(struct tree *t);
+/* Before that, when every page of it that can be believed is resident: what else it names cannot be, and its place is given back with
+ * the next checkpoint. (But what an inner page that cannot be believed names is not known, and stays in use.) */
+void tree_give_back_lost(struct tree *t);
 /* Leaves a tree of this height can hold. */
 uint64_t tree_leaf_capacity(uint32_t height);
 /* Levels needed for `leaf_count` leaves. */
@@ -96,6 +99,9 @@ OX_CHECKED int page_disown(struct tree *t, uint64_t index);
 /* Leaf `index` cannot be believed, and what it said is known from elsewhere: take it out of the tree, with all that hangs under the
  * topmost page that cannot be believed. The next page_get creates it. Suspends. */
 OX_CHECKED int page_drop_lost(struct tree *t, uint64_t index);
+/* Leaf `index` cannot be believed, and is to be written anew, all of it: an empty page in its place, pinned. OXE_CORRUPT if what
+ * cannot be believed is above it. For who changes the page in the same breath. Suspends. */
+OX_CHECKED int page_renew(struct tree *t, uint64_t index, struct page **out);
 /* The pinned leaf with the least index >= *index that exists, and its index; OXE_NOENT after the last. Suspends. */
 OX_CHECKED int page_next_leaf(struct tree *t, uint64_t *index, struct page **out);
 /* The page if it is resident and loaded, without a pin; else NULL. *absent (may be NULL) tells "known not to exist". */

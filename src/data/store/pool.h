@@ -186,7 +186,8 @@ struct snapshot_usage {
 		exclusive_bytes; /* of these, seen through no other snapshot, clone or head: what deleting it would free */
 	uint64_t shared_bytes; /* referenced - exclusive */
 };
-/* Counted from the maps, not remembered: takes time in proportion to what is allocated. */
+/* Counted from the maps, not remembered: takes time in proportion to what is allocated and the length of the chain. Other operations
+ * and jobs have their turn after every leaf of the map (16 MiB of the volume), so the count is of one moment for each. */
 OX_CHECKED int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out);
 
 /* ---- notes: what other rooms must know of a volume after a restart ------------------------------------------------------- */
@@ -203,8 +204,8 @@ enum pool_note_kind {
 
 /* One small blob a kind and volume. Set replaces it whole, by one record, and is durable when it returns 0; 0 bytes take it away. It
  * goes with its volume; rename, grow, snapshot, revert and flatten leave it, and a clone has none of its origin's. The pool does
- * not look into it. OXE_NOENT (no such volume), OXE_INVAL (too long, or no such kind), OXE_NOSPC, OXE_CORRUPT (the note there is
- * cannot be believed). */
+ * not look into it. A note that cannot be believed may be set, and is then what it was set to. OXE_NOENT (no such volume), OXE_INVAL (too
+ * long, or no such kind), OXE_NOSPC, OXE_CORRUPT (none of the volume's notes can be believed). */
 OX_CHECKED int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_note_kind kind,
 			     const void *data, uint32_t len_bytes);
 /* Up to POOL_NOTE_BYTES_MAX bytes into `data`. OXE_NOENT: there is none, or no such volume. OXE_CORRUPT. */
@@ -213,7 +214,7 @@ OX_CHECKED int pool_note_get(struct pool *pool, const struct uuid *volume_id, en
 
 /* The same through an open handle of the volume. They never wait for control operations, except that a check holds them up as it does
  * writes; and what replaces a note has room on a full pool. Calls for one kind may overlap, and take effect in the order they were made
- * unless the note has to be read from disk first. A set costs a journal record of the note's length and a shared device flush. */
+ * unless the note has to be read from disk first. What cannot be believed is not set: OXE_CORRUPT. A set costs a journal record of the note's length and a shared device flush. */
 OX_CHECKED int vol_note_set(struct vol *vol, enum pool_note_kind kind, const void *data, uint32_t len_bytes);
 OX_CHECKED int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *data, uint32_t *len_bytes);
 

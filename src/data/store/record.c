@@ -338,7 +338,7 @@ static int bring_notes(struct volume *v, struct pins *pins)
 		err = page_get(&v->notes, 0, kind, false, &pins->pages[pins->count]);
 		pins->count += !err;
 		if (err == OXE_NOENT || err == OXE_CORRUPT)
-			err = 0; /* one that cannot be believed is left where it is */
+			err = 0;
 	}
 	pins_release(pins);
 	return err;
@@ -360,6 +360,7 @@ static int apply_volume_delete(struct pool *pool, uint64_t seq, const void *reco
 	pool->records_lost += v->lost;
 	while (!list_empty(&v->layers))
 		layer_orphan(pool, list_first(&v->layers, struct layer, in_volume));
+	tree_give_back_lost(&v->notes);
 	catalog_volume_remove(pool->catalog, v);
 	return 0;
 }
@@ -524,6 +525,7 @@ static int apply_graft(struct pool *pool, uint64_t seq, const void *record)
 		catalog_layer_set_volume(top, v);
 	v->size_bytes = number_get(r->size_bytes);
 	head_set(pool, v, top);
+	tree_give_back_lost(&fresh->notes);
 	catalog_volume_remove(c, fresh);
 	resolve_forget_all(pool);
 	return 0;
@@ -562,6 +564,7 @@ static int apply_layer_detach(struct pool *pool, uint64_t seq, const void *recor
 
 /* ---- notes ---------------------------------------------------------------------------------------------------------------- */
 
+/* The record says all of the note: what cannot be believed of it does not matter, unless it is other notes, too. */
 static int prepare_note_set(struct pool *pool, const void *record, struct pins *pins)
 {
 	const struct record_note_set *r = record;
@@ -571,6 +574,8 @@ static int prepare_note_set(struct pool *pool, const void *record, struct pins *
 	int err = tree_raise(&v->notes, r->kind + 1u);
 	if (!err)
 		err = page_get(&v->notes, 0, r->kind, true, &pins->pages[0]);
+	if (err == OXE_CORRUPT && !v->lost)
+		err = page_renew(&v->notes, r->kind, &pins->pages[0]);
 	if (err == OXE_CORRUPT && pool->replaying) {
 		pool->records_lost++;
 		return v->lost ? 0 : page_disown(&v->notes, r->kind);

@@ -3,21 +3,49 @@
  *
  * A block that a snapshot sees is exclusive if nobody else sees it: none of the branches above it lets it through, and on the
  * way down to the layer that holds it no other reader stands and no side branch lets it through. Everything is done on the 16
- * blocks of a cluster at once, as masks. The tree stands still meanwhile: jobs are paused and control operations wait.
+ * blocks of a cluster at once, as masks, and on the clusters of one leaf of the map at once, so that a layer is looked up once for
+ * them. The tree stands still for a leaf: jobs are paused and control operations wait. Between leaves they have their turn.
  */
-#include "data/store/resolve.h"
 #include "data/store/store.h"
 
-static int entry_of(struct layer *l, uint32_t index, struct map_entry *e)
+#define LAYERS_A_TURN 32u /* looked at before others run */
+
+/* A mask for each cluster of a leaf. */
+struct masks {
+	uint16_t of[PAGE_FANOUT];
+};
+
+struct count {
+	struct layer *snapshot;
+	uint64_t leaf;
+	struct masks open;   /* not defined by any layer so far, from the snapshot down */
+	struct masks hidden; /* from every other reader */
+	struct snapshot_usage *out;
+	uint32_t looked_at;
+};
+
+static bool masks_any(const struct masks *m)
 {
-	struct page *leaf;
-	*e = (struct map_entry){0};
-	int err = page_get(&l->map, 0, index / PAGE_FANOUT, false, &leaf);
+	uint16_t all = 0;
+	for (unsigned i = 0; i < PAGE_FANOUT; i++)
+		all |= m->of[i];
+	return all != 0;
+}
+
+static void others_run(struct count *c)
+{
+	if (++c->looked_at % LAYERS_A_TURN == 0)
+		fiber_yield();
+}
+
+/* The layer's leaf, pinned; NULL if it says nothing there. */
+static int leaf_of(struct count *c, struct layer *l, struct page **leaf)
+{
+	others_run(c);
+	int err = page_get(&l->map, 0, c->leaf, false, leaf);
 	if (err)
-		return err == OXE_NOENT ? 0 : err;
-	*e = *map_entry_view(leaf, index);
-	page_unpin(leaf);
-	return 0;
+		*leaf = NULL;
+	return err == OXE_NOENT ? 0 : err;
 }
 
 static bool is_reader(const struct layer *l)
@@ -25,85 +53,151 @@ static bool is_reader(const struct layer *l)
 	return l->named || !l->sealed;
 }
 
-/* Which of `mask`, defined below `l`, some reader at or above `l` sees through it. */
-static int seen_through(struct layer *l, uint32_t index, uint16_t mask, uint16_t *seen)
+/* What the layer does not say itself. */
+static int let_through(struct count *c, struct layer *l, struct masks *m)
 {
-	struct map_entry e;
-	struct layer *child;
-	int err = entry_of(l, index, &e);
-	mask &= (uint16_t)~e.defined;
-	if (err || !mask)
+	struct page *leaf;
+	int err = leaf_of(c, l, &leaf);
+	if (err || !leaf)
 		return err;
-	if (is_reader(l)) {
-		*seen |= mask;
-		return 0;
-	}
-	list_for_each (child, &l->children, sibling) {
-		err = seen_through(child, index, mask, seen);
-		if (err)
-			return err;
-	}
+	const struct map_entry *entries = page_view(leaf);
+	for (unsigned i = 0; i < PAGE_FANOUT; i++)
+		m->of[i] &= (uint16_t)~entries[i].defined;
+	page_unpin(leaf);
 	return 0;
 }
 
-static int seen_by_branches(struct layer *l, const struct layer *except, uint32_t index, uint16_t *seen)
+static int seen_by_branches(struct count *c, struct layer *l, const struct layer *except,
+			    const struct masks *wanted, struct masks *seen);
+
+/* Which of `wanted`, defined below `l`, some reader at or above `l` sees through it. */
+static int seen_through(struct count *c, struct layer *l, const struct masks *wanted, struct masks *seen)
+{
+	struct masks *m = mem_alloc(sizeof(*m)); /* nameless layers may be many upon each other */
+	*m = *wanted;
+	int err = let_through(c, l, m);
+	if (!err && is_reader(l)) {
+		for (unsigned i = 0; i < PAGE_FANOUT; i++)
+			seen->of[i] |= m->of[i];
+	} else if (!err && masks_any(m)) {
+		err = seen_by_branches(c, l, NULL, m, seen);
+	}
+	free(m);
+	return err;
+}
+
+static int seen_by_branches(struct count *c, struct layer *l, const struct layer *except,
+			    const struct masks *wanted, struct masks *seen)
 {
 	struct layer *child;
 	list_for_each (child, &l->children, sibling) {
-		int err = child == except || MUTANT(54) ? 0 : seen_through(child, index, UINT16_MAX, seen);
+		int err = child == except || MUTANT(54) ? 0 : seen_through(c, child, wanted, seen);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-static int count_cluster(struct layer *snapshot, uint32_t index, struct snapshot_usage *out)
+/* `from` is the layer above, on the way from the snapshot; NULL: this is it. */
+static int hide(struct count *c, struct layer *l, const struct layer *from)
 {
-	uint16_t open = UINT16_MAX, hidden = UINT16_MAX;
+	struct masks seen = {0};
+	int err = 0;
+	if (from && is_reader(l) && !MUTANT(53))
+		memset(&c->hidden, 0, sizeof(c->hidden));
+	else if (masks_any(&c->hidden))
+		err = seen_by_branches(c, l, from, &c->hidden, &seen);
+	for (unsigned i = 0; i < PAGE_FANOUT; i++)
+		c->hidden.of[i] &= (uint16_t)~seen.of[i];
+	return err;
+}
+
+static int count_layer(struct count *c, struct layer *l)
+{
+	struct page *leaf;
+	int err = leaf_of(c, l, &leaf);
+	if (err || !leaf)
+		return err;
+	const struct map_entry *entries = page_view(leaf);
+	for (unsigned i = 0; i < PAGE_FANOUT; i++) {
+		uint16_t data = entries[i].defined & c->open.of[i] & (uint16_t)~entries[i].zero;
+		c->out->referenced_bytes += (unsigned)__builtin_popcount(data) * POOL_BLOCK_BYTES;
+		c->out->exclusive_bytes +=
+			(unsigned)__builtin_popcount(data & c->hidden.of[i]) * POOL_BLOCK_BYTES;
+		c->open.of[i] &= (uint16_t)~entries[i].defined;
+	}
+	page_unpin(leaf);
+	return 0;
+}
+
+static int count_leaf(struct count *c)
+{
 	const struct layer *from = NULL;
-	for (struct layer *l = snapshot; l && open; from = l, l = l->parent) {
-		struct map_entry e;
-		uint16_t seen = 0;
-		int err = entry_of(l, index, &e);
+	int err = 0;
+	memset(&c->open, 0xff, sizeof(c->open));
+	memset(&c->hidden, 0xff, sizeof(c->hidden));
+	for (struct layer *l = c->snapshot; !err && l && masks_any(&c->open); from = l, l = l->parent) {
+		err = hide(c, l, from);
 		if (!err)
-			err = seen_by_branches(l, from, index, &seen);
-		if (err)
-			return err;
-		hidden = l != snapshot && is_reader(l) && !MUTANT(53) ? 0 : hidden & (uint16_t)~seen;
-		uint16_t data = e.defined & open & (uint16_t)~e.zero;
-		out->referenced_bytes += (unsigned)__builtin_popcount(data) * POOL_BLOCK_BYTES;
-		out->exclusive_bytes += (unsigned)__builtin_popcount(data & hidden) * POOL_BLOCK_BYTES;
-		open &= (uint16_t)~e.defined;
+			err = count_layer(c, l);
 	}
-	return 0;
+	return err;
 }
 
-static int count_all(struct pool *pool, struct layer *snapshot, struct snapshot_usage *out)
+/* The first leaf at or after `leaf` that some layer of the chain has; OXE_NOENT if none. */
+static int leaf_next(struct count *c, uint64_t leaf)
 {
-	uint32_t index = 0;
-	for (;; index++) {
-		int err = resolve_next(pool, resolve_from, snapshot, NULL, index, &index);
-		if (err)
-			return err == OXE_NOENT ? 0 : err;
-		err = count_cluster(snapshot, index, out);
-		if (err)
+	c->leaf = UINT64_MAX;
+	for (struct layer *l = c->snapshot; l && c->leaf != leaf; l = l->parent) {
+		uint64_t at = leaf;
+		struct page *page;
+		int err = page_next_leaf(&l->map, &at, &page);
+		if (err && err != OXE_NOENT)
 			return err;
-		if (index % PAGE_FANOUT == 0)
-			fiber_yield();
+		if (!err) {
+			page_unpin(page);
+			c->leaf = u64_min(c->leaf, at);
+		}
+		others_run(c);
 	}
+	return c->leaf == UINT64_MAX ? OXE_NOENT : 0;
+}
+
+/* One leaf, at or after *leaf; moves it on. *over: there was none. */
+static int count_next(struct pool *pool, const struct uuid *snapshot_id, uint64_t *leaf, bool *over,
+		      struct snapshot_usage *out)
+{
+	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
+	if (catalog_is_damaged(pool->catalog))
+		return OXE_CORRUPT; /* who else sees a block is not known */
+	if (!l || !l->named)
+		return OXE_NOENT;
+	struct count *c = mem_zalloc(sizeof(*c));
+	c->snapshot = l;
+	c->out = out;
+	int err = leaf_next(c, *leaf);
+	*over = err == OXE_NOENT;
+	if (!err)
+		err = count_leaf(c);
+	*leaf = c->leaf + 1;
+	free(c);
+	return *over ? 0 : err;
 }
 
 int snapshot_usage(struct pool *pool, const struct uuid *snapshot_id, struct snapshot_usage *out)
 {
+	uint64_t leaf = 0;
+	bool over = false;
+	int err = 0;
 	*out = (struct snapshot_usage){0};
-	fmutex_lock(&pool->control);
-	jobs_pause(pool->jobs);
-	struct layer *l = catalog_layer_by_id(pool->catalog, snapshot_id);
-	int err = catalog_is_damaged(pool->catalog) ? OXE_CORRUPT /* who else sees a block is not known */
-		  : l && l->named		    ? count_all(pool, l, out)
-						    : OXE_NOENT;
+	while (!err && !over) {
+		fmutex_lock(&pool->control);
+		jobs_pause(pool->jobs);
+		err = count_next(pool, snapshot_id, &leaf, &over, out);
+		jobs_resume(pool->jobs);
+		fmutex_unlock(&pool->control);
+		fiber_yield(); /* jobs, and who waits, go on */
+	}
 	out->shared_bytes = out->referenced_bytes - out->exclusive_bytes;
-	jobs_resume(pool->jobs);
-	fmutex_unlock(&pool->control);
 	return err;
 }

@@ -568,9 +568,8 @@ static int graft(struct pool *pool, struct volume *v, struct volume *fresh)
 		return OXE_BUSY;
 	}
 	graft_tell(v, fresh, &r);
-	err = record_end(pool, &r.head, &t, !MUTANT(77));
-	jobs_kick(pool->jobs);
-	return err;
+	jobs_kick(pool->jobs); /* they look when this waits */
+	return record_end(pool, &r.head, &t, !MUTANT(77));
 }
 
 int volume_graft(struct pool *pool, const struct uuid *volume_id, const struct uuid *fresh_id,
@@ -649,6 +648,8 @@ int pool_note_set(struct pool *pool, const struct uuid *volume_id, enum pool_not
 		return err;
 	struct volume *v = catalog_volume_by_id(pool->catalog, volume_id);
 	int is_so = v ? note_is(v, kind, data, len_bytes) : catalog_absent(pool->catalog);
+	if (v && is_so == OXE_CORRUPT)
+		is_so = 0; /* whatever it was, it is to be this */
 	err = is_so > 0 ? 0
 	      : is_so	? is_so
 			: note_set(pool, v, kind, data, len_bytes, len_bytes > 0, !MUTANT(39));
