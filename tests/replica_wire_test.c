@@ -215,7 +215,8 @@ static void tell_state(const char *what, int err, const struct replica_state *s)
 	     "intents %08x\n",
 	     what, err_name(err), (unsigned long long)s->epoch_before, (unsigned long long)s->size_bytes,
 	     s->lba_bytes, s->exists, s->is_joining, s->fill_begun, s->boot_id.b[0], s->boot_id.b[2],
-	     s->join_id.b[2], crc32c(0, &s->intents, sizeof(s->intents)));
+	     s->join_id.b[2], crc32c(0, &s->intents, sizeof(s->intents)),
+	     crc32c(0, &s->may_lack, sizeof(s->may_lack)));
 }
 
 static void tell_open(struct replica *r, uint64_t epoch, unsigned engine)
@@ -405,6 +406,7 @@ static void tell_head(struct replica *r)
 	TELL(intents(r, 1, 1));
 	tell_open(r, 6, ENGINE);
 	TELL(intents(r, 0, 0));
+	TELL(r->ops->made_good(r));
 }
 
 static void tell_chain(struct replica *r)
@@ -625,6 +627,7 @@ static void every_verb_once(void)
 	DO(r->ops->trim(r, 2 * MiB + 65536, 65536));
 	DO(r->ops->flush(r));
 	DO(intents(r, 0, 2));
+	DO(r->ops->made_good(r));
 	DO(read_some(r, 0, 2 * MiB));
 	DO(r->ops->ping(r));
 	DO(seal(r, 3, LAYER, "monday"));

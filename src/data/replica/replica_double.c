@@ -182,6 +182,7 @@ static const struct replica_ops double_ops = {
 	.trim = double_trim,
 	.flush = double_ping,
 	.intents_set = double_intents_set,
+	.made_good = double_ping,
 	.seal = double_seal,
 	.layer_delete = double_layer_delete,
 	.layer_rename = double_named,

@@ -271,6 +271,12 @@ static int remote_intents_set(struct replica *r, const struct replica_regions *r
 	return do_control(m, &w, regions, sizeof(*regions));
 }
 
+static int remote_made_good(struct replica *r)
+{
+	struct replica_wire_sqe w = entry_of(REPLICA_WIRE_MADE_GOOD, NULL, 0);
+	return do_control(remote_of(r), &w, NULL, 0);
+}
+
 /* ---- layers --------------------------------------------------------------------------------------------------------------------- */
 
 static int remote_seal(struct replica *r, uint64_t epoch, const struct uuid *layer_id, const char *name)
@@ -556,6 +562,7 @@ static bool state_take(const struct replica_wire_state *w, struct replica_state 
 		.is_joining = w->flags & REPLICA_WIRE_JOINING,
 		.fill_begun = w->flags & REPLICA_WIRE_FILL_BEGUN,
 		.intents = w->intents,
+		.may_lack = w->may_lack,
 	};
 	memcpy(out->boot_id.b, w->boot_id, sizeof(w->boot_id));
 	memcpy(out->join_id.b, w->join_id, sizeof(w->join_id));
@@ -645,6 +652,7 @@ static const struct replica_ops remote_ops = {
 	.trim = remote_trim,
 	.flush = remote_flush,
 	.intents_set = remote_intents_set,
+	.made_good = remote_made_good,
 	.seal = remote_seal,
 	.layer_delete = remote_layer_delete,
 	.layer_rename = remote_layer_rename,

@@ -169,6 +169,7 @@ static void state_put(const struct replica_state *state, struct replica_wire_sta
 		.size_bytes = le64_of(state->size_bytes),
 		.lba_bytes = le32_of(state->lba_bytes),
 		.intents = state->intents,
+		.may_lack = state->may_lack,
 	};
 	memcpy(w->boot_id, state->boot_id.b, sizeof(w->boot_id));
 	memcpy(w->join_id, state->join_id.b, sizeof(w->join_id));
@@ -198,6 +199,11 @@ static int verb_intents_set(struct asked *a)
 		memcpy(&s->intents, a->data, sizeof(s->intents));
 	}
 	return a->replica->ops->intents_set(a->replica, &s->intents);
+}
+
+static int verb_made_good(struct asked *a)
+{
+	return a->replica->ops->made_good(a->replica);
 }
 
 /* ---- layers ---------------------------------------------------------------------------------------------------------------------- */
@@ -397,6 +403,7 @@ static const struct verb {
 	[REPLICA_WIRE_FILL_SEAL] = {verb_fill_seal, EXACTLY, sizeof(struct replica_wire_name)},
 	[REPLICA_WIRE_FILL_GROW] = {verb_fill_grow, ANY, 0},
 	[REPLICA_WIRE_JOIN_END] = {verb_join_end, ANY, 0},
+	[REPLICA_WIRE_MADE_GOOD] = {verb_made_good, ANY, 0},
 };
 
 static uint16_t check(const struct asked *a, const struct verb *v)

@@ -41,6 +41,7 @@ enum replica_wire_opcode {
 	REPLICA_WIRE_FILL_SEAL = 0x95,
 	REPLICA_WIRE_FILL_GROW = 0x98,
 	REPLICA_WIRE_JOIN_END = 0x9c,
+	REPLICA_WIRE_MADE_GOOD = 0xa0,
 };
 
 struct replica_wire_version {
@@ -97,9 +98,9 @@ struct replica_wire_state {
 	le32 lba_bytes;
 	uint8_t reserved_28[4];
 	uint8_t boot_id[16], join_id[16];
-	struct replica_regions intents;
+	struct replica_regions intents, may_lack;
 };
-static_assert(sizeof(struct replica_wire_state) == 2112 &&
+static_assert(sizeof(struct replica_wire_state) == 4160 &&
 		      offsetof(struct replica_wire_state, epoch_before) == 8 &&
 		      offsetof(struct replica_wire_state, lba_bytes) == 24 &&
 		      offsetof(struct replica_wire_state, boot_id) == 32 &&
