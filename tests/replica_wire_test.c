@@ -4,13 +4,16 @@
  *     contract   the same verbs on a copy in this process and on one behind the network: every answer must be the same
  *     cuts       the connection breaks at every message of every verb: what is in doubt is asked again, and in the end all is the same
  *     fences     what a client of old still sends changes nothing
+ *     nonsense   of clients, and of servers
  */
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/test.h"
 #include "copy_service.h"
 #include "data/engine/engine.h"
+#include "base/prng.h"
 #include "data/nvme/nvme_nqn.h"
+#include "data/replica/nvme_host.h"
 #include "data/replica/replica_remote.h"
 #include "data/replica/replica_wire.h"
 #include "sim/sim.h"
@@ -212,7 +215,8 @@ static void tell_state(const char *what, int err, const struct replica_state *s)
 	     "intents %08x\n",
 	     what, err_name(err), (unsigned long long)s->epoch_before, (unsigned long long)s->size_bytes,
 	     s->lba_bytes, s->exists, s->is_joining, s->fill_begun, s->boot_id.b[0], s->boot_id.b[2],
-	     s->join_id.b[2], crc32c(0, &s->intents, sizeof(s->intents)));
+	     s->join_id.b[2], crc32c(0, &s->intents, sizeof(s->intents)),
+	     crc32c(0, &s->may_lack, sizeof(s->may_lack)));
 }
 
 static void tell_open(struct replica *r, uint64_t epoch, unsigned engine)
@@ -402,6 +406,7 @@ static void tell_head(struct replica *r)
 	TELL(intents(r, 1, 1));
 	tell_open(r, 6, ENGINE);
 	TELL(intents(r, 0, 0));
+	TELL(r->ops->made_good(r));
 }
 
 static void tell_chain(struct replica *r)
@@ -622,6 +627,7 @@ static void every_verb_once(void)
 	DO(r->ops->trim(r, 2 * MiB + 65536, 65536));
 	DO(r->ops->flush(r));
 	DO(intents(r, 0, 2));
+	DO(r->ops->made_good(r));
 	DO(read_some(r, 0, 2 * MiB));
 	DO(r->ops->ping(r));
 	DO(seal(r, 3, LAYER, "monday"));
@@ -972,4 +978,246 @@ TEST(without_a_secret_nobody_comes_from_another_machine)
 	is_strict = true;
 	meet(NULL, NULL, NULL, NULL, false);
 	is_strict = false;
+}
+
+/* ---- nonsense --------------------------------------------------------------------------------------------------------------------- */
+
+static struct nvme_host *client_new(void)
+{
+	char nqn[NVME_NQN_FIELD];
+	struct nvme_host *h;
+	struct nvme_host_options o = {.address = ADDRESS,
+				      .subsystem_nqn =
+					      nvme_nqn_of_copy(&w.options.pool_id, &w.options.volume_id, nqn),
+				      .is_copy = true};
+	CHECK_OK(nvme_host_new(rt_current(), &o, &h));
+	CHECK_OK(nvme_host_wait(h, rt_now_ns(rt_current()) + 10 * NS_PER_S));
+	return h;
+}
+
+static int ask(struct nvme_host *h, const struct replica_wire_sqe *e, void *data, uint64_t len_bytes,
+	       uint64_t *value)
+{
+	struct nvme_host_io io = {.op = NVME_HOST_OTHER,
+				  .entry = (const struct nvme_sqe *)e,
+				  .data = data,
+				  .len_bytes = len_bytes};
+	int err = nvme_host_do(h, &io);
+	*value = io.value;
+	return err;
+}
+
+static void nonsense_client(void)
+{
+	struct replica *r = opened(3, ENGINE);
+	struct nvme_host *h = client_new();
+	uint8_t *data = room(64 * KiB);
+	uint64_t value, random = 1;
+	struct replica_wire_sqe other = {.opcode = REPLICA_WIRE_OPEN, .version = {.major = le16_of(7)}};
+	CHECK_ERR(ask(h, &other, data, 4096, &value), OXE_VERSION);
+	CHECK_EQ(value, REPLICA_WIRE_MAJOR | REPLICA_WIRE_MINOR << 16);
+	CHECK_ERR(ask(h, &(struct replica_wire_sqe){.opcode = 0xf0}, NULL, 0, &value), OXE_UNSUPPORTED);
+	CHECK_ERR(ask(h, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_INTENTS_SET + 2}, data, 8, &value),
+		  OXE_INVAL); /* both ways at once */
+	CHECK_ERR(ask(h, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_CREATE}, data, 92, &value),
+		  OXE_INVAL);
+	CHECK_ERR(ask(h, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_PING}, NULL, 0, &value),
+		  OXE_CLOSED);
+	CHECK_ERR(ask(h, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_SEAL}, data, 64, &value),
+		  OXE_CLOSED);
+	for (unsigned i = 0; i < 3000; i++) {
+		struct replica_wire_sqe e;
+		random = hash_u64(random);
+		for (size_t at = 0; at < sizeof(e); at++)
+			((uint8_t *)&e)[at] = (uint8_t)(hash_u64(random + at));
+		e.opcode = random % 3 ? (uint8_t)(0x80 + random / 3 % 0x20) : (uint8_t)random;
+		if (e.opcode == NVME_FABRICS || e.opcode == REPLICA_WIRE_OPEN)
+			continue;
+		uint64_t len_bytes = (e.opcode & 3) && (e.opcode & 3) != 3 ? random / 1024 % (64 * KiB) : 0;
+		int err = ask(h, &e, data, len_bytes, &value);
+		if (!err || err == OXE_INDOUBT || err == OXE_NOTREADY) /* it never opened the copy */
+			test_fail(__FILE__, __LINE__, "command %02x with %llu bytes: %s", e.opcode,
+				  (unsigned long long)len_bytes, err_name(err));
+	}
+	CHECK_OK(r->ops->ping(r)); /* nobody noticed */
+	CHECK_OK(write_pattern(r, 0, 4096, 1, 0));
+	nvme_host_close(h);
+	r->ops->close(r);
+	free(data);
+}
+
+TEST(a_client_that_talks_nonsense_is_refused_and_others_do_not_notice)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, nonsense_client);
+	world_end();
+}
+
+/* A server of our own making, in place of the real one. */
+static struct {
+	uint64_t random;
+	uint32_t commands;
+	bool opens_well;
+} liar;
+
+static uint16_t lie(void *session, const struct nvme_sqe *sqe, void *data, uint32_t data_bytes,
+		    uint32_t *answer_bytes, uint64_t *result)
+{
+	(void)session;
+	liar.commands++;
+	liar.random = hash_u64(liar.random);
+	if (sqe->opcode == REPLICA_WIRE_OPEN && liar.opens_well) {
+		struct replica_wire_state state = {.major = le16_of(1), .flags = REPLICA_WIRE_EXISTS};
+		state.size_bytes = le64_of(VOLUME_BYTES);
+		state.lba_bytes = le32_of(512);
+		memcpy(data, &state, sizeof(state));
+		*answer_bytes = sizeof(state);
+		return 0;
+	}
+	for (uint32_t i = 0; i < data_bytes; i++)
+		((uint8_t *)data)[i] = (uint8_t)hash_u64(liar.random + i);
+	*answer_bytes = data_bytes ? (uint32_t)(liar.random % (data_bytes + 1)) : 0;
+	*result = liar.random % 3 ? liar.random % 40 : liar.random;
+	return liar.random % 4 ? 0 : (uint16_t)(liar.random >> 17);
+}
+
+static void *liar_attach(void *ctx, const char *subnqn, struct uuid *id)
+{
+	(void)ctx;
+	(void)subnqn;
+	*id = an_id(9);
+	return &liar;
+}
+
+static void liar_detach(void *session)
+{
+	(void)session;
+}
+
+static bool liar_knows(void *ctx, const char *subnqn)
+{
+	(void)ctx;
+	return strstr(subnqn, ":copy:") != NULL;
+}
+
+static uint64_t liar_size(const void *session)
+{
+	(void)session;
+	return 0;
+}
+
+static void liar_serve(void *arg)
+{
+	struct nvmf_foreign foreign = {.model = "liar",
+				       .insecure = true,
+				       .knows = liar_knows,
+				       .attach = liar_attach,
+				       .detach = liar_detach,
+				       .run = lie,
+				       .size_bytes = liar_size};
+	(void)arg;
+	w.engines = engines_new(rt_current());
+	w.nvmf = nvmf_server_new(w.engines, &(struct nvmf_options){.foreign = &foreign});
+	CHECK_OK(nvmf_server_listen(w.nvmf, "tcp:0.0.0.0:4420", NULL));
+	w.is_up = true;
+}
+
+static void liar_unserve(void *arg)
+{
+	(void)arg;
+	nvmf_server_close(w.nvmf);
+	engines_free(w.engines);
+	w.is_down = true;
+}
+
+/* Whatever it says, no more than what there is room for is taken, and what is not an answer ends the session. */
+static void believe_nothing(void)
+{
+	struct replica *r = remote_new();
+	struct replica_layer layers[8];
+	struct vol_extent extents[8];
+	uint32_t crcs[8];
+	size_t count, filled;
+	for (unsigned i = 0; i < 800; i++) {
+		liar.opens_well = i % 4;
+		int err = open_as(r, 3, ENGINE, NULL);
+		CHECK(err || liar.opens_well);
+		if (err)
+			continue;
+		err = r->ops->layers(r, layers, 8, &count, &filled);
+		CHECK(err || (count <= 8 && filled <= count));
+		err = r->ops->layer_extents(r, NULL, NULL, 4096, MiB, extents, 8, &count);
+		CHECK(err || (count > 0 && count <= 8 && extents[0].offset_bytes == 4096));
+		(void)!r->ops->layer_checksums(r, NULL, 0, 8 * 4096, crcs);
+		(void)!read_some(r, LAYER, 65536);
+		(void)!read_some(r, 0, 65536);
+		(void)!r->ops->ping(r);
+		(void)!r->ops->flush(r);
+		(void)!write_pattern(r, 0, 65536, 1, 0);
+	}
+	r->ops->close(r);
+}
+
+TEST(a_server_that_talks_nonsense_is_not_believed)
+{
+	free(w.story);
+	memset(&w, 0, sizeof(w));
+	liar.random = 1;
+	w.sim = sim_new(1);
+	w.there = sim_node_new(w.sim, "there");
+	w.here = sim_node_new(w.sim, "here");
+	w.options = (struct replica_remote_options){
+		.address = ADDRESS, .pool_id = an_id(POOL_ID), .volume_id = an_id(VOLUME_ID)};
+	fiber_spawn_big(sim_node_start(w.there), "serve", liar_serve, NULL);
+	CHECK_EQ(sim_run(w.sim, &w.is_up, UINT64_MAX), SIM_DONE);
+	sim_node_start(w.here);
+	run_body(w.here, believe_nothing);
+	CHECK(liar.commands > 800);
+	fiber_spawn_big(sim_node_rt(w.there), "unserve", liar_unserve, NULL);
+	CHECK_EQ(sim_run(w.sim, &w.is_down, UINT64_MAX), SIM_DONE);
+	CHECK_EQ(sim_run(w.sim, NULL, UINT64_MAX), SIM_DONE);
+	sim_node_stop(w.here);
+	sim_node_stop(w.there);
+	sim_free(w.sim);
+}
+
+/* ---- order ------------------------------------------------------------------------------------------------------------------------ */
+
+static void late_intents(void)
+{
+	char nqn[NVME_NQN_FIELD];
+	struct replica_session *s = replica_session_new(
+		w.server, nvme_nqn_of_copy(&w.options.pool_id, &w.options.volume_id, nqn));
+	struct replica_wire_sqe e = {.opcode = REPLICA_WIRE_OPEN, .nsid = le32_of(1), .value = le64_of(3)};
+	struct replica_wire_state state;
+	struct replica_wire_spec spec = {.size_bytes = le64_of(VOLUME_BYTES), .name = {"~copy"}};
+	struct replica_regions regions = {{0}};
+	uint32_t answer_bytes;
+	uint64_t result;
+	e.version.major = le16_of(REPLICA_WIRE_MAJOR);
+	e.id[0] = 1;
+	CHECK_EQ(replica_session_command(s, (void *)&e, &state, sizeof(state), &answer_bytes, &result), 0);
+	e.opcode = REPLICA_WIRE_CREATE;
+	memcpy(spec.id, w.options.volume_id.b, sizeof(spec.id));
+	CHECK_EQ(replica_session_command(s, (void *)&e, &spec, sizeof(spec), &answer_bytes, &result), 0);
+	e.opcode = REPLICA_WIRE_INTENTS_SET;
+	for (unsigned number = 2; number > 0; number--) { /* the second came first */
+		e.value = le64_of(number);
+		regions.bits[0] = (uint8_t)number;
+		CHECK_EQ(replica_session_command(s, (void *)&e, &regions, sizeof(regions), &answer_bytes,
+						 &result),
+			 0);
+	}
+	e.opcode = REPLICA_WIRE_OPEN;
+	e.value = le64_of(4);
+	CHECK_EQ(replica_session_command(s, (void *)&e, &state, sizeof(state), &answer_bytes, &result), 0);
+	CHECK_EQ(state.intents.bits[0], 2);
+	replica_session_end(s);
+}
+
+TEST(of_sets_of_intents_that_overtake_each_other_the_one_made_last_decides)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.there, late_intents);
+	world_end();
 }

@@ -178,6 +178,8 @@ uint16_t nvmf_foreign_decode(const struct nvme_sqe *e, uint32_t capsule_bytes, s
 		return 0;
 	out->data = way == NVME_OPCODE_DATA_TO_HOST ? NVMF_DATA_TO_HOST : NVMF_DATA_TO_CONTROLLER;
 	out->data_bytes = le32_get(e->sgl.length);
+	if (out->data_bytes % 4)
+		return NO_RETRY(NVME_STATUS_SGL_LENGTH_INVALID);
 	return check_sgl(e, capsule_bytes, out);
 }
 

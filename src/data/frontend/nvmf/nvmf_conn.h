@@ -311,8 +311,9 @@ static inline bool nvmf_is_volume(const struct nvmf_controller *ctrl)
 
 void nvmf_foreign_init(struct nvmf_server *server, const struct nvmf_foreign *foreign);
 bool nvmf_foreign_knows(const struct nvmf_server *server, const char *subnqn);
-/* End what this host has of the subsystem, and wait until it has ended. False: not in the time it has to connect. Suspends. */
-OX_CHECKED bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data *data);
+/* End what this host has of the subsystem, and wait until it has ended. False: that takes too long. Suspends. */
+OX_CHECKED bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data *data,
+				       uint64_t until_ns);
 /* May this host have it? 0, or a status; a refusal is logged. */
 OX_CHECKED uint16_t nvmf_foreign_check(struct nvmf_controller *ctrl, const char *peer);
 /* Identify; an I/O command. They suspend. */

@@ -269,8 +269,8 @@ uint16_t nvmf_controller_new(struct nvmf_conn *c, const struct nvme_connect *sqe
 	bool is_foreign = nvmf_foreign_knows(c->server, data->subnqn);
 	if (status == 0 && engine)
 		status = wait_until_served(c, engine, until_ns);
-	if (status == 0 &&
-	    (is_foreign ? !nvmf_foreign_end_older(c, data) : !wait_for_departures(c, data, until_ns)))
+	if (status == 0 && !(is_foreign ? nvmf_foreign_end_older(c, data, until_ns)
+					: wait_for_departures(c, data, until_ns)))
 		status = NVME_STATUS_CONNECT_BUSY;
 	if (status) {
 		if (engine)

@@ -42,10 +42,10 @@ static bool end_those_of(struct nvmf_server *server, const struct nvme_connect_d
 }
 
 /* Others may connect as the same host meanwhile: they are older, too. */
-bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data *data)
+bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data *data, uint64_t until_ns)
 {
 	while (!c->is_broken && end_those_of(c->server, data))
-		if (!waitq_wait_until(&c->server->departures, c->link.overall_deadline_ns))
+		if (!waitq_wait_until(&c->server->departures, until_ns))
 			return false;
 	return !c->is_broken;
 }
