@@ -212,7 +212,7 @@ static uint8_t *pattern(size_t len_bytes, uint8_t seed)
 static void tell_state(const char *what, int err, const struct replica_state *s)
 {
 	tell("%s: %s epoch %llu size %llu lba %u exists %d joining %d begun %d boot %02x%02x join %02x "
-	     "intents %08x\n",
+	     "intents %08x may lack %08x\n",
 	     what, err_name(err), (unsigned long long)s->epoch_before, (unsigned long long)s->size_bytes,
 	     s->lba_bytes, s->exists, s->is_joining, s->fill_begun, s->boot_id.b[0], s->boot_id.b[2],
 	     s->join_id.b[2], crc32c(0, &s->intents, sizeof(s->intents)),
