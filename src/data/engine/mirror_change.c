@@ -394,10 +394,21 @@ static void intents_adopt(struct mirror *m)
 	regions_or(&m->active, &m->unsettled);
 }
 
+/* A snapshot that some copies have made when another was lost: what is written next is in it nowhere, so it is made in all that are left
+ * before the gate opens, and before anything is sealed upon it. */
+static bool begun_snapshot_end(struct mirror *m)
+{
+	struct order *o = list_empty(&m->orders) ? NULL : list_first(&m->orders, struct order, link);
+	if (!o || !o->has_begun)
+		return true;
+	struct request q = {.kind = REQUEST_SEAL, .layer_id = o->id, .name = o->name, .epoch = m->view.epoch};
+	return hold_ask(m, &q, mirror_copies_in_view(m));
+}
+
 void mirror_step_seal(struct mirror *m)
 {
 	mirror_gate_hold(m);
-	bool done = true;
+	bool done = begun_snapshot_end(m);
 	for (uint32_t i = 0; done && i < m->view.seal_count; i++)
 		done = MUTANT(202) || seal_one(m, &m->view.seals[i]);
 	if (!done) {
@@ -437,6 +448,7 @@ bool mirror_copies_agree(struct mirror *m)
 		sound = joining_is_sound(m->copies[i]);
 	intents_adopt(m);
 	set = mirror_regions_at_risk(m);
+	sound = sound && begun_snapshot_end(m);
 	m->layers_agreed = sound && (m->layers_agreed || mirror_layers_agree(m));
 	m->agreed = m->layers_agreed && sizes_even(m) && hold_ask(m, &q, mirror_copies_in_view(m));
 	if (!m->agreed)
@@ -454,6 +466,7 @@ static int order_snapshot(struct mirror *m, struct order *o)
 	mirror_request_ask(m, &q, q.pending);
 	if (q.refused && q.done)
 		(void)mirror_all_answered(m, &q, q.pending); /* those that refused are put out */
+	o->has_begun |= q.done != 0;
 	m->layers_agreed = (!q.pending || (MUTANT(257) && q.done)) && !q.refused;
 	if (m->layers_agreed)
 		mirror_snapshot_note(m, o->id, o->name, m->size_bytes);

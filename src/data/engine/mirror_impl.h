@@ -53,6 +53,7 @@ enum order_kind { ORDER_SNAPSHOT, ORDER_GROW, ORDER_ADD, ORDER_FORGET, ORDER_REN
 struct order {
 	struct list link;
 	enum order_kind kind;
+	bool has_begun; /* SNAPSHOT: some copies have it */
 	const struct uuid *id, *head_id;
 	const char *name;
 	uint64_t size_bytes;

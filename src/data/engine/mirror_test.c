@@ -30,9 +30,10 @@ struct world {
 	struct place places[PLACES];
 	struct view_store store;
 	struct view view;
-	uint64_t revision;
-	uint32_t copies; /* in the first view */
+	uint64_t revision, swap_ns; /* how long a swap takes */
+	uint32_t copies;	    /* in the first view */
 	struct mirror *m;
+	unsigned alone; /* fibers of a test's own that have ended */
 	void (*body)(struct world *w);
 	bool done;
 };
@@ -178,6 +179,8 @@ static int view_get(struct view_store *s, const struct uuid *volume_id, struct v
 static int view_swap(struct view_store *s, const struct view *v, uint64_t revision, uint64_t *new_revision)
 {
 	struct world *w = container_of(s, struct world, store);
+	if (w->swap_ns)
+		fiber_sleep(w->swap_ns);
 	if (w->revision != revision)
 		return OXE_DIFFERS;
 	w->view = *v;
@@ -415,6 +418,56 @@ MIRROR_TEST(2, a_snapshot_that_one_member_cannot_read_is_read_from_another)
 	memset(w->places[0].answer, 0, sizeof(w->places[0].answer));
 	CHECK_ERR(mirror_layer_read(w->m, &nobody_s, data, 0, BLOCK), OXE_NOENT);
 	CHECK_ERR(mirror_layer_read(w->m, &id, data, VOLUME_BYTES, BLOCK), OXE_RANGE);
+}
+
+static void snapshot_alone(void *arg)
+{
+	struct world *w = arg;
+	snapshot(w, LAYER, "s");
+	w->alone++;
+}
+
+static void write_alone(void *arg)
+{
+	struct world *w = arg;
+	writes(w, 0, BLOCK, 2);
+	w->alone++;
+}
+
+static bool both_alone_are_done(struct world *w)
+{
+	return w->alone == 2;
+}
+
+static bool layer_reads_as(struct world *w, uint32_t index, unsigned layer, int value)
+{
+	uint8_t data[BLOCK];
+	struct vol *vol;
+	struct uuid id = an_id(layer);
+	CHECK_OK(vol_open(w->places[index].pool, &id, &vol));
+	CHECK_OK(vol_read(vol, data, 0, sizeof(data)));
+	vol_close(vol);
+	return all_are(data, sizeof(data), value);
+}
+
+MIRROR_TEST(3, a_snapshot_that_a_lost_copy_has_not_made_is_made_there_before_anything_more_is_written)
+{
+	w->swap_ns = 20 * NS_PER_MS;
+	writes(w, 0, BLOCK, 1);
+	w->places[1].answer[SEAL] = OXE_CLOSED;
+	fiber_spawn(rt_current(), "snapshot", snapshot_alone, w);
+	fiber_sleep(100 * NS_PER_MS);
+	fiber_spawn(rt_current(), "write", write_alone, w);
+	fiber_sleep(100 * NS_PER_MS);
+	w->places[2].away =
+		true; /* for good: it is put out, and the view changed before the snapshot is gone on with */
+	fiber_sleep(NS_PER_S);
+	w->places[1].answer[SEAL] = 0;
+	w->places[1].away = false;
+	waits_for(w, both_alone_are_done);
+	CHECK(layer_reads_as(w, 0, LAYER, 1));
+	CHECK(layer_reads_as(w, 1, LAYER, 1));
+	CHECK(reads_as(w, 0, BLOCK, 2));
 }
 
 MIRROR_TEST(2, what_changed_since_a_snapshot_is_told_of_the_volume_and_of_a_later_one)
