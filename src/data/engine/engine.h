@@ -33,7 +33,7 @@ OX_CHECKED int engines_remove_pool(struct engines *set, struct pool *pool);
 
 /* A mirrored volume's notes, which lie in no pool. Calls suspend, for as long as it takes to know what came of them: as pool_note_set and
  * pool_note_get, so an error of set means that the note is what it was, for good, whatever a frontend does next. An engine whose
- * volume another has taken sets none. */
+ * volume another has taken sets none. Of what cannot be asked now get is OXE_NOTREADY, and soon: hosts are kept out meanwhile. */
 struct engine_notes {
 	int (*set)(struct engine_notes *n, const struct uuid *volume_id, enum pool_note_kind kind,
 		   const void *data, uint32_t len_bytes);

@@ -51,6 +51,7 @@ struct nbd_conn {
 	struct list link_in_server;
 	struct link link;
 	bool tls_required;
+	bool is_near; /* the client is on this node: what takes our memory away takes it, too (V11) */
 	const char *dropped_because; /* static text; NULL: the client left in order */
 
 	/* What the handshake agreed upon. */

@@ -100,6 +100,53 @@ static void load_end(void)
 
 /* ---- what it sees --------------------------------------------------------------------------------------------------------------- */
 
+WITH_COPIES(clients_are_told_of_a_mirrored_volume_and_its_snapshots_and_of_none_of_its_copies, 3)
+{
+	static const char *const wanted[] = {"disk", "disk@mon"};
+	struct option_reply r;
+	struct uuid id = rt_random_uuid(mirrored.rt);
+	serve();
+	CHECK_OK(mirror_snapshot(mirrored.mirror, &id, "mon", NULL));
+	struct client c = client_connect(ADDRESS);
+	client_greet(&c, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
+	client_option(&c, NBD_OPT_LIST, NULL, 0);
+	for (size_t i = 0; i < ARRAY_COUNT(wanted); i++) {
+		client_option_reply(&c, &r);
+		CHECK_EQ(r.type, NBD_REP_SERVER);
+		CHECK_STR((char *)r.data + 4, wanted[i]);
+	}
+	client_option_reply(&c, &r);
+	CHECK_EQ(r.type, NBD_REP_ACK);
+	client_close(&c);
+	nbd_server_close(server);
+}
+
+WITH_COPIES(what_has_changed_since_a_mirrored_volumes_snapshot_is_told_to_clients, 2)
+{
+	uint8_t block[BLOCK_BYTES] = {1};
+	struct uuid id = rt_random_uuid(mirrored.rt);
+	struct reply r;
+	serve();
+	CHECK_OK(mirror_wait(mirrored.mirror, UINT64_MAX / 2));
+	CHECK_OK(mirror_snapshot(mirrored.mirror, &id, "mon", NULL));
+	struct client c = client_begin(ADDRESS, NULL, FORM_EXTENDED);
+	CHECK_EQ(client_choose(&c, "disk", "oxbow:changed-since:mon"), 1);
+	client_go(&c, "disk");
+	CHECK_EQ(client_write(&c, 0, 64 * KiB, block, sizeof(block)), 0);
+	client_request(&c, 0, NBD_CMD_BLOCK_STATUS, 1, 0, MIRROR_DOUBLE_BYTES, NULL, 0);
+	client_reply(&c, &r, 0);
+	CHECK_EQ(r.error, 0);
+	const struct nbd_block_descriptor_ext_wire *x = (void *)(r.data + 8);
+	CHECK_EQ(r.length, 8 + 3 * sizeof(*x));
+	CHECK_EQ(be64_get(x[0].length), 64 * KiB);
+	CHECK_EQ(be64_get(x[1].length), BLOCK_BYTES);
+	CHECK_EQ(be64_get(x[1].flags), OXBOW_STATE_CHANGED);
+	CHECK_EQ(be64_get(x[2].flags), 0);
+	free(r.data);
+	client_disconnect(&c);
+	nbd_server_close(server);
+}
+
 WITH_COPIES(a_copy_lost_under_load_is_a_pause_for_clients, 2)
 {
 	serve();

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "data/frontend/nbd/nbd_tls.h"
+#include "data/frontend/where.h"
 
 #define HANDSHAKE_BYTES	 (NBD_OPTION_MAX + 1 * KiB)
 #define BUDGET_MIN_BYTES (64 * MiB) /* the largest request, and as much left for others */
@@ -74,6 +75,7 @@ static void conn_start(struct listener *l, struct rt_conn *conn)
 	struct nbd_conn *c = mem_zalloc(sizeof(*c));
 	c->server = server;
 	c->tls_required = server->options.tls.mode == NBD_TLS_REQUIRED && !l->is_unix;
+	c->is_near = l->is_unix || where_is_near(rt_conn_local(conn), rt_conn_peer(conn));
 	link_init(&c->link, server->rt, conn, HANDSHAKE_BYTES, server->options.stall_timeout_ns);
 	waitq_init(&c->room);
 	list_init(&c->replies);

@@ -790,6 +790,29 @@ WITH_SERVER(zeroes_are_fast_or_said_not_to_be)
 	client_disconnect(&c);
 }
 
+WITH_SERVER(what_is_answered_to_a_client_elsewhere_is_durable_and_one_here_asks_for_it)
+{
+	static const char *const addresses[] = {"tcp:127.0.0.1:10809", "tcp:10.0.0.7:10809", ADDRESS};
+	uint8_t block[4096] = {0};
+	for (size_t i = 0; i < ARRAY_COUNT(addresses); i++) {
+		bool far = i == 1;
+		if (i < 2)
+			CHECK_OK(nbd_server_listen(t.server, addresses[i], NULL));
+		struct client c = client_begin(addresses[i], "disk", FORM_STRUCTURED);
+		uint64_t before = pool_double_durable(frame.pool);
+		CHECK_EQ(client_write(&c, 0, 0, block, sizeof(block)), 0);
+		CHECK_EQ(pool_double_durable(frame.pool) - before, far);
+		CHECK_EQ(client_call(&c, 0, NBD_CMD_WRITE_ZEROES, 0, 4096), 0);
+		CHECK_EQ(pool_double_durable(frame.pool) - before, 2 * far);
+		CHECK_EQ(client_call(&c, 0, NBD_CMD_TRIM, 0, 4096), 0);
+		CHECK_EQ(pool_double_durable(frame.pool) - before, 3 * far);
+		CHECK_EQ(client_write(&c, NBD_CMD_FLAG_FUA, 0, block, sizeof(block)), 0);
+		CHECK_EQ(client_call(&c, 0, NBD_CMD_FLUSH, 0, 0), 0);
+		CHECK_EQ(pool_double_durable(frame.pool) - before, 3 * far + 2);
+		client_disconnect(&c);
+	}
+}
+
 WITH_SERVER(requests_of_no_length_do_nothing_well)
 {
 	struct client c = attached(FORM_EXTENDED);

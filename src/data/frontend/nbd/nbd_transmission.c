@@ -132,15 +132,17 @@ static void answer_read(struct nbd_request *r)
 		nbd_reply_data(r);
 }
 
-static unsigned fua_of(const struct nbd_command *c)
+/* V11: a client that outlives our power loss need never learn that anything was lost: what it sends again is what was not answered. So
+ * for one on another node all that is answered is durable, whether it asks for that or not. */
+static unsigned fua_of(const struct nbd_request *r)
 {
-	return c->flags & NBD_CMD_FLAG_FUA ? VOL_FUA : 0;
+	return r->command.flags & NBD_CMD_FLAG_FUA || !r->conn->is_near ? VOL_FUA : 0;
 }
 
 static void answer_write(struct nbd_request *r)
 {
 	const struct nbd_command *c = &r->command;
-	nbd_reply_done(r, engine_write(r->conn->engine, r->payload, c->offset, c->length, fua_of(c)));
+	nbd_reply_done(r, engine_write(r->conn->engine, r->payload, c->offset, c->length, fua_of(r)));
 }
 
 static void answer_flush(struct nbd_request *r)
@@ -152,7 +154,7 @@ static void answer_trim(struct nbd_request *r)
 {
 	const struct nbd_command *c = &r->command;
 	int err = engine_trim(r->conn->engine, c->offset, c->length);
-	if (err == 0 && fua_of(c))
+	if (err == 0 && fua_of(r))
 		err = engine_flush(r->conn->engine);
 	nbd_reply_done(r, err);
 }
@@ -160,7 +162,7 @@ static void answer_trim(struct nbd_request *r)
 static void answer_zero(struct nbd_request *r)
 {
 	const struct nbd_command *c = &r->command;
-	unsigned flags = fua_of(c) | (c->flags & NBD_CMD_FLAG_NO_HOLE ? VOL_NO_HOLE : 0);
+	unsigned flags = fua_of(r) | (c->flags & NBD_CMD_FLAG_NO_HOLE ? VOL_NO_HOLE : 0);
 	nbd_reply_done(r, engine_zero(r->conn->engine, c->offset, c->length, flags));
 }
 

@@ -98,7 +98,7 @@ bool nvmf_auth_admits(const struct nvmf_conn *c, const struct nvme_sqe *sqe)
 static struct nvmf_auth_failures *failures_of(const struct nvmf_conn *c)
 {
 	const struct nvmf_controller *ctrl = c->controller;
-	struct nvmf_where peer = nvmf_where_of(rt_conn_peer(c->link.conn));
+	struct where peer = where_of(rt_conn_peer(c->link.conn));
 	uint64_t key = hash_u64(hash_bytes(peer.host, peer.host_bytes) ^
 				hash_u64(hash_bytes(ctrl->hostnqn, strlen(ctrl->hostnqn)) ^
 					 hash_bytes(ctrl->subnqn, strlen(ctrl->subnqn))));

@@ -20,7 +20,6 @@
  *     nvmf_command.c      what an entry says (pure)
  *     nvmf_access.c       what such a list is, and its note (pure)
  *     nvmf_reservation.c  what a reservation is, and becomes (pure)
- *     nvmf_where.c        addresses as text (pure)
  *     nvmf_status.c       who is here, for people
  */
 #ifndef OXBOW_DATA_FRONTEND_NVMF_NVMF_CONN_H
@@ -28,6 +27,7 @@
 
 #include "data/frontend/link.h"
 #include "data/frontend/listener.h"
+#include "data/frontend/where.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/nvmf/nvmf_access.h"
 #include "data/frontend/nvmf/nvmf_command.h"
@@ -319,20 +319,6 @@ OX_CHECKED uint16_t nvmf_foreign_check(struct nvmf_controller *ctrl, const char 
 /* Identify; an I/O command. They suspend. */
 OX_CHECKED uint16_t nvmf_foreign_identify(struct nvmf_request *r);
 OX_CHECKED uint16_t nvmf_foreign_run(struct nvmf_request *r);
-
-/* ---- nvmf_where.c ---------------------------------------------------------------------------------------------------- */
-
-/* tcp:HOST:PORT or tcp:[HOST]:PORT taken apart, and the same without "tcp:". */
-struct nvmf_where {
-	const char *host, *port;
-	size_t host_bytes;
-	bool is_v6;
-};
-struct nvmf_where nvmf_where_of(const char *address);
-bool nvmf_where_is_loopback(const struct nvmf_where *w);
-bool nvmf_where_is_host(const struct nvmf_where *w, const char *host);
-/* Does the peer come from an address of ours? */
-bool nvmf_is_near(const char *local, const char *peer);
 
 /* ---- nvmf_gate.c ----------------------------------------------------------------------------------------------------------- */
 

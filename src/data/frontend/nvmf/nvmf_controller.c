@@ -166,7 +166,7 @@ static struct nvmf_controller *controller_make(struct nvmf_conn *c, const struct
 	ctrl->cntlid = cntlid_next(server);
 	ctrl->since_wall_ns = rt_wall_ns(server->rt);
 	ctrl->is_tls = c->tls_peer != NULL;
-	ctrl->is_near = nvmf_is_near(rt_conn_local(c->link.conn), rt_conn_peer(c->link.conn));
+	ctrl->is_near = where_is_near(rt_conn_local(c->link.conn), rt_conn_peer(c->link.conn));
 	memcpy(ctrl->hostid, data->hostid, sizeof(ctrl->hostid));
 	memcpy(ctrl->hostnqn, data->hostnqn, sizeof(ctrl->hostnqn));
 	memcpy(ctrl->subnqn, data->subnqn, sizeof(ctrl->subnqn));

@@ -53,11 +53,11 @@ bool nvmf_foreign_end_older(struct nvmf_conn *c, const struct nvme_connect_data 
 static const char *why_not(const struct nvmf_controller *ctrl, const char *peer)
 {
 	const struct nvmf_server *server = ctrl->server;
-	struct nvmf_where where = nvmf_where_of(peer);
+	struct where where = where_of(peer);
 	if (nvme_secret_is_set(&server->foreign_tls_key))
 		return ctrl->is_tls ? NULL : "it has to come through TLS, by the cluster's key";
 	if (nvme_secret_is_set(&server->foreign_secret) || server->foreign.insecure ||
-	    nvmf_where_is_loopback(&where))
+	    where_is_loopback(&where))
 		return NULL;
 	return "it comes from another machine, and the cluster has no secret (--cluster-secret-file)";
 }

@@ -159,19 +159,19 @@ struct discovery {
 
 /* What of a listener is told to this host: not a wildcard, but where the host has reached us; and nothing of a loopback
  * address to somebody who came another way. False: nothing. */
-static bool address_for(const struct discovery *d, const struct listener *l, struct nvmf_where *out)
+static bool address_for(const struct discovery *d, const struct listener *l, struct where *out)
 {
-	struct nvmf_where reached = nvmf_where_of(d->reached);
-	*out = nvmf_where_of(l->address);
-	if (nvmf_where_is_host(out, "0.0.0.0") || nvmf_where_is_host(out, "::")) {
+	struct where reached = where_of(d->reached);
+	*out = where_of(l->address);
+	if (where_is_host(out, "0.0.0.0") || where_is_host(out, "::")) {
 		out->host = reached.host;
 		out->host_bytes = reached.host_bytes;
 		out->is_v6 = reached.is_v6;
 	}
-	return !nvmf_where_is_loopback(out) || nvmf_where_is_loopback(&reached);
+	return !where_is_loopback(out) || where_is_loopback(&reached);
 }
 
-static void put_address(struct nvme_discovery_entry *w, const struct nvmf_where *at)
+static void put_address(struct nvme_discovery_entry *w, const struct where *at)
 {
 	w->adrfam = at->is_v6 ? NVME_ADRFAM_IPV6 : NVME_ADRFAM_IPV4;
 	memcpy(w->traddr, at->host, u64_min(at->host_bytes, sizeof(w->traddr) - 1));
@@ -206,7 +206,7 @@ static void discovery_add(struct discovery *d, const struct subject *s, const st
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 		.tsas = {s->by_tls ? NVME_TCP_SECTYPE_TLS : NVME_TCP_SECTYPE_NONE},
 	};
-	struct nvmf_where at;
+	struct where at;
 	if (!address_for(d, l, &at) || (nvmf_tls_is_required(d->server, l) && !s->by_tls))
 		return;
 	d->records++;
@@ -278,7 +278,7 @@ static void discovery_filter(struct discovery *d, const char *hostnqn)
 	d->count = kept;
 }
 
-static bool is_same(const struct nvmf_where *a, const struct nvmf_where *b)
+static bool is_same(const struct where *a, const struct where *b)
 {
 	return a->host_bytes == b->host_bytes && memcmp(a->host, b->host, a->host_bytes) == 0 &&
 	       strcmp(a->port, b->port) == 0;
@@ -287,7 +287,7 @@ static bool is_same(const struct nvmf_where *a, const struct nvmf_where *b)
 /* Another discovery service; not the one that is being asked, and no loopback address for somebody who came another way. */
 static void referral_add(struct discovery *d, const char *address)
 {
-	struct nvmf_where at = nvmf_where_of(address), reached = nvmf_where_of(d->reached);
+	struct where at = where_of(address), reached = where_of(d->reached);
 	struct nvme_discovery_entry w = {
 		.trtype = NVME_TRTYPE_TCP,
 		.subtype = NVME_SUBTYPE_REFERRAL,
@@ -295,7 +295,7 @@ static void referral_add(struct discovery *d, const char *address)
 		.cntlid = le16_of(NVME_CNTLID_ANY),
 		.asqsz = le16_of(NVMF_ENTRIES_MAX),
 	};
-	if (is_same(&at, &reached) || (nvmf_where_is_loopback(&at) && !nvmf_where_is_loopback(&reached)))
+	if (is_same(&at, &reached) || (where_is_loopback(&at) && !where_is_loopback(&reached)))
 		return;
 	d->records++;
 	put_address(&w, &at);

@@ -171,6 +171,57 @@ WITH_COPIES(a_target_closes_although_a_host_waits_for_a_mirror_to_serve, 2)
 	cut(false);
 }
 
+WITH_COPIES(hosts_are_told_of_a_mirrored_volume_and_of_none_of_its_copies, 3)
+{
+	static struct {
+		struct nvme_log_discovery head;
+		struct nvme_discovery_entry entries[4];
+	} log;
+	serve();
+	mirror_double_whole();
+	struct host h = host_begin(ADDRESS, NVME_NQN_DISCOVERY, 0);
+	CHECK_EQ(host_log(&h, NVME_LOG_DISCOVERY, &log, sizeof(log), 0), 0);
+	CHECK_EQ(le64_get(log.head.records), 1);
+	CHECK_STR(log.entries[0].subnqn, nqn);
+	host_close(&h);
+	nvmf_server_close(server);
+}
+
+WITH_COPIES(a_mirrored_volumes_snapshot_is_a_subsystem_to_be_read_while_copies_come_and_go, 2)
+{
+	struct uuid id = rt_random_uuid(mirrored.rt);
+	struct pair p, s;
+	serve();
+	p = attach();
+	CHECK_EQ(write_page(&p, 5, 1), 0);
+	CHECK_OK(mirror_snapshot(mirrored.mirror, &id, "mon", NULL));
+	CHECK_EQ(write_page(&p, 5, 2), 0);
+	nvmf_snapshot_nqn(&id, nqn);
+	s = attach();
+	expect_page(&s, 5, 1);
+	CHECK_EQ(write_page(&s, 5, 3), NVME_STATUS_WRITE_PROTECTED | DNR);
+	CHECK(engines_is_open(mirrored.engines, &id));
+	for (unsigned i = 0; i < 2; i++) {
+		mirrored.is_cut[i] = true;
+		expect_page(&s, 5, 1);
+		fiber_sleep(5 * NS_PER_S);
+		expect_page(&s, 5, 1);
+		mirrored.is_cut[i] = false;
+		mirror_double_whole();
+	}
+	expect_page(&p, 5, 2);
+	mirror_double_down(evict); /* who has a snapshot of it is evicted, too */
+	expect_cut(&s);
+	expect_cut(&p);
+	mirror_double_up();
+	CHECK_EQ(try_attach(&s, 0), NVME_STATUS_CONNECT_INVALID); /* it is not known yet: try again */
+	mirror_double_whole();
+	CHECK_EQ(try_attach(&s, 0), 0);
+	expect_page(&s, 5, 1);
+	detach(&s);
+	nvmf_server_close(server);
+}
+
 /* ---- waiting ------------------------------------------------------------------------------------------------------------------ */
 
 WITH_COPIES(while_commands_wait_for_copies_keep_alive_is_answered_and_aborts_say_no, 2)

@@ -438,16 +438,16 @@ WITH_TARGET(half_a_fused_pair_is_refused)
 
 TEST(a_host_is_near_when_it_comes_from_an_address_of_ours)
 {
-	CHECK(nvmf_is_near("tcp:127.0.0.1:4420", "127.0.0.1:50000"));
-	CHECK(nvmf_is_near("tcp:[::1]:4420", "[::1]:50000"));
-	CHECK(nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.7:50000"));
-	CHECK(nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::1]:50000"));
-	CHECK(nvmf_is_near("tcp:[::ffff:10.0.0.7]:4420", "[::ffff:10.0.0.7]:50000"));
-	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.70:50000"));
-	CHECK(!nvmf_is_near("tcp:10.0.0.7:4420", "10.0.0.8:4420"));
-	CHECK(!nvmf_is_near("tcp:[fe80::1]:4420", "[fe80::2]:50000"));
-	CHECK(!nvmf_is_near("", "gone"));
-	CHECK(!nvmf_is_near("", ""));
+	CHECK(where_is_near("tcp:127.0.0.1:4420", "127.0.0.1:50000"));
+	CHECK(where_is_near("tcp:[::1]:4420", "[::1]:50000"));
+	CHECK(where_is_near("tcp:10.0.0.7:4420", "10.0.0.7:50000"));
+	CHECK(where_is_near("tcp:[fe80::1]:4420", "[fe80::1]:50000"));
+	CHECK(where_is_near("tcp:[::ffff:10.0.0.7]:4420", "[::ffff:10.0.0.7]:50000"));
+	CHECK(!where_is_near("tcp:10.0.0.7:4420", "10.0.0.70:50000"));
+	CHECK(!where_is_near("tcp:10.0.0.7:4420", "10.0.0.8:4420"));
+	CHECK(!where_is_near("tcp:[fe80::1]:4420", "[fe80::2]:50000"));
+	CHECK(!where_is_near("", "gone"));
+	CHECK(!where_is_near("", ""));
 }
 
 WITH_TARGET(a_host_elsewhere_has_no_write_cache_and_what_it_is_answered_is_durable)

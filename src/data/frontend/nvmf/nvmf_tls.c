@@ -19,8 +19,8 @@
 
 bool nvmf_tls_is_required(const struct nvmf_server *server, const struct listener *l)
 {
-	struct nvmf_where where = nvmf_where_of(l->address);
-	return server->options.tls == NVMF_TLS_REQUIRED && !nvmf_where_is_loopback(&where);
+	struct where where = where_of(l->address);
+	return server->options.tls == NVMF_TLS_REQUIRED && !where_is_loopback(&where);
 }
 
 /* ---- the key ---------------------------------------------------------------------------------------------------------------- */
