@@ -528,6 +528,15 @@ static bool an_engine_lives(const struct run *r)
 	return false;
 }
 
+/* Else the one that lives was there before: it may serve for as long as nobody opens its copies, and change no view. */
+static bool the_owner_lives(const struct run *r)
+{
+	for (uint32_t i = 0; i < r->engine_count; i++)
+		if (!r->engines[i]->is_over && uuid_equal(&r->engines[i]->id, &r->cluster.view.engine_id))
+			return true;
+	return false;
+}
+
 static void node_down(struct run *r, struct cluster_node *n, bool power_too)
 {
 	if (!n->is_up)
@@ -559,9 +568,16 @@ static bool is_member(const struct cluster_node *n)
 /* Whoever is no member has everything when it becomes one. */
 static void who_has_all(struct run *r)
 {
-	bool even = all_is_even(r);
+	bool all = true;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		struct cluster_node *n = &r->cluster.nodes[i];
+		n->has_all |= !is_member(n);
+		all &= n->has_all;
+	}
+	if (all || !all_is_even(r))
+		return;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
-		r->cluster.nodes[i].has_all |= even || !is_member(&r->cluster.nodes[i]);
+		r->cluster.nodes[i].has_all = true;
 }
 
 static struct uuid filler_id(void)
@@ -604,6 +620,10 @@ static void minder(void *arg)
 	}
 	if (!an_engine_lives(r) && now_ns(r) >= r->engine_wanted_ns)
 		engine_start(r);
+	if (r->faults_are_over && !the_owner_lives(r) && now_ns(r) >= r->engine_wanted_ns + 10 * NS_PER_S) {
+		r->engine_wanted_ns = now_ns(r);
+		engine_start(r);
+	}
 	who_has_all(r);
 	if (r->faults_are_over)
 		fillers_delete(r);

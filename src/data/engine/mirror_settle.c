@@ -353,8 +353,9 @@ void mirror_settle_fiber(void *arg)
 	struct mirror *m = arg;
 	uint32_t tries = 0;
 	while (!mirror_over(m)) {
-		uint32_t region =
-			MUTANT(239) && one_to_make_good(m) ? REPLICA_REGIONS : regions_next(&m->unsettled, 0);
+		uint32_t region = MUTANT(239) && m->serves && one_to_make_good(m)
+					  ? REPLICA_REGIONS
+					  : regions_next(&m->unsettled, 0);
 		if (!m->serves || (region == REPLICA_REGIONS && !one_to_make_good(m)))
 			mirror_pause(m, UINT64_MAX);
 		else if (region < REPLICA_REGIONS)
