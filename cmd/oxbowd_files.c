@@ -5,6 +5,7 @@
 #include "oxbowd.h"
 
 #include "base/log.h"
+#include "host/host_text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -93,8 +94,9 @@ void data_dir_take(const char *dir)
 /* ---- small files: the list of known pools, the record of block devices --------------------------------------------------------------------------------------- */
 
 struct state_work {
-	char *path, *text; /* text: out when loading, in when saving */
-	const char *dir;
+	const char *name; /* of the file to save */
+	char *path;	  /* of the one to load */
+	char *text;	  /* out when loading, in when saving */
 	int err;
 };
 
@@ -131,47 +133,16 @@ static int text_load(const char *name, char **text)
 	return w.err;
 }
 
-static int file_write(int fd, const char *text)
-{
-	size_t len = strlen(text), done = 0;
-	while (done < len) {
-		ssize_t n = write(fd, text + done, len - done);
-		if (n < 0 && errno != EINTR)
-			return err_from_errno(errno);
-		done += n > 0 ? (size_t)n : 0;
-	}
-	return fsync(fd) == 0 ? 0 : err_from_errno(errno);
-}
-
-static int directory_sync(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int err = fd < 0 || fsync(fd) != 0 ? err_from_errno(errno) : 0;
-	if (fd >= 0)
-		close(fd);
-	return err;
-}
-
 static void state_save_work(void *arg)
 {
 	struct state_work *w = arg;
-	char tmp[4096];
-	snprintf(tmp, sizeof(tmp), "%s.tmp", w->path);
-	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	w->err = fd < 0 ? err_from_errno(errno) : file_write(fd, w->text);
-	if (fd >= 0)
-		close(fd);
-	if (!w->err && rename(tmp, w->path) != 0)
-		w->err = err_from_errno(errno);
-	if (!w->err)
-		w->err = directory_sync(w->dir);
+	w->err = host_text_replace(options->data_dir, w->name, w->text);
 }
 
 static int text_save(const char *name, const char *text)
 {
-	struct state_work w = {.path = path_of(name), .text = mem_strdup(text), .dir = options->data_dir};
+	struct state_work w = {.name = name, .text = mem_strdup(text)};
 	rt_offload(state_save_work, &w);
-	free(w.path);
 	free(w.text);
 	return w.err;
 }

@@ -53,14 +53,15 @@ static bool is_ours(const char *path)
 	return strncmp(target, "/dev/ublkb", strlen("/dev/ublkb")) == 0;
 }
 
-/* Made beside and renamed over, so that it is never missing; only what we made ourselves is replaced or removed. */
+/* Made beside and renamed over, so that it is never missing; only what we made ourselves is replaced or removed. No volume's name begins
+ * with a dot, so that none is beside. */
 static void link_work(void *arg)
 {
 	struct link_work *w = arg;
-	char path[PATH_MAX], tmp[PATH_MAX + 8], device[32];
+	char path[PATH_MAX], tmp[PATH_MAX], device[32];
 	struct stat st;
 	snprintf(path, sizeof(path), "%s/%s", w->dir, w->name);
-	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
+	snprintf(tmp, sizeof(tmp), "%s/.%s.tmp", w->dir, w->name);
 	snprintf(device, sizeof(device), "/dev/ublkb%u", w->number);
 	if (lstat(path, &st) == 0 && !is_ours(path)) {
 		w->err = OXE_EXISTS;

@@ -29,7 +29,7 @@ ROOMS = {
     "control/csi": BELOW + ("control", "control/manager", "control/node"),
     "control/api": BELOW + ("control", "control/manager", "control/node"),
     "host": BELOW,
-    "host/attach": BELOW + ("data/nvme",),  # volumes as block devices of a client: for commands, not for reactors
+    "host/attach": BELOW + ("data/nvme", "host"),  # volumes as block devices of a client: for commands, not for reactors
     "sim": BELOW + ("data/store", "data/replica", "data/engine"),  # its model of a pool and its workload speak the store's interface
 }
 

@@ -51,11 +51,13 @@ struct wire {
 	uint32_t refs; /* open ends and armed pumps */
 };
 
+/* As in host_net.c: it goes when it was closed and an rt_accept() has said OXE_SHUTDOWN, so that an acceptor that was busy elsewhere may
+ * still ask; if none ever asked, at the close; if one stopped asking, with the sim. */
 struct port {
 	struct rt_listener base;
 	struct list link, pending; /* ends to accept */
 	struct sim_node *node;
-	bool is_unix, any_host, loopback, closed;
+	bool is_unix, any_host, loopback, closed, asked;
 	uint32_t number, pending_count, inside;
 	char path[108], text[160];
 	struct waitq acceptors;
@@ -64,6 +66,7 @@ struct port {
 void net_init(struct sim *sim)
 {
 	list_init(&sim->net_ports);
+	list_init(&sim->net_closed);
 	list_init(&sim->net_ends);
 	sim->next_port = 49152;
 	sim->net_faults = (struct sim_net_faults){
@@ -487,26 +490,28 @@ const char *net_op_listener_address(const struct rt_listener *l)
 	return port_of(l)->text;
 }
 
-static void port_free(struct port *port)
+static void pending_refuse(struct port *port)
 {
 	struct end *e;
 	while ((e = list_pop(&port->pending, struct end, queue)) != NULL) {
 		segment_send(e, SEGMENT_RESET, NULL, 0);
 		end_drop(e);
 	}
-	free(port);
 }
 
 int net_op_accept(struct rt_listener *l, struct rt_conn **out)
 {
 	struct port *port = port_of(l);
 	port->inside++;
+	port->asked = true;
 	while (!port->closed && list_empty(&port->pending))
 		waitq_wait(&port->acceptors);
 	port->inside--;
 	if (port->closed) {
-		if (port->inside == 0)
-			port_free(port);
+		if (port->inside == 0) {
+			list_del(&port->link);
+			free(port);
+		}
 		return OXE_SHUTDOWN;
 	}
 	*out = &list_pop(&port->pending, struct end, queue)->base;
@@ -519,9 +524,12 @@ void net_op_listener_close(struct rt_listener *l)
 	struct port *port = port_of(l);
 	list_del(&port->link);
 	port->closed = true;
+	pending_refuse(port);
 	waitq_wake_all(&port->acceptors);
-	if (port->inside == 0)
-		port_free(port);
+	if (port->asked)
+		list_add_tail(&port->node->sim->net_closed, &port->link);
+	else
+		free(port);
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------------------------------- */
@@ -615,6 +623,8 @@ void net_node_gone(struct sim_node *node, bool power_cut)
 
 void net_fini(struct sim *sim)
 {
+	struct port *port;
 	assert(list_empty(&sim->net_ports) && list_empty(&sim->net_ends));
-	(void)sim;
+	while ((port = list_pop(&sim->net_closed, struct port, link)) != NULL)
+		free(port);
 }

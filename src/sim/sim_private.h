@@ -33,7 +33,8 @@ struct sim {
 	uint64_t trace_hash, trace_count;
 	struct trace_entry *trace; /* a ring of TRACE_KEPT */
 	struct sim_net_faults net_faults;
-	struct list net_ports, net_ends; /* listeners; every end of a connection that is not closed */
+	struct list net_ports, net_closed; /* listeners, and those that were closed and may still be asked */
+	struct list net_ends;		   /* every end of a connection that is not closed */
 	struct sim_cut *cuts;
 	size_t cut_count;
 	uint32_t next_port;

@@ -823,3 +823,49 @@ TEST(offloaded_work_costs_virtual_time_and_messages_arrive)
 	world_run(&w, doors);
 	world_free(&w);
 }
+
+/* ---- a listener that goes --------------------------------------------------------------------------------------------------- */
+
+struct closing {
+	struct rt_listener *listener;
+	bool accepted, closed, done;
+};
+
+static void busy_acceptor_main(void *arg)
+{
+	struct closing *g = arg;
+	struct rt_conn *c;
+	CHECK_OK(rt_accept(g->listener, &c));
+	g->accepted = true;
+	rt_conn_close(c);
+	while (!g->closed) /* it is busy with this one */
+		fiber_sleep(NS_PER_MS);
+	CHECK_ERR(rt_accept(g->listener, &c), OXE_SHUTDOWN);
+	g->done = true;
+}
+
+static void closer_main(void *arg)
+{
+	struct closing *g = arg;
+	struct rt_conn *c;
+	CHECK_OK(rt_listen(rt_current(), "tcp:127.0.0.1:4420", &g->listener));
+	fiber_spawn(rt_current(), "acceptor", busy_acceptor_main, g);
+	CHECK_OK(rt_connect(rt_current(), "tcp:127.0.0.1:4420", 5 * NS_PER_S, &c));
+	while (!g->accepted)
+		fiber_sleep(NS_PER_MS);
+	rt_listener_close(g->listener);
+	g->closed = true;
+	rt_conn_close(c);
+}
+
+TEST(an_acceptor_that_is_busy_when_its_listener_is_closed_may_still_ask)
+{
+	struct closing g = {0};
+	struct sim *sim = sim_new(1);
+	struct sim_node *node = sim_node_new(sim, "a");
+	fiber_spawn_big(sim_node_start(node), "closer", closer_main, &g);
+	CHECK_EQ(sim_run(sim, &g.done, 10 * NS_PER_S), SIM_DONE);
+	CHECK_EQ(sim_run(sim, NULL, 20 * NS_PER_S), SIM_DONE);
+	sim_node_stop(node);
+	sim_free(sim);
+}

@@ -244,7 +244,6 @@ static int local_layers(struct replica *r, struct replica_layer *out, size_t max
 
 /* ---- reading layers -------------------------------------------------------------------------------------------------------- */
 
-/* NULL: the head, or the one that is filled. layer_close ends it. */
 static int layer_open(struct copy *c, const struct uuid *layer_id, struct vol **out)
 {
 	if (!layer_id) {
@@ -254,10 +253,21 @@ static int layer_open(struct copy *c, const struct uuid *layer_id, struct vol **
 	return copy_has_layer(c, layer_id, false) ? vol_open(c->pool, layer_id, out) : OXE_NOENT;
 }
 
-static void layer_close(struct copy *c, struct vol *vol)
+/* NULL: the head, or the one that is filled. layer_leave ends it. */
+static int layer_enter(struct local *l, const struct uuid *layer_id, struct vol **out)
 {
-	if (vol != c->vol)
+	int err = call_enter(l);
+	if (err)
+		return err;
+	err = layer_open(l->copy, layer_id, out);
+	return err ? call_leave(l, err, false) : 0;
+}
+
+static int layer_leave(struct local *l, struct vol *vol, int err)
+{
+	if (vol != l->copy->vol)
 		vol_close(vol);
+	return call_leave(l, err, false);
 }
 
 static int local_layer_read(struct replica *r, const struct uuid *layer_id, void *data, uint64_t offset_bytes,
@@ -265,15 +275,8 @@ static int local_layer_read(struct replica *r, const struct uuid *layer_id, void
 {
 	struct local *l = local_of(r);
 	struct vol *vol;
-	int err = call_enter(l);
-	if (err)
-		return err;
-	err = layer_open(l->copy, layer_id, &vol);
-	if (!err) {
-		err = vol_read(vol, data, offset_bytes, len_bytes);
-		layer_close(l->copy, vol);
-	}
-	return call_leave(l, err, false);
+	int err = layer_enter(l, layer_id, &vol);
+	return err ? err : layer_leave(l, vol, vol_read(vol, data, offset_bytes, len_bytes));
 }
 
 static int local_layer_extents(struct replica *r, const struct uuid *layer_id, const struct uuid *since_id,
@@ -282,15 +285,11 @@ static int local_layer_extents(struct replica *r, const struct uuid *layer_id, c
 {
 	struct local *l = local_of(r);
 	struct vol *vol;
-	int err = call_enter(l);
+	int err = layer_enter(l, layer_id, &vol);
 	if (err)
 		return err;
-	err = layer_open(l->copy, layer_id, &vol);
-	if (!err) {
-		err = vol_extents(vol, since_id, offset_bytes, len_bytes, extents, max_extents, extent_count);
-		layer_close(l->copy, vol);
-	}
-	return call_leave(l, err, false);
+	err = vol_extents(vol, since_id, offset_bytes, len_bytes, extents, max_extents, extent_count);
+	return layer_leave(l, vol, err);
 }
 
 static uint32_t crc_of_zeroes(void)
@@ -365,15 +364,8 @@ static int local_layer_checksums(struct replica *r, const struct uuid *layer_id,
 	static_assert(REPLICA_CHECKSUM_BYTES == POOL_BLOCK_BYTES, "extents begin and end where sums do");
 	if (!u64_is_aligned(offset_bytes | len_bytes, REPLICA_CHECKSUM_BYTES))
 		return OXE_ALIGN;
-	int err = call_enter(l);
-	if (err)
-		return err;
-	err = layer_open(l->copy, layer_id, &vol);
-	if (!err) {
-		err = sum_all(vol, offset_bytes, len_bytes, crcs);
-		layer_close(l->copy, vol);
-	}
-	return call_leave(l, err, false);
+	int err = layer_enter(l, layer_id, &vol);
+	return err ? err : layer_leave(l, vol, sum_all(vol, offset_bytes, len_bytes, crcs));
 }
 
 const struct replica_ops replica_local_ops = {

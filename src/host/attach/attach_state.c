@@ -4,6 +4,7 @@
  * of an open file description: it is free when every process that has it is gone, and no file is left of it.
  */
 #include "host/attach/attach_impl.h"
+#include "host/host_text.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -110,43 +111,10 @@ int text_read(const char *path, char *out, size_t size)
 	return err;
 }
 
-static int bytes_write(int fd, const char *text)
-{
-	size_t len = strlen(text), done = 0;
-	while (done < len) {
-		ssize_t n = write(fd, text + done, len - done);
-		if (n < 0 && errno != EINTR)
-			return err_from_errno(errno);
-		done += n > 0 ? (size_t)n : 0;
-	}
-	return fsync(fd) == 0 ? 0 : err_from_errno(errno);
-}
-
-static int directory_sync(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int err = fd < 0 || fsync(fd) != 0 ? err_from_errno(errno) : 0;
-	if (fd >= 0)
-		close(fd);
-	return err;
-}
-
 int state_text_save(struct attach *a, const char *name, const char *text)
 {
-	char path[ATTACH_PATH_SIZE], beside[ATTACH_PATH_SIZE];
-	path_format(path, "%s/%s", a->state_dir, name);
-	path_format(beside, "%s/%s.new", a->state_dir, name);
-	int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	int err = fd < 0 ? err_from_errno(errno) : bytes_write(fd, text);
-	if (fd >= 0)
-		close(fd);
-	if (!err && rename(beside, path) != 0)
-		err = err_from_errno(errno);
-	if (!err)
-		err = directory_sync(a->state_dir);
-	if (err)
-		attach_why(a, err, "", "cannot write %s: %s", path, err_text(err));
-	return err;
+	int err = host_text_replace(a->state_dir, name, text);
+	return err ? attach_why(a, err, "", "cannot write %s/%s: %s", a->state_dir, name, err_text(err)) : 0;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------------------- */
@@ -169,7 +137,7 @@ int state_remove(struct attach *a, const struct uuid *id)
 	path_format(path, "%s/%s", a->state_dir, name);
 	if (unlink(path) != 0 && errno != ENOENT)
 		return attach_why(a, err_from_errno(errno), "", "cannot remove %s: %m", path);
-	return directory_sync(a->state_dir);
+	return host_directory_sync(a->state_dir);
 }
 
 int attach_load(struct attach *a, const struct uuid *id, struct attach_record *out)

@@ -80,10 +80,17 @@ static bool find_in_any(struct nvmf_server *server, const char *identity, const 
 	return is_found;
 }
 
-/* A volume that is not here may be in a moment: its pool is being opened, say. An alert would tell the host that its key is none, and
- * some hosts give up for good then; so it is left without a word, and comes again. */
-static bool find_in_named(struct nvmf_conn *c, const struct uuid *volume_id, const char *identity,
-			  const struct nvme_psk_name *name, struct tls_psk *out)
+/* What is not here may be in a moment: its pool is being opened, say. An alert would tell the host that its key is none, and some hosts
+ * give up for good then; so it is left without a word, and comes again. */
+static bool left_without_a_word(struct nvmf_conn *c, const char *because)
+{
+	nvmf_drop(c, because);
+	link_shutdown(&c->link);
+	return false;
+}
+
+static bool find_in_here(struct nvmf_conn *c, const struct uuid *volume_id, const char *identity,
+			 const struct nvme_psk_name *name, struct tls_psk *out)
 {
 	struct engine *engine;
 	int err = engine_open_volume(c->server->engines, volume_id, &engine);
@@ -92,28 +99,31 @@ static bool find_in_named(struct nvmf_conn *c, const struct uuid *volume_id, con
 		err = find_in_volume(c->server, volume_id, identity, name, out);
 		engine_close(engine);
 	}
-	if (err && (!is_there || err != OXE_NOENT)) {
-		nvmf_drop(c, is_there ? "its volume's list cannot be read" : "its volume is not here");
-		link_shutdown(&c->link);
-	}
+	if (!is_there)
+		return left_without_a_word(c, "its volume is not here");
+	if (err && err != OXE_NOENT)
+		return left_without_a_word(c, "its volume's list cannot be read");
 	return err == 0;
 }
 
-/* Whose list has the key: the volume's that is named, or of the snapshot that is. Suspends. */
-static int volume_of(struct nvmf_server *server, const char *subnqn, struct uuid *volume_id)
+/* The key is on the list of the volume that is named, or of that whose snapshot is. */
+static bool find_in_named(struct nvmf_conn *c, const char *identity, const struct nvme_psk_name *name,
+			  struct tls_psk *out)
 {
-	struct uuid id;
-	if (nvme_nqn_to_volume(subnqn, volume_id) == 0)
-		return 0;
-	int err = nvme_nqn_to_snapshot(subnqn, &id);
-	return err ? err : engines_volume_of(server->engines, &id, volume_id);
+	struct uuid volume_id, snapshot_id;
+	if (nvme_nqn_to_snapshot(name->subnqn, &snapshot_id) == 0) {
+		if (engines_volume_of(c->server->engines, &snapshot_id, &volume_id))
+			return left_without_a_word(c, "its snapshot is not here");
+	} else if (nvme_nqn_to_volume(name->subnqn, &volume_id)) {
+		return false;
+	}
+	return find_in_here(c, &volume_id, identity, name, out);
 }
 
 static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 {
 	struct nvmf_conn *c = ctx;
 	struct nvme_psk_name name;
-	struct uuid volume_id;
 	bool is_found = false;
 	if (nvme_psk_name_parse(identity, &name))
 		return false;
@@ -123,8 +133,8 @@ static bool find_key(void *ctx, const char *identity, struct tls_psk *out)
 		nvmf_drop(c, "it comes through TLS for a volume, which is off here (--nvme-tls)");
 	else if (strcmp(name.subnqn, NVME_NQN_DISCOVERY) == 0)
 		is_found = find_in_any(c->server, identity, &name, out);
-	else if (volume_of(c->server, name.subnqn, &volume_id) == 0)
-		is_found = find_in_named(c, &volume_id, identity, &name, out);
+	else
+		is_found = find_in_named(c, identity, &name, out);
 	if (is_found) {
 		c->tls_peer = mem_alloc(sizeof(*c->tls_peer));
 		memcpy(c->tls_peer->hostnqn, name.hostnqn, sizeof(name.hostnqn));

@@ -144,7 +144,7 @@ static void expect_left_without_a_word(const struct tls_psk *psk)
 }
 
 /* An alert would make some hosts give up for good. */
-WITH_OPTIONS(a_host_whose_volume_is_not_here_yet_or_has_an_unreadable_list_is_left_without_a_word,
+WITH_OPTIONS(a_host_whose_volume_or_snapshot_is_not_here_yet_or_has_an_unreadable_list_is_left_without_a_word,
 	     .tls = NVMF_TLS_ALLOWED)
 {
 	struct uuid absent = {.b = {7}};
@@ -152,11 +152,14 @@ WITH_OPTIONS(a_host_whose_volume_is_not_here_yet_or_has_an_unreadable_list_is_le
 	nvmf_volume_nqn(&absent, nqn);
 	struct tls_psk psk = psk_of(KEY32, 0, HOST_NQN, nqn);
 	expect_left_without_a_word(&psk);
+	nvmf_snapshot_nqn(&absent, nqn);
+	psk = psk_of(KEY32, 0, HOST_NQN, nqn);
+	expect_left_without_a_word(&psk);
 	psk = psk_of(KEY32, 0, HOST_NQN, target.nqn);
 	allow(HOST_NQN, KEY32);
 	CHECK_OK(pool_note_set(frame.pool, &frame.volume, POOL_NOTE_ACCESS, "rubbish", 7));
 	expect_left_without_a_word(&psk);
-	CHECK_EQ(dropped(), 2);
+	CHECK_EQ(dropped(), 3);
 }
 
 WITH_OPTIONS(a_handshake_that_stalls_is_dropped_in_time, .tls = NVMF_TLS_ALLOWED,
