@@ -386,7 +386,7 @@ static const struct verb {
 	[NVME_IO_FLUSH] = {verb_flush, ANY, 0},
 	[REPLICA_WIRE_PING] = {verb_ping, ANY, 0},
 	[REPLICA_WIRE_CREATE] = {verb_create, EXACTLY, sizeof(struct replica_wire_spec)},
-	[REPLICA_WIRE_OPEN] = {verb_open, AT_LEAST, sizeof(struct replica_wire_state)},
+	[REPLICA_WIRE_OPEN] = {verb_open, ANY, 0}, /* its version comes first */
 	[REPLICA_WIRE_LAYER_DELETE] = {verb_layer_delete, ANY, 0},
 	[REPLICA_WIRE_INTENTS_SET] = {verb_intents_set, EXACTLY, sizeof(struct replica_regions)},
 	[REPLICA_WIRE_LAYERS] = {verb_layers, ANY, 0},
@@ -460,6 +460,8 @@ static uint16_t open(struct asked *a, const struct verb *v)
 	struct replica_session *s = a->session;
 	if (!speaks_ours(a))
 		return replica_wire_status_of(OXE_VERSION);
+	if (a->data_bytes < sizeof(struct replica_wire_state))
+		return MALFORMED;
 	fmutex_lock(&s->opening);
 	while (s->is_closing)
 		waitq_wait(&s->closed);
