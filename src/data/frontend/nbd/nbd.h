@@ -23,7 +23,7 @@
  *     a request's payload     32 MiB; a write beyond it is read, thrown away and refused
  *     requests in flight      requests_max a connection; then its socket is not read (back-pressure)
  *     payload bytes           connection_bytes_max a connection, buffer_budget_bytes in all, and no connection more than it
- *                             leaves for all others; the same
+ *                             leaves for all others, nor an export more than three times that; the same
  *     a message in halves     stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for replies
  *                             nobody reads, four times as patient
  *     connections             connections_max; then closed as soon as accepted

@@ -33,10 +33,18 @@ struct nbd_server {
 	struct rt_bufpool *payloads;
 	uint64_t lent_bytes; /* of it */
 	struct waitq memory; /* receivers, until some of it is returned */
-	struct list connections;
+	struct list connections, shares;
 	struct listeners listeners;
 	struct rt_group fibers;
 	struct nbd_stats stats; /* but what the listeners count */
+};
+
+/* What the connections to one export hold together. */
+struct nbd_share {
+	struct list link;
+	const struct engine *engine;
+	uint32_t users;
+	uint64_t lent_bytes; /* of the server's payloads */
 };
 
 /* The form of replies, each including those before it. */
@@ -61,6 +69,7 @@ struct nbd_conn {
 	uint32_t context_count;
 	char contexts_of[ENGINE_EXPORT_NAME_MAX + 1]; /* the engine_name they were chosen for */
 	struct engine *engine;
+	struct nbd_share *share; /* the engine's; NULL: there is none yet */
 
 	/* Transmission. */
 	uint32_t in_flight; /* requests taken and not yet answered */
@@ -91,6 +100,8 @@ struct nbd_request {
 int nbd_drop(struct nbd_conn *c, const char *because);
 /* Nothing more is sent or received. Does not suspend. */
 void nbd_conn_break(struct nbd_conn *c);
+/* The export is agreed upon; the connection takes the engine. */
+void nbd_conn_attach(struct nbd_conn *c, struct engine *e);
 
 /* ---- nbd_handshake.c --------------------------------------------------------------------------------------------------- */
 

@@ -191,7 +191,7 @@ static uint16_t transmission_flags(const struct nbd_conn *c, const struct engine
 /* The export is agreed upon: contexts chosen for another one are void. */
 static enum next begin(struct nbd_conn *c, struct engine *e)
 {
-	c->engine = e;
+	nbd_conn_attach(c, e);
 	if (strcmp(c->contexts_of, engine_name(e)) != 0)
 		c->context_count = 0;
 	return NEXT_TRANSMISSION;

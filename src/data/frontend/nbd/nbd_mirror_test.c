@@ -268,6 +268,45 @@ WITH_COPIES(an_export_that_does_not_serve_within_the_handshake_ends_it, 2)
 	nbd_server_close(server);
 }
 
+#define READ_BYTES (MiB)
+
+static void ask_much(struct client *c)
+{
+	for (unsigned i = 0; i < 128; i++)
+		client_request(c, 0, NBD_CMD_READ, i, 0, READ_BYTES, NULL, 0);
+}
+
+WITH_COPIES(a_volume_that_waits_for_its_copies_does_not_starve_another, 2)
+{
+	static uint8_t data[READ_BYTES];
+	struct volume_spec spec = {
+		.name = "other", .id = rt_random_uuid(mirrored.rt), .size_bytes = MIRROR_DOUBLE_BYTES};
+	struct nbd_options options = {.buffer_budget_bytes = 64 * MiB};
+	struct client clients[12];
+	CHECK_OK(nbd_server_new(mirrored.engines, &options, &server));
+	CHECK_OK(nbd_server_listen(server, ADDRESS, NULL));
+	CHECK_OK(volume_create(mirrored.pools[2], &spec));
+	for (size_t i = 0; i < ARRAY_COUNT(clients); i++)
+		clients[i] = client_begin(ADDRESS, "disk", FORM_SIMPLE);
+	cut(true);
+	for (size_t i = 0; i < ARRAY_COUNT(clients); i++)
+		ask_much(&clients[i]);
+	fiber_sleep(10 * NS_PER_S);
+	for (size_t i = 0; i < ARRAY_COUNT(clients); i++)
+		client_close(&clients[i]); /* what they asked for waits on */
+	uint64_t begin_ns = rt_now_ns(mirrored.rt);
+	struct client c = client_begin(ADDRESS, "other", FORM_SIMPLE);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK_EQ(client_write(&c, 0, 0, data, sizeof(data)), 0);
+		CHECK_EQ(client_read(&c, 0, data, sizeof(data)), 0);
+	}
+	CHECK(rt_now_ns(mirrored.rt) - begin_ns < NS_PER_S);
+	client_disconnect(&c);
+	cut(false);
+	fiber_sleep(10 * NS_PER_S);
+	nbd_server_close(server);
+}
+
 WITH_COPIES(a_server_closes_although_a_client_waits_for_a_mirror_to_serve, 2)
 {
 	uint8_t data[200];

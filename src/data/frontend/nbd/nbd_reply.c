@@ -36,6 +36,7 @@ static void payload_return(struct nbd_conn *c, struct nbd_request *r)
 	rt_buf_put(c->server->payloads, r->payload, r->payload_bytes);
 	c->in_flight_bytes -= r->payload_bytes;
 	c->server->lent_bytes -= r->payload_bytes;
+	c->share->lent_bytes -= r->payload_bytes;
 	if (!waitq_empty(&c->server->memory))
 		waitq_wake_all(&c->server->memory);
 }

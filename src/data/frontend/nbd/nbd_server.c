@@ -40,6 +40,35 @@ static void log_end(struct nbd_conn *c)
 	}
 }
 
+static struct nbd_share *share_find(struct nbd_server *server, const struct engine *e)
+{
+	struct nbd_share *s;
+	list_for_each (s, &server->shares, link)
+		if (s->engine == e)
+			return s;
+	s = mem_zalloc(sizeof(*s));
+	s->engine = e;
+	list_add_tail(&server->shares, &s->link);
+	return s;
+}
+
+void nbd_conn_attach(struct nbd_conn *c, struct engine *e)
+{
+	c->engine = e;
+	c->share = share_find(c->server, e);
+	c->share->users++;
+}
+
+static void conn_detach(struct nbd_conn *c)
+{
+	if (--c->share->users == 0) {
+		assert(c->share->lent_bytes == 0);
+		list_del(&c->share->link);
+		free(c->share);
+	}
+	engine_close(c->engine);
+}
+
 static void conn_free(struct nbd_conn *c)
 {
 	struct nbd_request *r;
@@ -49,7 +78,7 @@ static void conn_free(struct nbd_conn *c)
 	if (!c->dropped_because)
 		link_bye(&c->link);
 	if (c->engine)
-		engine_close(c->engine);
+		conn_detach(c);
 	link_fini(&c->link);
 	list_del(&c->link_in_server);
 	listeners_left(&c->server->listeners);
@@ -143,6 +172,7 @@ int nbd_server_new(struct engines *engines, const struct nbd_options *options, s
 	server->payloads = rt_bufpool_new(server->rt, server->options.buffer_budget_bytes);
 	waitq_init(&server->memory);
 	list_init(&server->connections);
+	list_init(&server->shares);
 	listeners_init(&server->listeners, server->rt, &listening, server, server->options.connections_max);
 	group_init(&server->fibers);
 	*out = server;

@@ -219,7 +219,8 @@ static uint64_t buffer_bytes(uint64_t need_bytes)
 }
 
 /* A connection may hold as much as it leaves for all others together. So a few that take and never read cannot hold
- * everything: each newcomer finds something left, and small requests find a way past large ones. */
+ * everything: each newcomer finds something left, and small requests find a way past large ones. All connections to an export may hold
+ * three times what they leave: one that waits for its copies keeps what was asked of it, also when those who asked are gone. */
 static bool has_memory(const struct nbd_conn *c, uint64_t bytes)
 {
 	const struct nbd_options *o = &c->server->options;
@@ -228,7 +229,10 @@ static bool has_memory(const struct nbd_conn *c, uint64_t bytes)
 		return true;
 	if (c->in_flight_bytes > 0 && mine > o->connection_bytes_max)
 		return false;
-	return lent <= o->buffer_budget_bytes && mine <= o->buffer_budget_bytes - lent;
+	if (lent > o->buffer_budget_bytes)
+		return false;
+	uint64_t left = o->buffer_budget_bytes - lent;
+	return mine <= left && c->share->lent_bytes + bytes <= 3 * left;
 }
 
 static void wait_for_room(struct nbd_conn *c, uint64_t bytes)
@@ -251,6 +255,7 @@ static struct nbd_request *request_admit(struct nbd_conn *c, const struct nbd_co
 	r->payload_bytes = bytes;
 	c->in_flight_bytes += bytes;
 	c->server->lent_bytes += bytes;
+	c->share->lent_bytes += bytes;
 	r->payload = bytes ? rt_buf_get(c->server->payloads, bytes) : NULL;
 	return r;
 }

@@ -100,6 +100,7 @@ struct nvmf_notices {
 struct nvmf_subsystem {
 	struct list link, controllers;
 	uint32_t users;		   /* beside the controllers */
+	uint64_t lent_bytes;	   /* of the server's payloads, to commands of all its controllers */
 	struct uuid id, volume_id; /* the latter: whose list says who may */
 	struct list writes, fused; /* ranges, see nvmf_io.c */
 	struct waitq ranges;
@@ -174,9 +175,10 @@ struct nvmf_request {
 	struct nvmf_command command;
 	void *payload; /* of the server's pool; NULL: none */
 	uint64_t payload_bytes;
-	bool payload_is_extra;	 /* allocated beyond the pool */
-	uint32_t received_bytes; /* of the data asked for */
-	uint32_t answer_bytes;	 /* of the payload, that go to the host */
+	bool payload_is_extra;		   /* allocated beyond the pool */
+	struct nvmf_subsystem *payload_of; /* on whose account it is; NULL: on none */
+	uint32_t received_bytes;	   /* of the data asked for */
+	uint32_t answer_bytes;		   /* of the payload, that go to the host */
 	uint64_t result;
 	bool data_is_bad;	    /* by its digest */
 	struct fiber *waiter;	    /* for data */

@@ -97,6 +97,7 @@ static void subsystem_drop(struct nvmf_subsystem *s)
 	if (!list_empty(&s->controllers) || s->users > 0)
 		return;
 	assert(list_empty(&s->writes) && list_empty(&s->fused) && list_empty(&s->fence.inside));
+	assert(s->lent_bytes == 0);
 	list_del(&s->link);
 	free(s);
 }

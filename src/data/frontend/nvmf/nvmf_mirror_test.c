@@ -267,6 +267,48 @@ WITH_COPIES(a_host_that_gave_up_waiting_is_busy_until_what_it_left_has_ended_and
 	nvmf_server_close(server);
 }
 
+#define READ_BYTES (MiB)
+
+static void ask_much(struct pair *p)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = le32_of(1)};
+		nvme_rw_set(&sqe, 0, READ_BYTES / 512, 0);
+		host_command(&p->io, &sqe, NULL, READ_BYTES, false);
+	}
+}
+
+WITH_COPIES(a_volume_that_waits_for_its_copies_does_not_starve_another, 2)
+{
+	static uint8_t data[READ_BYTES];
+	struct volume_spec spec = {
+		.name = "other", .id = rt_random_uuid(mirrored.rt), .size_bytes = MIRROR_DOUBLE_BYTES};
+	struct pair greedy[12], other;
+	server = nvmf_server_new(mirrored.engines, &(struct nvmf_options){.buffer_budget_bytes = 16 * MiB});
+	CHECK_OK(nvmf_server_listen(server, ADDRESS, NULL));
+	nvmf_volume_nqn(&mirrored.volume, nqn);
+	CHECK_OK(volume_create(mirrored.pools[2], &spec));
+	for (size_t i = 0; i < ARRAY_COUNT(greedy); i++)
+		greedy[i] = attach();
+	cut(true);
+	for (size_t i = 0; i < ARRAY_COUNT(greedy); i++)
+		ask_much(&greedy[i]);
+	fiber_sleep(10 * NS_PER_S);
+	for (size_t i = 0; i < ARRAY_COUNT(greedy); i++)
+		detach(&greedy[i]); /* what they asked for waits on */
+	nvmf_volume_nqn(&spec.id, nqn);
+	uint64_t begin_ns = rt_now_ns(mirrored.rt);
+	other = attach();
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(host_io(&other.io, NVME_IO_READ, 0, READ_BYTES / 512, 0, data, NULL, sizeof(data)),
+			 0);
+	CHECK(rt_now_ns(mirrored.rt) - begin_ns < NS_PER_S);
+	detach(&other);
+	cut(false);
+	fiber_sleep(10 * NS_PER_S);
+	nvmf_server_close(server);
+}
+
 WITH_COPIES(a_target_closes_although_commands_wait_inside_a_mirror_that_was_stopped, 2)
 {
 	struct pair p, gone;

@@ -59,6 +59,8 @@ static void payload_return(struct nvmf_request *r)
 		rt_buf_put(c->server->payloads, r->payload, r->payload_bytes);
 		c->in_flight_bytes -= r->payload_bytes;
 		c->server->lent_bytes -= r->payload_bytes;
+		if (r->payload_of)
+			r->payload_of->lent_bytes -= r->payload_bytes;
 		if (!waitq_empty(&c->server->memory))
 			waitq_wake_all(&c->server->memory);
 	}
@@ -86,15 +88,25 @@ static uint64_t buffer_bytes(uint64_t need_bytes)
 	return pages <= 1 ? RT_IO_ALIGN : (uint64_t)RT_IO_ALIGN << (64 - __builtin_clzll(pages - 1));
 }
 
+static struct nvmf_subsystem *subsystem_of(const struct nvmf_conn *c)
+{
+	return c->controller ? c->controller->subsystem : NULL;
+}
+
 /* A connection may hold as much as it leaves for all others together. So a few that take and never read cannot hold
- * everything: each newcomer finds something left, and small commands find a way past large ones. */
+ * everything: each newcomer finds something left, and small commands find a way past large ones. All connections of a volume may hold
+ * three times what they leave: one that waits for its copies keeps what was asked of it, also when those who asked are gone. */
 static bool has_memory(const struct nvmf_conn *c, uint64_t bytes)
 {
 	const struct nvmf_options *o = &c->server->options;
+	const struct nvmf_subsystem *s = subsystem_of(c);
 	uint64_t mine = c->in_flight_bytes + bytes, lent = c->server->lent_bytes + bytes;
 	if (c->in_flight_bytes > 0 && mine > o->connection_bytes_max)
 		return false;
-	return lent <= o->buffer_budget_bytes && mine <= o->buffer_budget_bytes - lent;
+	if (lent > o->buffer_budget_bytes)
+		return false;
+	uint64_t left = o->buffer_budget_bytes - lent;
+	return mine <= left && (!s || s->lent_bytes + bytes <= 3 * left);
 }
 
 static void payload_take(struct nvmf_request *r, uint64_t bytes)
@@ -105,6 +117,9 @@ static void payload_take(struct nvmf_request *r, uint64_t bytes)
 	r->payload_bytes = bytes;
 	c->in_flight_bytes += bytes;
 	c->server->lent_bytes += bytes;
+	r->payload_of = subsystem_of(c);
+	if (r->payload_of)
+		r->payload_of->lent_bytes += bytes;
 }
 
 int nvmf_payload_get(struct nvmf_request *r, uint64_t bytes)
