@@ -611,7 +611,6 @@ int main(int argc, char **argv)
 		return EXIT_DIED;
 	/* A pool's caches are large and hardly used: fresh pages are cheaper than wiping old ones, a hundred thousand times. */
 	mallopt(M_MMAP_THRESHOLD, 128 * KiB);
-	mallopt(M_TRIM_THRESHOLD, 256 * MiB); /* and what is small is wanted again at once */
 	run_progress = note_progress;
 	if ((options.mutants || options.mutant) && !mutants_are_built) {
 		fprintf(stderr, "oxbow-sim: built without mutants: use oxbow-sim-mutants\n");

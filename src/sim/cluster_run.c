@@ -990,6 +990,19 @@ static void snapshot_check(struct run *r, struct replica *a, const struct replic
 	}
 }
 
+/* One that was acknowledged, and that nobody ever asked to delete. */
+static void snapshots_are_there(struct run *r, const struct replica_layer *layers, size_t count)
+{
+	for (uint32_t i = 0; i < r->snapshot_count; i++) {
+		const struct snapshot *s = &r->snapshots[i];
+		bool found = !s->image || s->is_deleted;
+		for (size_t j = 0; !found && j < count; j++)
+			found = uuid_equal(&layers[j].id, &s->id);
+		if (!found)
+			cluster_fail(&r->cluster, "snapshot %s was acknowledged, and is not there", s->name);
+	}
+}
+
 static void pools_check(struct run *r)
 {
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
@@ -1066,6 +1079,8 @@ static void copies_compare(struct run *r)
 	}
 	for (size_t j = 0; j < counts[0] && !r->cluster.failed && !err; j++)
 		snapshot_check(r, copies[0], &layers[0][j]);
+	if (!err)
+		snapshots_are_there(r, layers[0], counts[0]);
 	if (err)
 		cluster_fail(&r->cluster, "a copy cannot be looked at in the end: %s", err_name(err));
 	for (uint32_t i = 0; i < copy_count; i++)
