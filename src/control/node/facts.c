@@ -430,7 +430,7 @@ static const char *after(const char *key, const char *prefix)
 	return strncmp(key, prefix, strlen(prefix)) == 0 ? key + strlen(prefix) : NULL;
 }
 
-int facts_apply(struct facts *f, const struct meta_entry *e)
+int facts_apply(struct facts *f, const struct meta_entry *e, uint64_t now_ns)
 {
 	struct uuid id;
 	const char *rest;
@@ -441,8 +441,13 @@ int facts_apply(struct facts *f, const struct meta_entry *e)
 	const char *slash = strchr(e->key, '/');
 	if (!slash || uuid_parse(slash + 1, &id) != 0)
 		return 0;
-	if (after(e->key, "node/"))
-		return fact_replace(&f->nodes, e, &id, sizeof(struct fact_node), true, node_make);
+	if (after(e->key, "node/")) {
+		int err = fact_replace(&f->nodes, e, &id, sizeof(struct fact_node), true, node_make);
+		struct fact_node *n = fact_find(&f->nodes, &id);
+		if (n)
+			n->heard_ns = now_ns;
+		return err;
+	}
 	if (after(e->key, "pool/"))
 		return fact_replace(&f->pools, e, &id, sizeof(struct fact_pool), true, pool_make);
 	if (after(e->key, "volume/"))

@@ -89,7 +89,7 @@ void facts_clear(struct facts *f);
 void facts_take(struct facts *f, struct facts *from);
 /* One entry of a list or a watch. OXE_CORRUPT, OXE_VERSION: its value is not understood, and what was known of it is forgotten. Keys that
  * mean nothing here are passed over. */
-OX_CHECKED int facts_apply(struct facts *f, const struct meta_entry *entry);
+OX_CHECKED int facts_apply(struct facts *f, const struct meta_entry *entry, uint64_t now_ns);
 
 /* NULL: there is none. */
 const struct fact_node *facts_node(const struct facts *f, const struct uuid *id);

@@ -11,7 +11,7 @@ static void again(const char *key, char *value)
 			       .value_len_bytes = strlen(value),
 			       .mod_revision = 2};
 	facts_init(&f);
-	int err = facts_apply(&f, &e);
+	int err = facts_apply(&f, &e, 0);
 	assert(err == 0);
 	facts_clear(&f);
 	free(value);
@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			       .value = (void *)(uintptr_t)(end + 1),
 			       .value_len_bytes = size - key_len - 1,
 			       .mod_revision = 1};
-	if (facts_apply(&f, &e) == 0) {
+	if (facts_apply(&f, &e, 0) == 0) {
 		if (!list_empty(&f.volumes))
 			again(key, fact_volume_value(list_first(&f.volumes, struct fact_volume, link)));
 		if (!list_empty(&f.pools))

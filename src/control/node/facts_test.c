@@ -12,7 +12,7 @@ static int apply(struct facts *f, const char *key, const char *value, uint64_t r
 			       .value_len_bytes = value ? strlen(value) : 0,
 			       .mod_revision = revision,
 			       .deleted = !value};
-	return facts_apply(f, &e);
+	return facts_apply(f, &e, 0);
 }
 
 static struct fact_volume a_volume(void)
@@ -84,11 +84,11 @@ TEST(a_view_is_known_by_its_epoch_and_who_has_which_role)
 	facts_init(&f);
 	struct meta_entry e = {
 		.key = key, .value = bytes, .value_len_bytes = view_encode(v, bytes), .mod_revision = 4};
-	CHECK(facts_apply(&f, &e) == 0);
+	CHECK(facts_apply(&f, &e, 0) == 0);
 	const struct fact_view *seen = facts_view(&f, &an_id);
 	CHECK(seen && seen->epoch == 9 && seen->count == 2 && seen->roles[1] == VIEW_ABSENT);
 	fact_key(key, "view", &another_id); /* it says that it is another volume's */
-	CHECK(facts_apply(&f, &e) == OXE_CORRUPT && !facts_view(&f, &another_id));
+	CHECK(facts_apply(&f, &e, 0) == OXE_CORRUPT && !facts_view(&f, &another_id));
 	free(bytes);
 	free(v);
 	facts_clear(&f);
