@@ -48,6 +48,8 @@ enum verb_option {
 	OPT_VOLUME_SECRET_FILE,
 	OPT_STATE_DIR,
 	OPT_LINKS,
+	OPT_COPIES,
+	OPT_TO,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)

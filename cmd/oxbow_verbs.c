@@ -272,9 +272,15 @@ static int pool_check(struct cli *cli)
 
 /* ---- volumes --------------------------------------------------------------------------------------------------------- */
 
+/* A mirrored one is in no pool for people to see. */
+static const char *pool_slash(const struct answer *a)
+{
+	return *js_path_text(a->body, "pool") ? "/" : "";
+}
+
 static void volume_done(struct cli *cli, struct answer *a, const char *what)
 {
-	show_done(cli, a, "volume %s/%s %s: %s\n%s", js_path_text(a->body, "pool"),
+	show_done(cli, a, "volume %s%s%s %s: %s\n%s", js_path_text(a->body, "pool"), pool_slash(a),
 		  js_path_text(a->body, "name"), what, size_of(a, "size_bytes"),
 		  js_path_text(a->body, "uris.0"));
 }
@@ -287,12 +293,32 @@ static int volume_create(struct cli *cli)
 	set_size(cli, body);
 	if (cli->values[OPT_POOL])
 		js_set_text(body, "pool", cli->values[OPT_POOL]);
+	if (cli->values[OPT_COPIES])
+		js_set_text(body, "copies", cli->values[OPT_COPIES]);
 	if (cli->values[OPT_BLOCK_SIZE])
 		js_set_u64(body, "block_size_bytes",
 			   number_value(cli->values[OPT_BLOCK_SIZE], "--block-size", 4096));
 	struct answer a = ask(cli, "POST", mem_strdup("/v1/volumes"), body);
 	volume_done(cli, &a, "created");
 	return done(&a);
+}
+
+/* "2 of 3": how many are up to date and answer. */
+static void volume_add_copies(struct js *volume)
+{
+	const struct js *copies = js_get(js_get(volume, "mirror"), "copies");
+	struct text t = {0};
+	size_t good = 0;
+	for (size_t i = 0; i < js_length(copies); i++) {
+		const struct js *c = js_at(copies, i);
+		const char *session = js_path_text(c, "session");
+		good += strcmp(js_path_text(c, "role"), "member") == 0 &&
+			(!*session || strcmp(session, "open") == 0);
+	}
+	if (js_length(copies))
+		text_printf(&t, "%zu of %zu", good, js_length(copies));
+	js_set_text(volume, "copies", text_get(&t));
+	text_free(&t);
 }
 
 static int volume_list(struct cli *cli)
@@ -305,9 +331,13 @@ static int volume_list(struct cli *cli)
 						{"CLIENTS", "open_count", COLUMN_COUNT},
 						{"CLONE", "is_clone", COLUMN_YES},
 						{"DAMAGED", "is_damaged", COLUMN_YES},
+						{"COPIES", "copies", COLUMN_TEXT},
 						{"CREATED", "created", COLUMN_TIME}};
 	const char *pool = cli->values[OPT_POOL];
 	struct answer a = pool ? get(cli, "/v1/volumes?pool=", pool, "") : get(cli, "/v1/volumes", "", "");
+	struct js *volumes = js_get(a.body, "volumes");
+	for (size_t i = 0; !cli->json && i < js_length(volumes); i++)
+		volume_add_copies(js_at(volumes, i));
 	show_list(cli, &a, "volumes", columns, ARRAY_COUNT(columns));
 	return done(&a);
 }
@@ -327,6 +357,13 @@ static const struct column volume_details[] = {
 	{"Cloned from", "origin_id", COLUMN_TEXT},
 	{"Being flattened", "is_flattening", COLUMN_YES},
 	{"Damaged", "is_damaged", COLUMN_YES},
+	{"Served by node", "mirror.home", COLUMN_TEXT},
+	{"State", "mirror.state", COLUMN_TEXT},
+	{"Epoch", "mirror.epoch", COLUMN_COUNT},
+	{"Regions being written", "mirror.intents", COLUMN_COUNT},
+	{"Copies", "copies", COLUMN_LIST},
+	{"Condition", "mirror.conditions.0.message", COLUMN_TEXT},
+	{"What to do", "mirror.conditions.0.hint", COLUMN_TEXT},
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
 	{"Connect", "uris", COLUMN_LIST},
 	{"NVMe hosts allowed", "hosts", COLUMN_LIST},
@@ -411,9 +448,35 @@ static void volume_add_nvme(struct cli *cli, struct js *volume)
 	answer_free(&reservation);
 }
 
+/* A line a copy: which, what it is, whether it answers, and what filling it moved. */
+static void volume_add_copy_lines(struct js *volume)
+{
+	const struct js *copies = js_get(js_get(volume, "mirror"), "copies");
+	struct js *lines = js_array();
+	char moved[SIZE_TEXT_MAX], compared[SIZE_TEXT_MAX];
+	for (size_t i = 0; i < js_length(copies); i++) {
+		const struct js *c = js_at(copies, i);
+		struct text t = {0};
+		const char *session = js_path_text(c, "session");
+		uint64_t filled = js_path_u64(c, "filled_bytes"), checked = js_path_u64(c, "compared_bytes");
+		text_printf(&t, "%s on node %s: %s", js_path_text(c, "pool"), js_path_text(c, "node"),
+			    js_path_text(c, "role"));
+		if (*session && strcmp(session, "open") != 0)
+			text_printf(&t, ", does not answer: %s", js_path_text(c, "why"));
+		if (filled || checked)
+			text_printf(&t, ", last filling: %s moved, %s compared", size_format(filled, moved),
+				    size_format(checked, compared));
+		js_push_text(lines, text_get(&t));
+		text_free(&t);
+	}
+	js_set(volume, "copies", lines);
+}
+
 static int volume_show(struct cli *cli)
 {
 	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	if (!cli->json)
+		volume_add_copy_lines(a.body);
 	if (!cli->json)
 		volume_add_nvme(cli, a.body);
 	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
@@ -628,9 +691,9 @@ static int volume_delete(struct cli *cli)
 	struct answer found;
 	struct layers layers = {0};
 	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
-	bool agreed = confirm(cli, "Delete volume %s/%s (%s) and its %llu snapshots?",
-			      js_path_text(found.body, "pool"), js_path_text(found.body, "name"),
-			      size_of(&found, "size_bytes"),
+	bool agreed = confirm(cli, "Delete volume %s%s%s (%s) and its %llu snapshots?",
+			      js_path_text(found.body, "pool"), pool_slash(&found),
+			      js_path_text(found.body, "name"), size_of(&found, "size_bytes"),
 			      (unsigned long long)js_path_u64(found.body, "snapshot_count"));
 	if (agreed && cli->values[OPT_WAIT])
 		layers = layers_of(cli, &found);
@@ -642,6 +705,63 @@ static int volume_delete(struct cli *cli)
 		;
 	free(layers.ids);
 	show_done(cli, &a, "volume %s deleted", cli->args[0]);
+	return done(&a);
+}
+
+/* ---- copies, homes, nodes ---- */
+
+static int copy_verb(struct cli *cli, const char *method, const char *what)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	struct text t = {0};
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	text_printf(&t, "/v1/volumes/%s/copies/", id);
+	target_add(&t, cli->args[1]);
+	struct answer a = ask(cli, method, mem_strdup(text_get(&t)), NULL);
+	text_free(&t);
+	show_done(cli, &a, "volume %s: the copy in %s is %s", cli->args[0], cli->args[1], what);
+	return done(&a);
+}
+
+static int copy_add(struct cli *cli)
+{
+	return copy_verb(cli, "PUT", "being made");
+}
+
+static int copy_forget(struct cli *cli)
+{
+	if (!confirm(cli, "Give up the copy of %s in pool %s?", cli->args[0], cli->args[1]))
+		return EXIT_FAILED;
+	return copy_verb(cli, "DELETE", "given up");
+}
+
+static int volume_move(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	struct js *body = js_object();
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	js_set_text(body, "node", cli->values[OPT_TO]);
+	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", id, "/move"), body);
+	show_done(cli, &a, "volume %s: node %s serves it from now on", cli->args[0],
+		  js_path_text(a.body, "mirror.home"));
+	return done(&a);
+}
+
+static int node_list(struct cli *cli)
+{
+	static const struct column columns[] = {{"NAME", "name", COLUMN_TEXT},
+						{"THIS", "is_this", COLUMN_YES},
+						{"ALIVE", "is_alive", COLUMN_YES},
+						{"POOLS", "pool_count", COLUMN_COUNT},
+						{"VOLUMES", "volume_count", COLUMN_COUNT},
+						{"COPIES AT", "address", COLUMN_TEXT},
+						{"UUID", "id", COLUMN_TEXT}};
+	struct answer a = get(cli, "/v1/nodes", "", "");
+	show_list(cli, &a, "nodes", columns, ARRAY_COUNT(columns));
 	return done(&a);
 }
 
@@ -1158,6 +1278,9 @@ static int status(struct cli *cli)
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
 
 const struct option_text option_texts[OPT_COUNT] = {
+	[OPT_COPIES] = {"copies", "POOL,POOL",
+			"mirror it: a copy in each of these pools, of this node or others"},
+	[OPT_TO] = {"to", "NODE", "which node, by name or uuid"},
 	[OPT_NAME] = {"name", "NAME", "the pool's name"},
 	[OPT_SIZE] = {"size", "SIZE", "like 512M, 10G, 1.5T (powers of 1024), or bytes; rounded up to 4 KiB"},
 	[OPT_FORCE] = {"force", NULL, "overwrite what is on that disk"},
@@ -1214,7 +1337,7 @@ const struct verb verbs[] = {
 	 "Writes are held meanwhile. A pool that no daemon has open is checked by oxbowd itself, see oxbowd(8).", 0, 0, 1, 1, pool_check},
 
 	{"volume", "create", "NAME --size SIZE", "create a volume", NULL,
-	 OPT(SIZE) | OPT(POOL) | OPT(BLOCK_SIZE) | OPT(ID), OPT(SIZE), 1, 1, volume_create},
+	 OPT(SIZE) | OPT(POOL) | OPT(COPIES) | OPT(BLOCK_SIZE) | OPT(ID), OPT(SIZE), 1, 1, volume_create},
 	{"volume", "list", "", "list the volumes", NULL, OPT(POOL), 0, 0, 0, volume_list},
 	{"volume", "show", "VOLUME", "show one volume, and how to connect to it", NULL, 0, 0, 1, 1, volume_show},
 	{"volume", "delete", "VOLUME", "delete a volume and its snapshots",
@@ -1237,6 +1360,16 @@ const struct verb verbs[] = {
 	 "Also what cannot be read and keeps every host out. Whoever relied on it to fence another is not protected any more.",
 	 OPT(YES), 0, 1, 1, volume_unreserve},
 	{"volume", "extents", "VOLUME", "list what is allocated, also of VOLUME@SNAPSHOT", NULL, OPT(SINCE), 0, 1, 1, volume_extents},
+
+	{"volume", "move", "VOLUME --to NODE", "let another node serve a mirrored volume",
+	 "For a node that is lost, or is to be left alone. Its engine ends, if it lives; clients go to the other node.", OPT(TO), OPT(TO), 1, 1,
+	 volume_move},
+
+	{"copy", "add", "VOLUME POOL", "give a mirrored volume one copy more, filled in the background", NULL, 0, 0, 2, 2, copy_add},
+	{"copy", "forget", "VOLUME POOL", "give up one copy of a mirrored volume",
+	 "Its space is freed when its pool is there. The last copy that is up to date is not given up.", OPT(YES), 0, 2, 2, copy_forget},
+
+	{"node", "list", "", "list the nodes that share this one's metastore", NULL, 0, 0, 0, 0, node_list},
 
 	{"snapshot", "create", "VOLUME NAME", "take a snapshot", NULL, OPT(ID), 0, 1, 2, snapshot_create},
 	{"snapshot", "list", "[VOLUME]", "list the snapshots", NULL, 0, 0, 0, 1, snapshot_list},

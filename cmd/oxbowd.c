@@ -141,16 +141,31 @@ static void pool_evict(void *ctx, const char *pool_name)
 	ublk_pool_evict(pool_name);
 }
 
+static void volume_evict(void *ctx, const struct uuid *volume_id)
+{
+	(void)ctx;
+	nbd_volume_evict(volume_id);
+	nvmf_volume_evict(volume_id);
+	ublk_volume_evict(volume_id);
+}
+
 static void rooms_make(struct daemon *d)
 {
-	struct node_options node = {
-		.rt = d->rt, .cache_bytes = d->options.cache_bytes, .no_discard = d->options.no_discard};
+	struct node_options node = {.rt = d->rt,
+				    .cache_bytes = d->options.cache_bytes,
+				    .no_discard = d->options.no_discard,
+				    .name = d->options.node_name,
+				    .boot_id = boot_id_read()};
 	d->events = events_new(d->rt, EVENTS_CAPACITY);
 	daemon_log_start(&d->options, d->rt, d->events);
 	d->engines = engines_new(d->rt);
 	node.engines = d->engines;
 	node.platform = files_platform(&d->options);
+	meta_platform(&d->options, &node.platform);
+	node.platform.copies_evict = copies_evict;
+	node.cluster_secret = d->options.cluster_secret;
 	node.platform.pool_evict = pool_evict;
+	node.platform.volume_evict = volume_evict;
 	node.platform.volumes_changed = nvmf_volumes_changed;
 	node.platform.access_changed = nvmf_access_changed;
 	d->node = node_new(&node);

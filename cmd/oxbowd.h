@@ -9,6 +9,8 @@
  *     oxbowd_nbd.c      NBD's listeners: brought up, kept up
  *     oxbowd_nvmf.c     those of NVMe over TCP
  *     oxbowd_ublk.c     block devices of this host: record, links, readiness
+ *     oxbowd_meta.c     the metastore
+ *     oxbowd_copies.c   copies in this node's pools, for engines of others
  *     oxbowd_check.c    --check: a pool examined without a daemon
  */
 #ifndef OXBOW_CMD_OXBOWD_H
@@ -35,6 +37,9 @@ struct daemon_options {
 	uint64_t cache_bytes;
 	const char *ublk_links; /* directory */
 	bool no_discard;
+	const char *node_name;	    /* NULL: the host's */
+	const char *cluster_secret; /* of copies behind NVMe; NULL: none */
+	const char *metastore;	    /* "sqlite:PATH"; NULL: in the data directory */
 	const char *init_pool_path; /* NULL: none */
 	uint64_t init_pool_bytes;
 	const char *check_path; /* NULL: run as a daemon */
@@ -50,6 +55,18 @@ void daemon_log_start(const struct daemon_options *options, struct rt *rt, struc
 /* Makes the directory and takes its lock for the life of the process; ends the process with 1, saying who holds it. */
 void data_dir_take(const char *path);
 struct node_platform files_platform(const struct daemon_options *options);
+/* Of this machine since it was switched on. Nil if the kernel does not say. */
+struct uuid boot_id_read(void);
+
+/* What the target is to serve beside volumes. */
+struct nvmf_foreign copies_start(const struct daemon_options *options, struct node *node);
+/* For struct node_platform. */
+void copies_evict(void *ctx, const struct uuid *pool_id);
+/* The file's first line, to be kept; NULL: there is none. */
+const char *cluster_secret_read(const char *path);
+
+/* For struct node_platform. */
+void meta_platform(const struct daemon_options *options, struct node_platform *platform);
 
 /* One address that is to be served. It holds back readiness under a name of its own until it stands. */
 struct address_kind { /* all static text */
@@ -76,9 +93,12 @@ void nbd_start(const struct daemon_options *options, struct node *node, struct e
 /* For struct node_platform. */
 void nbd_pool_evict(void *ctx, const char *pool_name);
 
+void nbd_volume_evict(const struct uuid *volume_id);
+
 /* In a fiber: brings the block devices back that were attached, and holds back readiness until each serves. */
 void ublk_start(const struct daemon_options *options, struct node *node, struct engines *engines);
 void ublk_pool_evict(const char *pool_name);
+void ublk_volume_evict(const struct uuid *volume_id);
 /* For struct ublk_options: the file "ublk" in the data directory. */
 int files_ublk_load(void *ctx, char **text);
 int files_ublk_save(void *ctx, const char *text);
@@ -86,6 +106,7 @@ int files_ublk_save(void *ctx, const char *text);
 /* The same for NVMe over TCP. */
 void nvmf_start(const struct daemon_options *options, struct node *node, struct engines *engines);
 void nvmf_pool_evict(const char *pool_name);
+void nvmf_volume_evict(const struct uuid *volume_id);
 void nvmf_volumes_changed(void *ctx);
 void nvmf_access_changed(void *ctx, const struct uuid *volume_id);
 

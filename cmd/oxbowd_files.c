@@ -275,6 +275,19 @@ static void process_stats(void *ctx, struct node_process *out)
 	rt_offload(process_work, out);
 }
 
+struct uuid boot_id_read(void)
+{
+	struct uuid id = {0};
+	char text[UUID_TEXT_LEN + 1] = "";
+	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+	if (!file)
+		return id;
+	if (!fgets(text, sizeof(text), file) || uuid_parse(text, &id))
+		id = (struct uuid){0};
+	fclose(file);
+	return id;
+}
+
 struct node_platform files_platform(const struct daemon_options *o)
 {
 	struct timespec now;

@@ -26,6 +26,12 @@ void nbd_pool_evict(void *ctx, const char *pool_name)
 		nbd_server_evict(server, pool_name);
 }
 
+void nbd_volume_evict(const struct uuid *volume_id)
+{
+	if (server)
+		nbd_server_evict_volume(server, volume_id);
+}
+
 static int nbd_listen(const char *address, const char **bound)
 {
 	return nbd_server_listen(server, address, bound);

@@ -3,14 +3,18 @@
  */
 #include "oxbowd.h"
 
-#include <stdio.h>
-
 static struct nvmf_server *server; /* NULL: not asked for, or not started yet */
 
 void nvmf_pool_evict(const char *pool_name)
 {
 	if (server)
 		nvmf_server_evict(server, pool_name);
+}
+
+void nvmf_volume_evict(const struct uuid *volume_id)
+{
+	if (server)
+		nvmf_server_evict_volume(server, volume_id);
 }
 
 void nvmf_volumes_changed(void *ctx)
@@ -46,24 +50,13 @@ static void listener_main(void *arg)
 	address_bring_up(arg, false);
 }
 
-/* A reservation that is not to persist through power loss lasts as long as this. Nil if the kernel does not say: then it lasts. */
-static struct uuid boot_id(void)
-{
-	struct uuid id = {0};
-	char text[UUID_TEXT_LEN + 1] = "";
-	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-	if (!file)
-		return id;
-	if (!fgets(text, sizeof(text), file) || uuid_parse(text, &id))
-		id = (struct uuid){0};
-	fclose(file);
-	return id;
-}
-
 void nvmf_start(const struct daemon_options *o, struct node *node, struct engines *engines)
 {
+	struct nvmf_foreign foreign = copies_start(o, node);
 	struct nvmf_options options = {
-		.boot_id = boot_id(),
+		.foreign = &foreign,
+		.boot_id =
+			boot_id_read(), /* what is not to persist through power loss lasts as long as this; if it is nil, it lasts */
 		.authenticated_only = o->nvme_authenticated,
 		.tls = o->nvme_tls,
 		.auth_group = o->nvme_dh_group,

@@ -3,6 +3,7 @@
 
 #include "base/size.h"
 #include "data/nvme/nvme_auth_proof.h"
+#include "data/nvme/nvme_secret.h"
 
 #include <arpa/inet.h>
 #include <getopt.h>
@@ -21,6 +22,13 @@ static const char help[] =
 	"repeatable\n"
 	"  --cache-size SIZE       memory for each pool's metadata [64M]\n"
 	"  --ublk-links DIR        where attached block devices are linked by name [/dev/oxbow]\n"
+	"  --node NAME             what this node is called among those that share its metastore [the host's "
+	"name]\n"
+	"  --cluster-secret-file FILE\n"
+	"                          what nodes prove to each other for copies, as 'nvme gen-dhchap-key' makes "
+	"it;\n"
+	"                          without one copies are served to loopback addresses alone\n"
+	"  --metastore sqlite:PATH records of nodes, pools and mirrored volumes [DIR/metastore.db]\n"
 	"  --no-discard            keep space that becomes free, instead of giving it back to the disk\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
 	"  --nbd-insecure          allow TCP beyond this host without required TLS\n"
@@ -137,6 +145,15 @@ static void init_pool_option(const char *value)
 	given.init_pool_path = path;
 }
 
+static void cluster_secret_option(const char *value)
+{
+	struct nvme_secret secret;
+	given.cluster_secret = cluster_secret_read(value);
+	if (!given.cluster_secret || nvme_secret_parse(given.cluster_secret, &secret) != 0)
+		mistake("--cluster-secret-file: the first line of %s is no secret (DHHC-1:...)", value);
+	explicit_bzero(&secret, sizeof(secret));
+}
+
 /* 1 + its number. */
 static void dh_group_option(const char *value)
 {
@@ -177,6 +194,9 @@ static const struct option_row {
 	{"init-pool", .take = init_pool_option},
 	{"scan", .list = given.scan, &given.scan_count},
 	{"cache-size", .take = cache_size_option},
+	{"node", .text = &given.node_name},
+	{"cluster-secret-file", .take = cluster_secret_option},
+	{"metastore", .text = &given.metastore},
 	{"no-discard", .flag = &given.no_discard},
 	{"nbd", .list = given.nbd, &given.nbd_count},
 	{"nbd-insecure", .flag = &given.nbd_insecure},
@@ -284,9 +304,21 @@ static const char *absolute(const char *path)
 	return result;
 }
 
+static const char *host_name(void)
+{
+	static char name[NODE_NAME_SIZE];
+	return gethostname(name, sizeof(name) - 1) == 0 && *name ? name : "localhost";
+}
+
 static void options_complete(struct daemon_options *o)
 {
 	o->data_dir = absolute(o->data_dir);
+	if (!o->node_name)
+		o->node_name = host_name();
+	if (!*o->node_name || strlen(o->node_name) >= NODE_NAME_SIZE)
+		mistake("--node takes a name of 1 to %d bytes", NODE_NAME_SIZE - 1);
+	if (o->metastore && strncmp(o->metastore, "sqlite:/", 8) != 0)
+		mistake("--metastore takes sqlite:/PATH, not \"%s\"", o->metastore);
 	o->ublk_links = absolute(o->ublk_links);
 	if (!o->socket_path)
 		o->socket_path = path_in(o->data_dir, "", "oxbow.sock");

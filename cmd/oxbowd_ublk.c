@@ -26,6 +26,12 @@ void ublk_pool_evict(const char *pool_name)
 		ublk_server_evict(the.server, pool_name);
 }
 
+void ublk_volume_evict(const struct uuid *volume_id)
+{
+	if (the.server)
+		ublk_server_evict_volume(the.server, volume_id);
+}
+
 /* ---- links --------------------------------------------------------------------------------------------------------------- */
 
 struct link_work {

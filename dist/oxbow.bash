@@ -3,7 +3,9 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents move" ;;
+	copy) echo "add forget" ;;
+	node) echo "list" ;;
 	snapshot) echo "create list show delete rename usage" ;;
 	nvme) echo "list" ;;
 	ublk) echo "attach detach list" ;;
@@ -21,7 +23,7 @@ _oxbow_options() {
 	"pool show") echo "--help" ;;
 	"pool grow") echo "--help --size" ;;
 	"pool check") echo "--help" ;;
-	"volume create") echo "--help --size --pool --block-size --id" ;;
+	"volume create") echo "--help --size --pool --block-size --id --copies" ;;
 	"volume list") echo "--help --pool" ;;
 	"volume show") echo "--help" ;;
 	"volume delete") echo "--help --yes --wait" ;;
@@ -34,6 +36,10 @@ _oxbow_options() {
 	"volume disallow") echo "--help --yes --all" ;;
 	"volume unreserve") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
+	"volume move") echo "--help --to" ;;
+	"copy add") echo "--help" ;;
+	"copy forget") echo "--help --yes" ;;
+	"node list") echo "--help" ;;
 	"snapshot create") echo "--help --id" ;;
 	"snapshot list") echo "--help" ;;
 	"snapshot show") echo "--help" ;;
@@ -61,7 +67,7 @@ _oxbow_options() {
 	esac
 }
 
-_oxbow_nouns="help pool volume snapshot nvme ublk attach detach attachment job events status ready version generate"
+_oxbow_nouns="help pool volume copy node snapshot nvme ublk attach detach attachment job events status ready version generate"
 
 _oxbow_objects() {
 	case "$1" in

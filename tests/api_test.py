@@ -227,6 +227,51 @@ TLS_KEY = "NVMeTLSkey-1:01:tc254mmiOSdpohCoyDb3KHAV2c49F/F1Z/dVI9KvFED7tTag:"
 HOST = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
 
 
+def walk_mirrored(check, directory):
+    pools = [os.path.join(directory, name) for name in ("mirror-a", "mirror-b")]
+    for path in pools:
+        check.call("POST", "/v1/pools", {"name": os.path.basename(path), "path": path, "size_bytes": 64 * MIB}, status=201)
+    spec = {"name": "mirrored", "size_bytes": 4 * MIB, "id": new_id(), "copies": "mirror-a"}
+    check.call("POST", "/v1/volumes", dict(spec, pool="default"), status=400)
+    check.call("POST", "/v1/volumes", dict(spec, copies="mirror-a,nothing"), status=404)
+    check.call("POST", "/v1/volumes", dict(spec, copies="mirror-a,,"), status=400)
+    check.call("POST", "/v1/volumes", spec, status=201)
+    check.call("POST", "/v1/volumes", spec)
+    check.call("POST", "/v1/volumes", dict(spec, id=new_id()), status=409)
+    check.call("POST", "/v1/volumes", {"name": "mirrored", "size_bytes": 4 * MIB, "pool": "mirror-b"}, status=409)
+    check.call("DELETE", "/v1/volumes/mirrored/copies/mirror-a", status=409)
+    check.call("PUT", "/v1/volumes/mirrored/copies/mirror-b")
+    check.call("PUT", "/v1/volumes/mirrored/copies/nothing", status=404)
+    check.call("PUT", "/v1/volumes/nothing/copies/mirror-b", status=404)
+    harness.wait_until(lambda: all(c["role"] == "member" for c in check.call("GET", "/v1/volumes/mirrored")["mirror"]["copies"]),
+                       "a second member")
+    check.call("POST", "/v1/pools/mirror-a/export", status=409)
+    check.call("DELETE", "/v1/volumes/mirrored/copies/mirror-a")
+    check.call("DELETE", "/v1/volumes/nothing/copies/mirror-a", status=404)
+    node, = check.call("GET", "/v1/nodes")["nodes"]
+    check.call("POST", "/v1/volumes/mirrored/move", {"node": node["name"]})
+    check.call("POST", "/v1/volumes/mirrored/move", {"node": "nothing"}, status=404)
+    check.call("POST", "/v1/volumes/mirrored/snapshots", {"name": "s1"}, status=201)
+    check.call("GET", "/v1/snapshots/mirrored@s1")
+    check.call("GET", "/v1/volumes/mirrored/snapshots")
+    check.call("GET", "/v1/snapshots/mirrored@s1/usage", status=409)
+    check.call("POST", "/v1/snapshots/mirrored@s1/clone", {"name": "from"}, status=409)
+    check.call("PATCH", "/v1/snapshots/mirrored@s1", {"name": "s2"})
+    check.call("GET", "/v1/volumes/mirrored/extents")
+    check.call("POST", "/v1/volumes/mirrored/revert", {"snapshot": "s2"})
+    check.call("DELETE", "/v1/snapshots/mirrored@s2", status=204)
+    check.call("PATCH", "/v1/volumes/mirrored", {"name": "other", "size_bytes": 8 * MIB})
+    check.call("PUT", "/v1/volumes/other/hosts/nqn.2014-08.org.example:h", {}, status=201)
+    check.call("GET", "/v1/volumes/other/hosts")
+    check.call("GET", "/v1/volumes/other/reservation")
+    check.call("GET", "/v1/volumes")
+    check.call("DELETE", "/v1/volumes/other", status=204)
+    check.call("DELETE", "/v1/volumes/other", status=404)
+    check.call("DELETE", f"/v1/volumes/{spec['id']}", status=204)
+    for path in pools:
+        check.call("POST", f"/v1/pools/{os.path.basename(path)}/export", status=204)
+
+
 def walk_hosts(check):
     hosts = "/v1/volumes/v/hosts"
     expect(check.call("GET", hosts)["hosts"] == [], "anybody may connect at first")
@@ -523,6 +568,8 @@ NEVER_HERE = {
     **{key: "makes a block device, which tests/ublk_kernel_test.py does in a guest" for key in (
         ("post", "/v1/ublk", "200"), ("post", "/v1/ublk", "201"), ("post", "/v1/ublk", "507"), ("get", "/v1/ublk/{volume}", "200"),
         ("post", "/v1/ublk/{volume}/detach", "409"), ("post", "/v1/ublk/{volume}/detach", "507"))},
+    ("post", "/v1/volumes/{volume}/move", "409"): "needs a creation or deletion to be under way",
+    ("put", "/v1/volumes/{volume}/copies/{pool}", "409"): "needs a copy that was given up to be just being removed",
     ("post", "/v1/ublk", "403"): "needs a driver, and no right to use it",
 }
 NEEDS_NO_UBLK = {("post", "/v1/ublk", "409")}
@@ -552,6 +599,7 @@ def every_answer_has_the_form_the_file_gives_it_and_every_status_of_every_route_
             walk_pools(check, directory)
             walk_strange_disks(check, directory)
             walk_volumes(check)
+            walk_mirrored(check, directory)
             walk_hosts(check)
             walk_nvme(check, daemon)
             walk_snapshots(check)

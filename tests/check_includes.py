@@ -24,7 +24,7 @@ ROOMS = {
     "data/frontend": BELOW + ("data/engine", "data/nvme", "data/tls"),
     "control": BELOW,  # the files that lie there themselves: what all of control/ shares
     "control/meta": BELOW + ("control",),
-    "control/node": BELOW + ("control", "data/store", "data/engine", "data/frontend"),
+    "control/node": BELOW + ("control", "control/meta", "data/store", "data/replica", "data/engine", "data/frontend"),
     "control/manager": BELOW + ("control", "control/meta", "control/node"),
     "control/csi": BELOW + ("control", "control/manager", "control/node"),
     "control/api": BELOW + ("control", "control/manager", "control/node"),

@@ -85,6 +85,7 @@ uint64_t arg_deadline_ns(const struct call *c);			     /* now + "wait" */
 struct js *show_condition(const char *pool_name, const struct node_condition *condition);
 struct js *show_pool(const struct node_pool_info *pool);
 struct js *show_volume(struct node *n, const struct node_volume *volume);
+struct js *show_node(const struct node_info *node);
 struct js *show_host(const struct node_host *host);
 struct js *show_reservation(const struct node_reservation *reservation);
 struct js *show_association(const struct nvmf_association *association);

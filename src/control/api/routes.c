@@ -243,7 +243,15 @@ static int volumes_create(struct call *c)
 	struct node_volume v;
 	bool created;
 	spec.lba_bytes = (uint32_t)arg_number(c, "block_size_bytes", 512);
-	int err = node_volume_create(c->api->node, arg_text(c, "pool"), &spec, &created, &v, &c->why);
+	if (arg_is_set(c, "copies") && arg_is_set(c, "pool")) {
+		c->why = (struct node_why){"a volume lies in one pool, or has copies in several: not both",
+					   "leave \"pool\" out"};
+		return OXE_INVAL;
+	}
+	int err = arg_is_set(c, "copies") ? node_volume_create_mirrored(c->api->node, arg_text(c, "copies"),
+									&spec, &created, &v, &c->why)
+					  : node_volume_create(c->api->node, arg_text(c, "pool"), &spec,
+							       &created, &v, &c->why);
 	if (!err)
 		result_created(c, created, show_volume(c->api->node, &v));
 	return err;
@@ -309,6 +317,43 @@ static int volume_revert_post(struct call *c)
 	int err =
 		node_volume_revert(c->api->node, param(c, 0), arg_text(c, "snapshot"), &head_id, &v, &c->why);
 	return volume_result(c, err, &v);
+}
+
+/* ---- copies and homes ---- */
+
+static int volume_copy_put(struct call *c)
+{
+	struct node_volume v;
+	int err = node_copy_add(c->api->node, param(c, 0), param(c, 1), &v, &c->why);
+	return volume_result(c, err, &v);
+}
+
+static int volume_copy_delete(struct call *c)
+{
+	struct node_volume v;
+	int err = node_copy_forget(c->api->node, param(c, 0), param(c, 1), &v, &c->why);
+	return volume_result(c, err, &v);
+}
+
+static int volume_move_post(struct call *c)
+{
+	struct node_volume v;
+	int err = node_volume_move(c->api->node, param(c, 0), arg_text(c, "node"), &v, &c->why);
+	return volume_result(c, err, &v);
+}
+
+static bool push_node(void *ctx, const struct node_info *i)
+{
+	js_push(ctx, show_node(i));
+	return true;
+}
+
+static int nodes_list(struct call *c)
+{
+	struct js *list = js_array();
+	node_walk(c->api->node, push_node, list);
+	result_list(c, "nodes", list);
+	return 0;
 }
 
 /* ---- who may connect ---- */
@@ -682,7 +727,7 @@ const struct route api_routes[] = {
 	{"GET",    "/v1/volumes", volumes_list, .query = {{"pool", FIELD_REF, false}}, .statuses = "200 404"},
 	{"POST",   "/v1/volumes", volumes_create,
 	 .body = {NAME, {"size_bytes", FIELD_BYTES, true}, ID, {"pool", FIELD_REF, false},
-		  {"block_size_bytes", FIELD_BLOCK_SIZE, false}},
+		  {"block_size_bytes", FIELD_BLOCK_SIZE, false}, {"copies", FIELD_REF, false}},
 	 .statuses = "200 201 404 409 507"},
 	{"GET",    "/v1/volumes/{volume}", volume_show, .statuses = "200 404"},
 	{"PATCH",  "/v1/volumes/{volume}", volume_patch, .body = {{"name", FIELD_NAME, false}, SIZE},
@@ -697,6 +742,10 @@ const struct route api_routes[] = {
 	 .query = {{"since", FIELD_REF, false}, {"offset_bytes", FIELD_BYTES, false},
 		   {"length_bytes", FIELD_BYTES, false}, {"limit", FIELD_COUNT, false}},
 	 .statuses = "200 404"},
+	{"PUT",    "/v1/volumes/{volume}/copies/{pool}", volume_copy_put, .statuses = "200 404 409"},
+	{"DELETE", "/v1/volumes/{volume}/copies/{pool}", volume_copy_delete, .statuses = "200 404 409"},
+	{"POST",   "/v1/volumes/{volume}/move", volume_move_post, .body = {{"node", FIELD_REF, true}},
+	 .statuses = "200 404 409"},
 	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},
 	{"DELETE", "/v1/volumes/{volume}/hosts", volume_hosts_delete,
 	 .query = {{"to_anyone", FIELD_BOOL, false}}, .statuses = "204 404 409"},
@@ -727,6 +776,8 @@ const struct route api_routes[] = {
 	 .statuses = "204 404 409 507"},
 
 	{"GET",    "/v1/nvme", nvme_get, .query = {{"volume", FIELD_REF, false}}, .statuses = "200 404"},
+
+	{"GET",    "/v1/nodes", nodes_list, .statuses = "200"},
 
 	{"GET",    "/v1/jobs", jobs_list, .statuses = "200"},
 	{"PUT",    "/v1/jobs/rate", jobs_rate_put, .body = {{"bytes_per_s", FIELD_BYTES, true}},

@@ -106,12 +106,67 @@ static struct js *show_uris(struct node *n, const char *export_name, const char 
 	return uris;
 }
 
+static struct js *show_copy(const struct node_copy_info *c)
+{
+	struct js *o = js_object();
+	js_set_text(o, "pool", c->pool_name);
+	js_set_uuid(o, "pool_id", &c->pool_id);
+	js_set_text(o, "node", c->node_name);
+	js_set_text(o, "role", c->role);
+	js_set_text(o, "session", c->session);
+	js_set_text(o, "last_error", c->last_err ? err_name(c->last_err) : "");
+	js_set_text(o, "why", c->why);
+	js_set_time(o, "lost_since", c->lost_since_wall_ns);
+	js_set_u64(o, "filled_bytes", c->filled_bytes);
+	js_set_u64(o, "compared_bytes", c->compared_bytes);
+	js_set_u64(o, "joins_failed", c->joins_failed);
+	return o;
+}
+
+static struct js *show_mirror(const struct node_mirror_info *m)
+{
+	struct js *o = js_object(), *copies = js_array(), *conditions = js_array();
+	js_set_text(o, "home", m->home_name);
+	js_set_uuid(o, "home_id", &m->home_id);
+	js_set_bool(o, "is_here", m->is_here);
+	js_set_text(o, "state", m->state);
+	js_set_bool(o, "serves", m->serves);
+	js_set_text(o, "doing", m->doing);
+	js_set_u64(o, "epoch", m->epoch);
+	js_set_u64(o, "intents", m->intent_count);
+	js_set_u64(o, "unsettled", m->unsettled_count);
+	js_set_u64(o, "held_requests", m->held_requests);
+	for (uint32_t i = 0; i < m->copy_count; i++)
+		js_push(copies, show_copy(&m->copies[i]));
+	js_set(o, "copies", copies);
+	if (m->has_condition)
+		js_push(conditions, show_condition("", &m->condition));
+	js_set(o, "conditions", conditions);
+	return o;
+}
+
+struct js *show_node(const struct node_info *node)
+{
+	struct js *o = js_object();
+	js_set_uuid(o, "id", &node->id);
+	js_set_text(o, "name", node->name);
+	js_set_text(o, "address", node->address);
+	js_set_bool(o, "is_this", node->is_this);
+	js_set_bool(o, "is_alive", node->is_alive);
+	js_set_u64(o, "pool_count", node->pool_count);
+	js_set_u64(o, "volume_count", node->volume_count);
+	return o;
+}
+
 struct js *show_volume(struct node *n, const struct node_volume *v)
 {
 	struct js *o = js_object();
 	char export_name[ENGINE_EXPORT_NAME_MAX + 1], nqn[NODE_NQN_SIZE];
 	node_volume_nqn(&v->info.id, nqn);
-	snprintf(export_name, sizeof(export_name), "%s/%s", v->pool_name, v->info.name);
+	if (v->is_mirrored)
+		snprintf(export_name, sizeof(export_name), "%s", v->info.name);
+	else
+		snprintf(export_name, sizeof(export_name), "%s/%s", v->pool_name, v->info.name);
 	js_set_uuid(o, "id", &v->info.id);
 	js_set_text(o, "name", v->info.name);
 	js_set_text(o, "pool", v->pool_name);
@@ -129,7 +184,9 @@ struct js *show_volume(struct node *n, const struct node_volume *v)
 	js_set_bool(o, "is_flattening", v->info.is_flattening);
 	js_set_bool(o, "is_damaged", v->info.is_damaged);
 	js_set_text(o, "nqn", nqn);
-	js_set(o, "uris", show_uris(n, export_name, nqn));
+	bool is_elsewhere = v->is_mirrored && !v->mirror.is_here;
+	js_set(o, "uris", is_elsewhere ? js_array() : show_uris(n, export_name, nqn));
+	js_set(o, "mirror", v->is_mirrored ? show_mirror(&v->mirror) : js_null());
 	return o;
 }
 

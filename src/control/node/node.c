@@ -17,6 +17,8 @@ struct node *node_new(const struct node_options *options)
 	fmutex_init(&n->search);
 	waitq_init(&n->ready_changed);
 	group_init(&n->keepers);
+	node_meta_init(n);
+	mirrored_init(n);
 	return n;
 }
 
@@ -70,6 +72,20 @@ void node_pool_free(struct node_pool *p)
 	free(p);
 }
 
+/* For ever the same: what is on record under it is this node's. */
+static void node_name(struct node *n)
+{
+	struct node_why why;
+	char text[UUID_TEXT_LEN + 1];
+	if (uuid_is_nil(&n->id) && n->list_is_known) {
+		n->id = rt_random_uuid(n->options.rt);
+		if (node_state_save(n, &why) != 0)
+			LOG_WARN("node.save_failed", why.message, F_UUID("node", &n->id));
+	}
+	uuid_format(&n->id, text);
+	text_copy(n->name, sizeof(n->name), n->options.name ? n->options.name : text);
+}
+
 void node_start(struct node *n)
 {
 	struct node_why why;
@@ -79,14 +95,20 @@ void node_start(struct node *n)
 		node_hold(n, "list", "KnownPoolsUnreadable", why.message, why.hint);
 		LOG_ERROR("node.list_unreadable", why.message, F_ERR(err));
 	}
+	node_name(n);
 	list_for_each (p, &n->pools, link)
 		keeper_start(p);
+	node_meta_start(n);
+	reaper_start(n);
 	node_ready_check(n);
 }
 
 void node_stop(struct node *n)
 {
 	struct node_pool *p, *next;
+	node_meta_stop(n);
+	while (!list_empty(&n->mirrored)) /* they let go of the pools first */
+		fiber_sleep(NS_PER_MS);
 	list_for_each_safe (p, next, &n->pools, link) {
 		while (pool_retire(p) == OXE_BUSY)
 			fiber_sleep(NS_PER_MS);
@@ -103,6 +125,7 @@ void node_free(struct node *n)
 		free(h);
 	for (size_t i = 0; i < n->place_count; i++)
 		free(n->places[i]);
+	facts_clear(&n->meta.facts);
 	free(n);
 }
 
@@ -113,10 +136,22 @@ static bool pool_is_serving(const struct node_pool *p)
 	return p->pool && !p->closing && p->keeper.state == KEEPER_IS_OPEN;
 }
 
+/* One that nobody could use since the start; a pause later on is not the daemon's affair. */
+static const struct mirrored *first_unserved(const struct node *n)
+{
+	const struct mirrored *v;
+	list_for_each (v, &n->mirrored, link) {
+		const struct fact_volume *f = facts_volume(&n->meta.facts, &v->id);
+		if (!v->was_served && f && f->state == FACT_LIVE)
+			return v;
+	}
+	return NULL;
+}
+
 bool node_is_ready(const struct node *n)
 {
 	struct node_pool *p;
-	if (!list_empty(&n->holds))
+	if (!list_empty(&n->holds) || first_unserved(n))
 		return false;
 	list_for_each (p, &n->pools, link) {
 		if (!pool_is_serving(p))
@@ -159,6 +194,11 @@ void node_reasons_walk(const struct node *n,
 			continue;
 		recovering_condition(p, &recovering);
 		fn(ctx, p->name, p->has_condition ? &p->condition : &recovering);
+	}
+	const struct mirrored *v = first_unserved(n);
+	if (v) {
+		mirrored_condition(v, &recovering);
+		fn(ctx, "", &recovering);
 	}
 }
 
@@ -275,6 +315,7 @@ void node_address_add(struct node *n, const char *address, enum node_protocol pr
 	text_copy(a->text, sizeof(a->text), address);
 	a->protocol = protocol;
 	a->tls = tls;
+	node_register_kick(n);
 }
 
 size_t node_addresses(const struct node *n, const struct node_address **out)

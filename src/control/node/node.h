@@ -9,6 +9,9 @@
  *                       backoff (keeper.h). One stuck pool never delays another
  *     condition         what is wrong with a pool and what a person can do; there is one exactly while it is not serving
  *     reference         how people name things: POOL, VOLUME, POOL/VOLUME, [POOL/]VOLUME@SNAPSHOT, or a uuid anywhere
+ *     mirrored volume   lies in several pools, here or on other nodes, and in none of them for people to see: "VOLUME". What there is of
+ *                       nodes, pools and mirrored volumes is on record in the metastore (facts.h); the volume's engine runs on the
+ *                       node that is its home
  *
  *   who owns memory   infos are copies; `struct node_why` is the caller's and is filled when a call fails
  *   which reactor     the one in node_options; every call is made from its fibers and Suspends unless it says otherwise
@@ -19,6 +22,7 @@
 #define OXBOW_CONTROL_NODE_NODE_H
 
 #include "data/engine/engine.h"
+#include "data/engine/view.h"
 #include "data/frontend/nvmf/nvmf.h"
 #include "data/frontend/ublk/ublk.h"
 
@@ -26,7 +30,9 @@
 #define NODE_ADDRESSES_MAX 16
 #define NODE_NQN_SIZE	   256 /* with the NUL */
 
+struct meta;
 struct node;
+struct replica_door;
 
 /* Why a call failed, for a person: what happened, and what to do next. */
 struct node_why {
@@ -56,7 +62,15 @@ struct node_platform {
 	void (*volumes_changed)(void *ctx);
 	/* Who may connect to this volume changed; NULL: nobody wants to know. May suspend. */
 	void (*access_changed)(void *ctx, const struct uuid *volume_id);
+	/* Clients of this volume are to go away: it is served elsewhere, or not at all, from now on. NULL: nobody can. */
+	void (*volume_evict)(void *ctx, const struct uuid *volume_id);
+	/* Nobody elsewhere uses this pool's copies any more when it returns; NULL: nobody ever does. May suspend. */
+	void (*copies_evict)(void *ctx, const struct uuid *pool_id);
+	/* The metastore; `words`, of NODE_WORDS_SIZE bytes, say what is wrong with it. NULL: there is none, and no mirrored volume. */
+	int (*meta_open)(void *ctx, struct meta **out, char *words);
+	void (*meta_close)(void *ctx, struct meta *m);
 };
+#define NODE_WORDS_SIZE 256
 
 struct node_options {
 	struct rt *rt;
@@ -64,6 +78,11 @@ struct node_options {
 	struct node_platform platform;
 	uint64_t cache_bytes; /* for each pool's metadata; 0: the store's default */
 	bool no_discard;      /* as in struct pool_options */
+	const char *name;     /* of this node, for people; NULL: its id */
+	struct uuid boot_id;  /* of this machine since it was switched on: replica.h */
+	bool meta_is_shared;  /* by several nodes: each shows the others that it lives */
+	const char *
+		cluster_secret; /* what nodes prove to each other for copies; NULL: none. Stays the caller's */
 };
 
 struct node *node_new(const struct node_options *options);
@@ -155,10 +174,40 @@ void node_pool_walk(const struct node *n, bool (*fn)(void *ctx, const struct nod
 
 /* ---- volumes ------------------------------------------------------------------------------------------------------- */
 
+#define NODE_NAME_SIZE 128
+
+/* One copy of a mirrored volume. */
+struct node_copy_info {
+	struct uuid pool_id;
+	char pool_name[POOL_NAME_MAX + 1], node_name[NODE_NAME_SIZE]; /* "": not known */
+	const char *role,
+		*session; /* "member" ...; "open", "lost", "never", or "" where its engine is not. Static */
+	int last_err;
+	char why[200];		     /* what is wrong with it, in words; "" nothing */
+	uint64_t lost_since_wall_ns; /* 0: it answers */
+	uint64_t filled_bytes, compared_bytes;
+	uint32_t joins_failed;
+};
+
+struct node_mirror_info {
+	struct uuid home_id;
+	char home_name[NODE_NAME_SIZE];
+	const char *state,
+		*doing; /* "creating", "live", "deleting"; what its engine does next, "" elsewhere. Static */
+	bool is_here, serves;
+	uint64_t epoch;
+	uint32_t intent_count, unsettled_count, held_requests, copy_count;
+	struct node_copy_info copies[VIEW_REPLICAS_MAX];
+	bool has_condition; /* it does not serve, or a copy is away */
+	struct node_condition condition;
+};
+
 struct node_volume {
 	struct volume_info info;
-	struct uuid pool_id;
+	struct uuid pool_id; /* nil for a mirrored one */
 	char pool_name[POOL_NAME_MAX + 1];
+	bool is_mirrored;
+	struct node_mirror_info mirror;
 };
 
 /* `pool_ref` "": the only known pool. */
@@ -167,6 +216,18 @@ OX_CHECKED int node_volume_create(struct node *n, const char *pool_ref, const st
 OX_CHECKED int node_volume_clone(struct node *n, const char *snapshot_ref, const struct volume_spec *spec,
 				 bool full_copy, bool *created, struct node_volume *out,
 				 struct node_why *why);
+/* A mirrored volume with a copy in each of these pools, "POOL,POOL...", of this node or others; this node is its home. Returns when it
+ * serves; OXE_NOTREADY: it is on record, and does not serve yet. */
+OX_CHECKED int node_volume_create_mirrored(struct node *n, const char *pools, const struct volume_spec *spec,
+					   bool *created, struct node_volume *out, struct node_why *why);
+/* One copy more, filled in the background; one less. 0 if it is so. OXE_BUSY: the last member is not forgotten. */
+OX_CHECKED int node_copy_add(struct node *n, const char *ref, const char *pool_ref, struct node_volume *out,
+			     struct node_why *why);
+OX_CHECKED int node_copy_forget(struct node *n, const char *ref, const char *pool_ref,
+				struct node_volume *out, struct node_why *why);
+/* Another node is its home from now on: an engine starts there, and the one before is fenced. */
+OX_CHECKED int node_volume_move(struct node *n, const char *ref, const char *node_ref,
+				struct node_volume *out, struct node_why *why);
 OX_CHECKED int node_volume_get(struct node *n, const char *ref, struct node_volume *out,
 			       struct node_why *why);
 /* Rename (unless `name` is NULL) and grow (unless size_bytes is 0), in this order. */
@@ -188,6 +249,20 @@ OX_CHECKED int node_volume_walk(struct node *n, const char *pool_ref,
 OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
 			    uint64_t len_bytes, struct vol_extent *extents, size_t max_extents,
 			    size_t *extent_count, uint64_t *end_bytes, struct node_why *why);
+
+/* ---- the nodes that share a metastore -------------------------------------------------------------------------------- */
+
+struct node_info {
+	struct uuid id;
+	char name[NODE_NAME_SIZE], address[NODE_NAME_SIZE]; /* address of its copies; "" it serves none */
+	bool is_this, is_alive;				    /* alive: it said so lately */
+	uint32_t pool_count, volume_count; /* on record with it; volumes: those it is the home of */
+};
+/* Does not suspend, nor may fn. */
+void node_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_info *i), void *ctx);
+/* The door of an open pool, for copies of engines elsewhere; NULL: it is not open, or about to be closed. `ctx` is the node. Does not
+ * suspend. */
+struct replica_door *node_door_find(void *ctx, const struct uuid *pool_id);
 
 /* ---- who may connect to a volume over NVMe (node_access.c) ------------------------------------------------------------- */
 

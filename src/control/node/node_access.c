@@ -11,7 +11,8 @@
 
 /* A volume's list, entered. */
 struct access {
-	struct node_pool *p;
+	struct node *node;
+	struct node_pool *p; /* NULL: a mirrored volume, whose list is in the metastore */
 	struct node_volume volume;
 	struct nvmf_access list;
 };
@@ -21,7 +22,8 @@ static int list_read(struct access *a, struct node_why *why)
 	uint8_t note[POOL_NOTE_BYTES_MAX];
 	uint32_t len_bytes;
 	static_assert(NVMF_ACCESS_NOTE_MAX <= POOL_NOTE_BYTES_MAX, "it is one note");
-	int err = pool_note_get(a->p->pool, &a->volume.info.id, POOL_NOTE_ACCESS, note, &len_bytes);
+	int err = a->p ? pool_note_get(a->p->pool, &a->volume.info.id, POOL_NOTE_ACCESS, note, &len_bytes)
+		       : node_note_get(a->node, &a->volume.info.id, POOL_NOTE_ACCESS, note, &len_bytes);
 	if (err == 0)
 		err = nvmf_access_decode(note, len_bytes, &a->list);
 	else if (err == OXE_NOENT)
@@ -34,14 +36,16 @@ static int list_write(struct access *a, struct node_why *why)
 {
 	uint8_t note[NVMF_ACCESS_NOTE_MAX];
 	uint32_t len_bytes = nvmf_access_encode(&a->list, note);
-	int err = pool_note_set(a->p->pool, &a->volume.info.id, POOL_NOTE_ACCESS, note, len_bytes);
+	int err = a->p ? pool_note_set(a->p->pool, &a->volume.info.id, POOL_NOTE_ACCESS, note, len_bytes)
+		       : node_note_set(a->node, &a->volume.info.id, POOL_NOTE_ACCESS, note, len_bytes);
 	explicit_bzero(note, sizeof(note));
 	return why_failed(why, err, "cannot change who may connect to \"%s\"", a->volume.info.name);
 }
 
 static void access_leave(struct access *a, int err)
 {
-	pool_leave(a->p, err);
+	if (a->p)
+		pool_leave(a->p, err);
 	nvmf_access_wipe(&a->list);
 	free(a);
 }
@@ -51,7 +55,8 @@ static int volume_enter(struct node *n, const char *ref, struct access **out, st
 {
 	struct access *a = mem_zalloc(sizeof(*a));
 	int err = node_volume_get(n, ref, &a->volume, why);
-	if (!err) {
+	a->node = n;
+	if (!err && !a->volume.is_mirrored) {
 		a->p = pool_by_id(n, &a->volume.pool_id);
 		err = pool_enter(a->p, why);
 	}

@@ -207,6 +207,9 @@ void pool_opened(struct node_pool *p, struct rt_disk *disk, struct pool *pool, u
 	pool_stats(pool, &stats);
 	damage_look(p, &stats);
 	engines_add_pool(n->options.engines, pool);
+	p->door = replica_door_new(pool, &n->options.boot_id);
+	node_register_kick(n);
+	reaper_kick(n);
 	node_volumes_changed(n);
 	condition_clear(p);
 	node_ready_check(n);
@@ -260,18 +263,32 @@ static void pool_try_open(struct node_pool *p)
 
 /* ---- closing --------------------------------------------------------------------------------------------------------- */
 
+/* Copies in the pool end as if they had died: their engines look for them again, here and elsewhere. */
+static void door_shut(struct node_pool *p)
+{
+	struct node *n = p->node;
+	if (n->options.platform.copies_evict)
+		n->options.platform.copies_evict(n->options.platform.ctx, &p->id);
+	ways_let_go(&n->ways, p->door);
+	replica_door_free(p->door);
+	p->door = NULL;
+}
+
 /* OXE_BUSY: clients hold it; `closing` stays, for the caller to decide. */
 static int pool_shut(struct node_pool *p)
 {
+	struct node *n = p->node;
 	p->closing = true;
 	while (p->users)
 		waitq_wait(&p->changed);
-	int err = engines_remove_pool(p->node->options.engines, p->pool);
+	int err = engines_remove_pool(n->options.engines, p->pool);
 	if (err)
 		return err;
+	door_shut(p);
 	err = pool_close(p->pool);
 	if (err == OXE_BUSY) {
-		engines_add_pool(p->node->options.engines, p->pool);
+		engines_add_pool(n->options.engines, p->pool);
+		p->door = replica_door_new(p->pool, &n->options.boot_id);
 		return err;
 	}
 	p->pool = NULL;

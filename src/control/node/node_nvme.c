@@ -73,27 +73,35 @@ static void reservation_out(const struct nvmf_reservation *r, struct node_reserv
 }
 
 /* Without a target there is nobody to ask whether the machine was off since: it is told as if it was not. */
-static int reservation_noted(const struct node_pool *p, const struct uuid *volume_id,
+static int reservation_noted(struct node *n, const struct node_pool *p, const struct uuid *volume_id,
 			     struct nvmf_reservation *out)
 {
 	static const struct uuid unknown_boot;
 	uint8_t note[POOL_NOTE_BYTES_MAX];
 	uint32_t len_bytes;
 	memset(out, 0, sizeof(*out));
-	int err = pool_note_get(p->pool, volume_id, POOL_NOTE_RESERVATION, note, &len_bytes);
+	int err = p ? pool_note_get(p->pool, volume_id, POOL_NOTE_RESERVATION, note, &len_bytes)
+		    : node_note_get(n, volume_id, POOL_NOTE_RESERVATION, note, &len_bytes);
 	if (err == 0)
 		err = nvmf_reservation_note_decode(note, len_bytes, &unknown_boot, out);
 	return err == OXE_NOENT ? 0 : err;
 }
 
+/* *p is NULL for a mirrored volume, whose note is in the metastore. */
 static int volume_enter(struct node *n, const char *ref, struct node_volume *v, struct node_pool **p,
 			struct node_why *why)
 {
 	int err = node_volume_get(n, ref, v, why);
-	if (err)
+	*p = NULL;
+	if (err || v->is_mirrored)
 		return err;
 	*p = pool_by_id(n, &v->pool_id);
 	return pool_enter(*p, why);
+}
+
+static int volume_leave(struct node_pool *p, int err)
+{
+	return p ? pool_leave(p, err) : err;
 }
 
 int node_volume_reservation(struct node *n, const char *ref, struct node_reservation *out,
@@ -105,8 +113,9 @@ int node_volume_reservation(struct node *n, const char *ref, struct node_reserva
 	memset(out, 0, sizeof(*out));
 	int err = volume_enter(n, ref, &v, &p, why);
 	if (!err) {
-		err = pool_leave(p, n->nvmf ? nvmf_server_reservation(n->nvmf, &v.info.id, r)
-					    : reservation_noted(p, &v.info.id, r));
+		err = n->nvmf ? nvmf_server_reservation(n->nvmf, &v.info.id, r)
+			      : reservation_noted(n, p, &v.info.id, r);
+		volume_leave(p, err);
 		out->is_unreadable = err == OXE_CORRUPT || err == OXE_VERSION;
 		err = out->is_unreadable
 			      ? 0
@@ -117,9 +126,10 @@ int node_volume_reservation(struct node *n, const char *ref, struct node_reserva
 	return err;
 }
 
-static int note_take_away(struct node_pool *p, const struct node_volume *v)
+static int note_take_away(struct node *n, struct node_pool *p, const struct node_volume *v)
 {
-	int err = pool_note_set(p->pool, &v->info.id, POOL_NOTE_RESERVATION, NULL, 0);
+	int err = p ? pool_note_set(p->pool, &v->info.id, POOL_NOTE_RESERVATION, NULL, 0)
+		    : node_note_set(n, &v->info.id, POOL_NOTE_RESERVATION, NULL, 0);
 	if (!err)
 		LOG_WARN("volume.reservation_cleared",
 			 "the reservation of a volume was taken away on request",
@@ -136,9 +146,9 @@ int node_volume_unreserve(struct node *n, const char *ref, struct node_why *why)
 	if (err)
 		return err;
 	err = n->nvmf ? nvmf_server_reservation_clear(n->nvmf, &v.info.id, &was_there)
-		      : note_take_away(p, &v);
+		      : note_take_away(n, p, &v);
 	why_failed(why, err, "cannot clear the reservation of \"%s\"", v.info.name);
 	if (err == OXE_CORRUPT)
 		why_hint(why, "the page it is noted on is damaged: take a snapshot, and clone that");
-	return pool_leave(p, err);
+	return volume_leave(p, err);
 }

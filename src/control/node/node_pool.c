@@ -453,11 +453,32 @@ int node_pool_ensure(struct node *n, const char *path, uint64_t size_bytes, cons
 
 /* ---- export, grow, check --------------------------------------------------------------------------------------------- */
 
+/* A volume would lose a copy, and perhaps its last one. */
+static int copies_check(struct node *n, const struct node_pool *p, struct node_why *why)
+{
+	const struct fact_view *view;
+	list_for_each (view, &n->meta.facts.views, link) {
+		const struct fact_volume *v = facts_volume(&n->meta.facts, &view->volume_id);
+		for (uint32_t i = 0; v && i < view->count; i++) {
+			if (!uuid_equal(&view->pools[i], &p->id))
+				continue;
+			why_set(why, OXE_BUSY, "the pool \"%s\" has a copy of the mirrored volume \"%s\"",
+				p->name, v->name);
+			why_hint(why, "give the copy up first: oxbow copy forget %s %s", v->name, p->name);
+			return OXE_BUSY;
+		}
+	}
+	return 0;
+}
+
 static int pool_export(struct node *n, const char *ref, struct node_why *why)
 {
 	int err;
 	struct node_pool *p = pool_by_ref(n, ref, &err, why);
 	if (!p)
+		return err;
+	err = copies_check(n, p, why);
+	if (err)
 		return err;
 	err = pool_retire(p);
 	if (err)
@@ -471,8 +492,10 @@ static int pool_export(struct node *n, const char *ref, struct node_why *why)
 	}
 	LOG_INFO("pool.exported", "the pool was closed and forgotten", F_UUID("pool", &p->id),
 		 F_STR("pool_name", p->name), F_STR("path", p->path));
+	struct uuid id = p->id;
 	node_pool_free(p);
 	node_ready_check(n);
+	pool_unregister(n, &id);
 	return 0;
 }
 
@@ -529,4 +552,10 @@ int node_pool_check(struct node *n, const char *ref, void (*fn)(void *ctx, const
 	LOG_INFO("pool.checked", "the pool was checked", F_UUID("pool", &p->id), F_STR("pool_name", p->name),
 		 F_U64("problems", err ? 0 : out->problem_count), F_ERR(err));
 	return pool_leave(p, why_failed(why, err, "cannot check the pool \"%s\"", p->name));
+}
+
+struct replica_door *node_door_find(void *ctx, const struct uuid *pool_id)
+{
+	const struct node_pool *p = pool_by_id(ctx, pool_id);
+	return p && !p->closing ? p->door : NULL;
 }

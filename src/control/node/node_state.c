@@ -1,8 +1,8 @@
 /*
  * node_state.c: the list of known pools as text, in and out.
  *
- *     {"format": 1, "background_bytes_per_s": 0, "pools": [{"id": "...", "name": "fast", "path": "/dev/sdb"}],
- *      "places": ["/dev/sdc"]}
+ *     {"format": 1, "node_id": "...", "background_bytes_per_s": 0,
+ *      "pools": [{"id": "...", "name": "fast", "path": "/dev/sdb"}], "places": ["/dev/sdc"]}
  *
  * It holds hints only; losing it loses no data ('oxbow pool import' brings each pool back). All the same a list that cannot
  * be read is never written over: a person looks at it first.
@@ -67,6 +67,9 @@ static int state_decode(struct node *n, const struct js *root)
 		return OXE_CORRUPT;
 	if (format != STATE_FORMAT)
 		return OXE_VERSION;
+	const char *node_id = js_text(js_get(root, "node_id"));
+	if (node_id && (uuid_parse(node_id, &n->id) != 0 || uuid_is_nil(&n->id)))
+		return OXE_CORRUPT;
 	js_u64(js_get(root, "background_bytes_per_s"), &n->background_bytes_per_s);
 	places_load(n, js_get(root, "places"));
 	for (size_t i = 0; i < js_length(pools); i++) {
@@ -139,6 +142,7 @@ int node_state_save(struct node *n, struct node_why *why)
 	pools = js_array();
 	places = js_array();
 	js_set_u64(root, "format", STATE_FORMAT);
+	js_set_uuid(root, "node_id", &n->id);
 	js_set_u64(root, "background_bytes_per_s", n->background_bytes_per_s);
 	list_for_each (p, &n->pools, link) {
 		if (is_remembered(p))

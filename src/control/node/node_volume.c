@@ -118,6 +118,9 @@ static int not_found(struct node *n, const struct ref *ref, const char *text, st
 	}
 	if (!n->list_is_known)
 		return why_set(why, OXE_NOTREADY, "the known pools are not read yet");
+	if (!*ref->pool && n->options.platform.meta_open && !n->meta.is_known)
+		return why_set(why, OXE_NOTREADY,
+			       "\"%s\" is in no open pool, and the metastore is not read yet", text);
 	if (!pool_known && *ref->pool) {
 		why_set(why, OXE_NOENT, "no pool \"%s\" is known", ref->pool);
 		why_hint(why, "'oxbow pool list' shows what is known");
@@ -157,9 +160,32 @@ static int find_any(struct node *n, const char *text, struct found *out, struct 
 	return count ? 0 : not_found(n, &ref, text, why);
 }
 
+/* A name without a pool means one thing: a mirrored volume's is made, and others beside it, so that it does; a pool that comes from
+ * elsewhere may bring another. OXE_NOENT: it is not mirrored. */
+static int mirrored_find_ref(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
+{
+	struct node_pool *p;
+	struct volume_info info;
+	const struct fact_volume *f = mirrored_by_ref(n, ref);
+	if (!f)
+		return OXE_NOENT;
+	*id = f->id;
+	list_for_each (p, &n->pools, link) {
+		if (!pool_is_open(p) || strcmp(ref, f->name) != 0 || volume_find(p->pool, ref, &info) != 0)
+			continue;
+		why_set(why, OXE_INVAL, "\"%s\" is a mirrored volume, and one of the pool \"%s\"", ref,
+			p->name);
+		why_hint(why, "say %s/%s, or the uuid of the mirrored one", p->name, ref);
+		return OXE_INVAL;
+	}
+	return 0;
+}
+
 int export_id_find(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
 {
 	struct found f;
+	if (mirrored_by_ref(n, ref) || mirrored_has_snapshot(n, ref))
+		return mirrored_export_id(n, ref, id, why);
 	int err = find_any(n, ref, &f, why);
 	if (!err)
 		*id = f.is_snapshot ? f.snapshot.id : f.volume.id;
@@ -227,6 +253,7 @@ static int find_snapshot_of(struct node *n, const struct found *volume, const ch
 
 static void volume_out(const struct node_pool *p, const struct volume_info *info, struct node_volume *out)
 {
+	out->is_mirrored = false;
 	out->info = *info;
 	out->pool_id = p->id;
 	memcpy(out->pool_name, p->name, sizeof(out->pool_name));
@@ -321,13 +348,28 @@ static int size_check(uint64_t size_bytes, struct node_why *why)
 		       (unsigned long long)size_bytes);
 }
 
+int volume_spec_check(const struct volume_spec *spec, struct node_why *why)
+{
+	int err = name_check(spec->name, why);
+	return err ? err : size_check(spec->size_bytes, why);
+}
+
+static int not_a_mirrored_name(struct node *n, const char *name, struct node_why *why)
+{
+	if (!facts_volume_named(&n->meta.facts, name))
+		return 0;
+	why_set(why, OXE_EXISTS, "there is a mirrored volume \"%s\"", name);
+	why_hint(why, "choose another name: a mirrored volume is known by it alone");
+	return OXE_EXISTS;
+}
+
 int node_volume_create(struct node *n, const char *pool_ref, const struct volume_spec *spec, bool *created,
 		       struct node_volume *out, struct node_why *why)
 {
 	struct volume_info before;
-	int err = name_check(spec->name, why);
+	int err = volume_spec_check(spec, why);
 	if (!err)
-		err = size_check(spec->size_bytes, why);
+		err = not_a_mirrored_name(n, spec->name, why);
 	if (err)
 		return err;
 	struct node_pool *p = pool_for_create(n, pool_ref, &err, why);
@@ -353,6 +395,10 @@ int node_volume_clone(struct node *n, const char *snapshot_ref, const struct vol
 	int err = name_check(spec->name, why);
 	if (!err && spec->size_bytes)
 		err = size_check(spec->size_bytes, why);
+	if (!err && mirrored_has_snapshot(n, snapshot_ref))
+		err = mirrored_cannot(snapshot_ref, "cloned", why);
+	if (!err)
+		err = not_a_mirrored_name(n, spec->name, why);
 	if (!err)
 		err = snapshot_enter(n, snapshot_ref, &f, why);
 	if (err)
@@ -370,7 +416,11 @@ int node_volume_clone(struct node *n, const char *snapshot_ref, const struct vol
 int node_volume_get(struct node *n, const char *ref, struct node_volume *out, struct node_why *why)
 {
 	struct found f;
-	int err = find_volume(n, ref, &f, why);
+	struct uuid id;
+	int err = mirrored_find_ref(n, ref, &id, why);
+	if (err != OXE_NOENT)
+		return err ? err : mirrored_get(n, &id, out, why);
+	err = find_volume(n, ref, &f, why);
 	if (!err)
 		volume_out(f.p, &f.volume, out);
 	return err;
@@ -396,13 +446,29 @@ static int volume_change(const struct found *f, const char *name, uint64_t size_
 	return err;
 }
 
+static int mirrored_change(struct node *n, const struct uuid *id, const char *name, uint64_t size_bytes,
+			   struct node_volume *out, struct node_why *why)
+{
+	int err = name ? mirrored_rename(n, id, name, why) : 0;
+	if (!err && size_bytes)
+		err = mirrored_grow(n, id, size_bytes, why);
+	return err ? err : mirrored_get(n, id, out, why);
+}
+
 int node_volume_change(struct node *n, const char *ref, const char *name, uint64_t size_bytes,
 		       struct node_volume *out, struct node_why *why)
 {
 	struct found f;
+	struct uuid id;
 	int err = name ? name_check(name, why) : 0;
 	if (!err && size_bytes)
 		err = size_check(size_bytes, why);
+	if (err)
+		return err;
+	err = mirrored_find_ref(n, ref, &id, why);
+	if (err != OXE_NOENT)
+		return err ? err : mirrored_change(n, &id, name, size_bytes, out, why);
+	err = name ? not_a_mirrored_name(n, name, why) : 0;
 	if (!err)
 		err = volume_enter(n, ref, &f, why);
 	if (err)
@@ -430,8 +496,12 @@ static int delete_enter(struct node *n, const char *ref, enter_fn *enter, struct
 int node_volume_delete(struct node *n, const char *ref, struct node_why *why)
 {
 	struct found f;
+	struct uuid id;
 	bool gone;
-	int err = delete_enter(n, ref, volume_enter, &f, &gone, why);
+	int err = mirrored_find_ref(n, ref, &id, why);
+	if (err != OXE_NOENT)
+		return err ? err : mirrored_delete(n, &id, why);
+	err = delete_enter(n, ref, volume_enter, &f, &gone, why);
 	if (err || gone)
 		return err;
 	err = volume_delete(f.p->pool, &f.volume.id);
@@ -446,6 +516,8 @@ int node_volume_flatten(struct node *n, const char *ref, bool start, struct node
 			struct node_why *why)
 {
 	struct found f;
+	if (mirrored_by_ref(n, ref))
+		return mirrored_cannot(ref, "flattened", why);
 	int err = volume_enter(n, ref, &f, why);
 	if (err)
 		return err;
@@ -461,8 +533,13 @@ int node_volume_revert(struct node *n, const char *ref, const char *snapshot, co
 		       struct node_volume *out, struct node_why *why)
 {
 	struct found f;
-	struct uuid snapshot_id;
-	int err = find_volume(n, ref, &f, why);
+	struct uuid snapshot_id, id;
+	int err = mirrored_find_ref(n, ref, &id, why);
+	if (!err)
+		err = mirrored_revert(n, &id, snapshot, head_id, why);
+	if (err != OXE_NOENT || mirrored_by_ref(n, ref))
+		return err ? err : mirrored_get(n, &id, out, why);
+	err = find_volume(n, ref, &f, why);
 	if (!err)
 		err = find_snapshot_of(n, &f, snapshot, &snapshot_id, why);
 	if (!err)
@@ -498,13 +575,16 @@ int node_volume_walk(struct node *n, const char *pool_ref, bool (*fn)(void *ctx,
 		     void *ctx, struct node_why *why)
 {
 	struct volume_walk w = {.fn = fn, .ctx = ctx};
+	struct node_pool *only = NULL;
 	int err = 0;
-	if (*pool_ref && !pool_by_ref(n, pool_ref, &err, why))
+	if (*pool_ref && !(only = pool_by_ref(n, pool_ref, &err, why)))
 		return err;
 	list_for_each (w.p, &n->pools, link) {
 		if (!w.stopped && pool_matches(w.p, pool_ref) && pool_is_open(w.p))
 			volume_walk(w.p->pool, volume_walked, &w);
 	}
+	if (!w.stopped)
+		mirrored_walk(n, only ? &only->id : NULL, fn, ctx);
 	return 0;
 }
 
@@ -529,6 +609,9 @@ int node_extents(struct node *n, const char *ref, const char *since, uint64_t of
 	struct uuid since_id;
 	struct vol *vol;
 	*extent_count = 0;
+	if (mirrored_by_ref(n, ref) || mirrored_has_snapshot(n, ref))
+		return mirrored_extents(n, ref, since, offset_bytes, len_bytes, extents, max_extents,
+					extent_count, end_bytes, why);
 	int err = find_any(n, ref, &f, why);
 	if (!err && *since)
 		err = find_snapshot_of(n, &f, since, &since_id, why);
@@ -564,10 +647,16 @@ int node_snapshot_create(struct node *n, const char *volume_ref, const struct uu
 {
 	struct found f;
 	struct snapshot_info before;
+	struct uuid volume_id;
 	*pause_ns = 0;
 	int err = name_check(name, why);
-	if (!err)
-		err = volume_enter(n, volume_ref, &f, why);
+	if (err)
+		return err;
+	err = mirrored_find_ref(n, volume_ref, &volume_id, why);
+	if (err != OXE_NOENT)
+		return err ? err
+			   : mirrored_snapshot_create(n, &volume_id, id, name, created, pause_ns, out, why);
+	err = volume_enter(n, volume_ref, &f, why);
 	if (err)
 		return err;
 	*created = snapshot_get(f.p->pool, id, &before) != 0;
@@ -583,6 +672,8 @@ int node_snapshot_create(struct node *n, const char *volume_ref, const struct uu
 int node_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out, struct node_why *why)
 {
 	struct found f;
+	if (mirrored_has_snapshot(n, ref))
+		return mirrored_snapshot_get(n, ref, out, why);
 	int err = find_snapshot(n, ref, &f, why);
 	if (!err)
 		snapshot_out(f.p, &f.snapshot, f.volume.name, out);
@@ -594,6 +685,8 @@ int node_snapshot_rename(struct node *n, const char *ref, const char *name, stru
 {
 	struct found f;
 	int err = name_check(name, why);
+	if (!err && mirrored_has_snapshot(n, ref))
+		return mirrored_snapshot_rename(n, ref, name, out, why);
 	if (!err)
 		err = snapshot_enter(n, ref, &f, why);
 	if (err)
@@ -610,6 +703,8 @@ int node_snapshot_delete(struct node *n, const char *ref, struct node_why *why)
 {
 	struct found f;
 	bool gone;
+	if (mirrored_has_snapshot(n, ref))
+		return mirrored_snapshot_delete(n, ref, why);
 	int err = delete_enter(n, ref, snapshot_enter, &f, &gone, why);
 	if (err || gone)
 		return err;
@@ -625,6 +720,8 @@ int node_snapshot_usage(struct node *n, const char *ref, struct node_snapshot *o
 			struct snapshot_usage *usage, struct node_why *why)
 {
 	struct found f;
+	if (mirrored_has_snapshot(n, ref))
+		return mirrored_cannot(ref, "counted", why);
 	int err = snapshot_enter(n, ref, &f, why);
 	if (err)
 		return err;
@@ -664,8 +761,15 @@ int node_snapshot_walk(struct node *n, const char *volume_ref,
 {
 	struct snapshot_walk w = {.fn = fn, .ctx = ctx};
 	struct found f;
+	struct uuid id;
+	int err = *volume_ref ? mirrored_find_ref(n, volume_ref, &id, why) : OXE_NOENT;
+	if (err != OXE_NOENT) {
+		if (!err)
+			mirrored_snapshot_walk(n, &id, fn, ctx);
+		return err;
+	}
 	if (*volume_ref) {
-		int err = find_volume(n, volume_ref, &f, why);
+		err = find_volume(n, volume_ref, &f, why);
 		w.p = err ? NULL : f.p;
 		if (!err)
 			snapshots_of_volume(&w, &f.volume);
@@ -675,6 +779,8 @@ int node_snapshot_walk(struct node *n, const char *volume_ref,
 		if (!w.stopped && pool_is_open(w.p))
 			volume_walk(w.p->pool, snapshots_of_volume, &w);
 	}
+	if (!w.stopped)
+		mirrored_snapshot_walk(n, NULL, fn, ctx);
 	return 0;
 }
 

@@ -179,6 +179,9 @@ struct replica_door;
 struct replica_door *replica_door_new(struct pool *pool, const struct uuid *boot_id);
 /* No replica may be left. */
 void replica_door_free(struct replica_door *door);
+/* What is in the pool of a copy that is none any more goes, a new head that it had begun included. OXE_BUSY while it has a session. 0 if
+ * there is none. Suspends. */
+OX_CHECKED int replica_local_delete(struct replica_door *door, const struct uuid *volume_id);
 /* Does not suspend. Not opened yet. */
 struct replica *replica_local_new(struct replica_door *door, const struct uuid *volume_id);
 

@@ -80,6 +80,13 @@ struct replica *replica_local_new(struct replica_door *d, const struct uuid *vol
 	return &l->base;
 }
 
+int replica_local_delete(struct replica_door *d, const struct uuid *volume_id)
+{
+	struct uuid fresh_id = fresh_id_of(volume_id);
+	int err = volume_delete(d->pool, &fresh_id);
+	return err ? err : volume_delete(d->pool, volume_id);
+}
+
 struct local *local_of(struct replica *r)
 {
 	return container_of(r, struct local, base);
