@@ -162,6 +162,7 @@ static void rooms_make(struct daemon *d)
 	node.engines = d->engines;
 	node.platform = files_platform(&d->options);
 	meta_platform(&d->options, &node.platform);
+	node.meta_is_shared = d->options.metastore != NULL;
 	node.platform.copies_evict = copies_evict;
 	node.cluster_secret = d->options.cluster_secret;
 	node.platform.pool_evict = pool_evict;

@@ -1,6 +1,6 @@
 /*
- * oxbowd_meta.c: the metastore: an SQLite file of this daemon's, in the data directory unless --metastore says where. Made when there is
- * none.
+ * oxbowd_meta.c: the metastore: an SQLite file of this daemon's own in the data directory, or where --metastore says, and then daemons of
+ * this machine share it. Made when there is none.
  */
 #include "oxbowd.h"
 
@@ -13,16 +13,22 @@ static struct meta_sqlite *store;
 
 static_assert(NODE_WORDS_SIZE == META_SQLITE_WHY_BYTES, "one text is handed through");
 
+static int file_open(struct rt *rt, const char *path, char *words)
+{
+	return options->metastore ? meta_sqlite_open_shared(rt, path, 0, &store, words)
+				  : meta_sqlite_open(rt, path, 0, &store, words);
+}
+
 static int store_open(struct rt *rt, const char *path, char *words)
 {
 	struct uuid id = rt_random_uuid(rt);
-	int err = meta_sqlite_open(rt, path, 0, &store, words);
+	int err = file_open(rt, path, words);
 	if (err != OXE_NOENT)
 		return err;
 	err = meta_sqlite_create(rt, path, &id, words);
 	if (err && err != OXE_EXISTS) /* that is somebody who was faster */
 		return err;
-	return meta_sqlite_open(rt, path, 0, &store, words);
+	return file_open(rt, path, words);
 }
 
 static int meta_start(void *ctx, struct meta **out, char *words)

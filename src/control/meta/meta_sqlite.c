@@ -28,6 +28,7 @@ struct meta_sqlite {
 	uint64_t expire_after_ns;
 	struct rt_group expirers;
 	uint32_t client_count;
+	bool is_shared;
 };
 
 struct client {
@@ -72,7 +73,8 @@ static void lease_read(void *ctx, uint64_t id, uint32_t ttl_s)
 static int work_open(struct call *c)
 {
 	struct meta_sqlite *store = c->store;
-	int err = meta_db_open(c->text, c->number, &store->db, c->why);
+	int err = store->is_shared ? meta_db_open_shared(c->text, c->number, &store->db, c->why)
+				   : meta_db_open(c->text, c->number, &store->db, c->why);
 	if (err)
 		return err;
 	err = meta_db_leases(store->db, lease_read, store);
@@ -243,7 +245,7 @@ static void grant_take_turn(void *arg)
 {
 	struct call *c = arg;
 	fmutex_lock(&c->store->turn);
-	c->err = grant(c);
+	c->err = c->store->is_shared ? OXE_INVAL : grant(c);
 	expiry_arm(c->store);
 	fmutex_unlock(&c->store->turn);
 }
@@ -329,6 +331,16 @@ static int sqlite_watch_open(struct meta *m, const char *prefix, uint64_t from_r
 	return 0;
 }
 
+/* Nobody says what another process did: that is looked for. False: it is too late. */
+static bool change_wait(struct meta_sqlite *store, uint64_t deadline_ns)
+{
+	uint64_t look_ns = store->is_shared ? now_ns(store) + META_SQLITE_LOOK_NS : UINT64_MAX;
+	if (look_ns >= deadline_ns)
+		return waitq_wait_until(&store->changed, deadline_ns);
+	waitq_wait_until(&store->changed, look_ns);
+	return true;
+}
+
 /* Between looking and waiting nothing suspends, and who changes something wakes in its turn: no change is slept through. */
 static void next_take_turns(void *arg)
 {
@@ -347,7 +359,7 @@ static void next_take_turns(void *arg)
 		if (!n->err) /* also past what others changed: it is no reason to look there again */
 			w->next_revision = n->list->revision + 1;
 		if (!n->err && !n->list->count && !w->cancelled)
-			in_time = waitq_wait_until(&w->store->changed, n->deadline_ns);
+			in_time = change_wait(w->store, n->deadline_ns);
 	}
 	if (!n->err && !n->list->count)
 		n->err = w->cancelled ? OXE_CANCELLED : OXE_TIMEOUT;
@@ -460,10 +472,11 @@ static struct meta_sqlite *store_new(struct rt *rt)
 	return store;
 }
 
-int meta_sqlite_open(struct rt *rt, const char *path, uint64_t keep_revisions, struct meta_sqlite **out,
-		     char why[META_SQLITE_WHY_BYTES])
+static int sqlite_open(struct rt *rt, const char *path, uint64_t keep_revisions, bool is_shared,
+		       struct meta_sqlite **out, char why[META_SQLITE_WHY_BYTES])
 {
 	struct meta_sqlite *store = store_new(rt);
+	store->is_shared = is_shared;
 	struct call c = {.kind = OPEN,
 			 .store = store,
 			 .text = path,
@@ -482,6 +495,18 @@ int meta_sqlite_open(struct rt *rt, const char *path, uint64_t keep_revisions, s
 	expiry_arm(store);
 	*out = store;
 	return 0;
+}
+
+int meta_sqlite_open(struct rt *rt, const char *path, uint64_t keep_revisions, struct meta_sqlite **out,
+		     char why[META_SQLITE_WHY_BYTES])
+{
+	return sqlite_open(rt, path, keep_revisions, false, out, why);
+}
+
+int meta_sqlite_open_shared(struct rt *rt, const char *path, uint64_t keep_revisions,
+			    struct meta_sqlite **out, char why[META_SQLITE_WHY_BYTES])
+{
+	return sqlite_open(rt, path, keep_revisions, true, out, why);
 }
 
 const struct uuid *meta_sqlite_id(const struct meta_sqlite *store)

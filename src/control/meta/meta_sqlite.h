@@ -1,5 +1,5 @@
 /*
- * meta_sqlite.h: the metastore of one machine: an SQLite file, used by this process alone.
+ * meta_sqlite.h: the metastore of one machine: an SQLite file, used by this process alone, or shared by several.
  *
  *     err = meta_sqlite_open(rt, "/var/lib/oxbow/meta.db", 0, &store, why);
  *     struct meta *m = meta_sqlite_client(store, rt);
@@ -36,6 +36,11 @@ OX_CHECKED int meta_sqlite_create(struct rt *rt, const char *path, const struct 
 OX_CHECKED int meta_sqlite_open(struct rt *rt, const char *path, uint64_t keep_revisions,
 				struct meta_sqlite **out, char why[META_SQLITE_WHY_BYTES]);
 const struct uuid *meta_sqlite_id(const struct meta_sqlite *store);
+/* The same, beside other processes of this machine that opened it shared. A watch hears of what they did within META_SQLITE_LOOK_NS. There
+ * are no leases: OXE_INVAL. OXE_BUSY of any call: another one held it for long; nothing was done. */
+#define META_SQLITE_LOOK_NS (100 * NS_PER_MS)
+OX_CHECKED int meta_sqlite_open_shared(struct rt *rt, const char *path, uint64_t keep_revisions,
+				       struct meta_sqlite **out, char why[META_SQLITE_WHY_BYTES]);
 /* Every client is closed. */
 void meta_sqlite_close(struct meta_sqlite *store);
 

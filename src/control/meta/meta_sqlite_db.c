@@ -8,7 +8,8 @@
  * SQLite checks the shape of its pages and not what is in them, so each row carries a CRC32C of what it says.
  *
  * The file is ours by its application id, and its schema is numbered by user_version. Nothing is written to a file that is not ours
- * or is damaged. The lock is held for as long as the file is open (locking_mode=EXCLUSIVE): the kernel drops it with the process.
+ * or is damaged. The lock is held for as long as the file is open (locking_mode=EXCLUSIVE): the kernel drops it with the process. A shared
+ * one is locked for each transaction alone, and what is known of the store's revision is read again in each.
  *
  * An fsync that failed may have dropped what it was to write, and the next one says nothing. So the first error of the device ends the
  * use of this connection, checkpoints included, which is why they are not left to SQLite's own hook: that one ignores errors. What has not
@@ -25,11 +26,14 @@
 
 #define APPLICATION_ID	 0x4f784d53 /* "OxMS" */
 #define CHECKPOINT_PAGES 1000
+#define SHARED_BUSY_MS	 2000
 #define KEYS_END	 "\x7f" /* after a prefix: greater than every key that has it */
 #define KEY_NEXT	 "\x01" /* after a key: greater than it, and not than any other key that is */
 
 enum statement {
 	SQL_BEGIN,
+	SQL_BEGIN_READ,
+	SQL_STORE,
 	SQL_COMMIT,
 	SQL_ROLLBACK,
 	SQL_NEXT_KEY,
@@ -49,6 +53,8 @@ enum statement {
 
 static const char *const statements[SQL_COUNT] = {
 	[SQL_BEGIN] = "BEGIN IMMEDIATE",
+	[SQL_BEGIN_READ] = "BEGIN",
+	[SQL_STORE] = "SELECT revision, compacted, crc FROM store",
 	[SQL_COMMIT] = "COMMIT",
 	[SQL_ROLLBACK] = "ROLLBACK",
 	[SQL_NEXT_KEY] = "SELECT key FROM version WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT 1",
@@ -112,7 +118,7 @@ struct meta_db {
 	struct uuid id;
 	uint64_t revision, compacted, keep_revisions;
 	int wal_pages; /* after the last commit */
-	bool failed;
+	bool failed, is_shared;
 };
 
 /* ---- SQLite's words and ours ------------------------------------------------------------------------------------------- */
@@ -149,7 +155,8 @@ static int err_from_sqlite(int rc)
 static int db_note(struct meta_db *db, int rc)
 {
 	int err = err_from_sqlite(rc);
-	db->failed |= err && err != OXE_NOSPC && err != OXE_NOMEM;
+	bool is_others = db->is_shared && err == OXE_BUSY;
+	db->failed |= err && err != OXE_NOSPC && err != OXE_NOMEM && !is_others;
 	return err;
 }
 
@@ -250,6 +257,51 @@ static int row_key(struct meta_db *db, sqlite3_stmt *s, int rc, char key[META_KE
 	return 0;
 }
 
+static int row_note(struct meta_db *db, int err);
+
+/* How far others have come; in a transaction, so that it stays so. */
+static int store_look(struct meta_db *db)
+{
+	sqlite3_stmt *s = sql_take(db, SQL_STORE);
+	int rc = sqlite3_step(s), err = db_note(db, rc);
+	if (!err && rc == SQLITE_ROW) {
+		uint64_t revision = (uint64_t)sqlite3_column_int64(s, 0),
+			 compacted = (uint64_t)sqlite3_column_int64(s, 1);
+		if (sqlite3_column_int64(s, 2) == store_crc(&db->id, revision, compacted)) {
+			db->revision = revision;
+			db->compacted = compacted;
+		} else {
+			err = row_note(db, OXE_CORRUPT);
+		}
+	}
+	sql_end(db, SQL_STORE);
+	return err;
+}
+
+static void roll_back(struct meta_db *db);
+
+/* What is read until reading_end is of one moment. */
+static int reading_begin(struct meta_db *db)
+{
+	if (db->failed)
+		return OXE_FAILED;
+	if (!db->is_shared)
+		return 0;
+	int err = sql_run(db, SQL_BEGIN_READ);
+	if (!err)
+		err = store_look(db);
+	if (err)
+		roll_back(db);
+	return err;
+}
+
+static int reading_end(struct meta_db *db, int err)
+{
+	if (db->is_shared)
+		roll_back(db);
+	return err;
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */
 
 /* The row of a key as of a revision; ended by the caller. OXE_NOENT: the key is absent there. */
@@ -319,10 +371,8 @@ static int read_range(struct meta_db *db, const struct meta_query *query, struct
 	return out->more || err == OXE_NOENT ? 0 : err;
 }
 
-int meta_db_read(struct meta_db *db, const struct meta_query *query, struct meta_list *out)
+static int read_now(struct meta_db *db, const struct meta_query *query, struct meta_list *out)
 {
-	if (db->failed)
-		return OXE_FAILED;
 	if (query->revision > db->revision)
 		return OXE_RANGE;
 	if (query->revision && query->revision < db->compacted)
@@ -332,6 +382,12 @@ int meta_db_read(struct meta_db *db, const struct meta_query *query, struct meta
 	if (err)
 		meta_list_free(out);
 	return err;
+}
+
+int meta_db_read(struct meta_db *db, const struct meta_query *query, struct meta_list *out)
+{
+	int err = reading_begin(db);
+	return err ? err : reading_end(db, read_now(db, query, out));
 }
 
 /* False when the batch is full; whole revisions only. */
@@ -346,12 +402,10 @@ static bool events_add(struct meta_list *out, const struct meta_entry *entry, si
 	return true;
 }
 
-int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revision, struct meta_list *out)
+static int events_now(struct meta_db *db, const char *prefix, uint64_t from_revision, struct meta_list *out)
 {
 	size_t len_bytes = 0;
 	int rc = SQLITE_DONE, err = 0;
-	if (db->failed)
-		return OXE_FAILED;
 	if (from_revision > db->revision + 1)
 		return OXE_RANGE;
 	if (from_revision <= db->compacted)
@@ -373,6 +427,12 @@ int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revisio
 	else if (!out->count)
 		out->revision = db->revision;
 	return err;
+}
+
+int meta_db_events(struct meta_db *db, const char *prefix, uint64_t from_revision, struct meta_list *out)
+{
+	int err = reading_begin(db);
+	return err ? err : reading_end(db, events_now(db, prefix, from_revision, out));
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------- */
@@ -508,7 +568,13 @@ static int db_finish(struct meta_db *db, int err, bool changed)
 
 static int db_begin(struct meta_db *db)
 {
-	return db->failed ? OXE_FAILED : sql_run(db, SQL_BEGIN);
+	int err = db->failed ? OXE_FAILED : sql_run(db, SQL_BEGIN);
+	if (err || !db->is_shared)
+		return err;
+	err = store_look(db);
+	if (err)
+		roll_back(db);
+	return err;
 }
 
 int meta_db_commit(struct meta_db *db, const struct meta_txn *txn, uint64_t *revision)
@@ -634,7 +700,7 @@ static int on_commit(void *ctx, sqlite3 *sql, const char *name, int pages)
 }
 
 /* Nothing here writes: first it must be known whose file it is. */
-static int file_open(const char *path, int flags, sqlite3 **out, char why[META_WHY_BYTES])
+static int file_open(const char *path, int flags, bool is_shared, sqlite3 **out, char why[META_WHY_BYTES])
 {
 	int rc = sqlite3_open_v2(path, out, flags | SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc == SQLITE_CANTOPEN && sqlite3_system_errno(*out) == ENOENT)
@@ -648,9 +714,11 @@ static int file_open(const char *path, int flags, sqlite3 **out, char why[META_W
 	sqlite3_db_config(*out, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 	sqlite3_db_config(*out, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
 	sqlite3_db_config(*out, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* until all is found well */
-	return run_text(*out,
-			"PRAGMA locking_mode = EXCLUSIVE; PRAGMA cell_size_check = ON; "
-			"PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0",
+	if (is_shared)
+		sqlite3_busy_timeout(*out, SHARED_BUSY_MS);
+	else if (run_text(*out, "PRAGMA locking_mode = EXCLUSIVE", why))
+		return OXE_SYS;
+	return run_text(*out, "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0",
 			why);
 }
 
@@ -795,12 +863,14 @@ void meta_db_close(struct meta_db *db)
 	free(db);
 }
 
-int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out, char why[META_WHY_BYTES])
+static int db_open(const char *path, uint64_t keep_revisions, bool is_shared, struct meta_db **out,
+		   char why[META_WHY_BYTES])
 {
 	struct meta_db *db = mem_zalloc(sizeof(*db));
 	sqlite3_int64 schema = 0;
 	db->keep_revisions = keep_revisions;
-	int err = file_open(path, 0, &db->sql, why);
+	db->is_shared = is_shared;
+	int err = file_open(path, 0, is_shared, &db->sql, why);
 	if (!err)
 		err = whose_file(db->sql, &schema, why);
 	if (!err)
@@ -824,6 +894,17 @@ int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out
 	else
 		*out = db;
 	return err;
+}
+
+int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out, char why[META_WHY_BYTES])
+{
+	return db_open(path, keep_revisions, false, out, why);
+}
+
+int meta_db_open_shared(const char *path, uint64_t keep_revisions, struct meta_db **out,
+			char why[META_WHY_BYTES])
+{
+	return db_open(path, keep_revisions, true, out, why);
 }
 
 const struct uuid *meta_db_id(const struct meta_db *db)
@@ -866,7 +947,7 @@ int meta_db_create(const char *path, const struct uuid *id, char why[META_WHY_BY
 	sqlite3 *sql = NULL;
 	sqlite3_int64 schema;
 	bool is_there = false;
-	int err = file_open(path, SQLITE_OPEN_CREATE, &sql, why);
+	int err = file_open(path, SQLITE_OPEN_CREATE, false, &sql, why);
 	if (!err) {
 		err = whose_file(sql, &schema, why);
 		is_there = !err;

@@ -5,6 +5,9 @@
  *                at a moment when either may be true. After that, and after any other error of the device, all is OXE_FAILED until the
  *                file is opened anew, which derives what is true from the disk
  *   durable      what is answered with 0 (WAL, synchronous=FULL)
+ *   shared       several processes of one machine may have it open at once, if each opens it shared: then each verb begins by reading
+ *                how far the others have come, and OXE_BUSY says that one of them held it for SHARED_BUSY_MS. Leases have a clock in one
+ *                process only: in a shared store there are none
  */
 #ifndef OXBOW_CONTROL_META_META_SQLITE_DB_H
 #define OXBOW_CONTROL_META_META_SQLITE_DB_H
@@ -20,6 +23,8 @@ struct meta_db;
 OX_CHECKED int meta_db_create(const char *path, const struct uuid *id, char why[META_WHY_BYTES]);
 OX_CHECKED int meta_db_open(const char *path, uint64_t keep_revisions, struct meta_db **out,
 			    char why[META_WHY_BYTES]);
+OX_CHECKED int meta_db_open_shared(const char *path, uint64_t keep_revisions, struct meta_db **out,
+				   char why[META_WHY_BYTES]);
 void meta_db_close(struct meta_db *db);
 const struct uuid *meta_db_id(const struct meta_db *db);
 /* All is OXE_FAILED from now on. */

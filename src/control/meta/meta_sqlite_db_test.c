@@ -6,9 +6,11 @@
 #include "control/meta/meta_sqlite_contract.h"
 #include "control/meta/sqlite_disk_double.h"
 
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct uuid id_1 = {{1}}, id_2 = {{2}};
@@ -142,6 +144,86 @@ TEST(a_store_is_open_once)
 	CHECK_STR(why, "another process has it open: database is locked");
 	CHECK_ERR(meta_db_create(path, &id_1, why), OXE_BUSY);
 	put_u64(db, "k", 1);
+	meta_db_close(db);
+	folder_end();
+}
+
+#define SHARERS 3u
+#define COUNTS	100u
+
+/* Adds one to "k", whatever the others do meanwhile. */
+static void count_once(struct meta_db *db)
+{
+	const struct meta_query query = {.prefix = "k", .is_exact = true, .limit = 1};
+	uint64_t revision;
+	int err;
+	do {
+		struct meta_list found = {0};
+		uint64_t value = 1, mod_revision = 0;
+		err = meta_db_read(db, &query, &found);
+		if (!err && found.count) {
+			memcpy(&value, found.entries[0].value, sizeof(value));
+			value++;
+			mod_revision = found.entries[0].mod_revision;
+		}
+		const struct meta_compare compare = {.key = "k", .mod_revision = mod_revision};
+		const struct meta_write write = {
+			.key = "k", .value = &value, .value_len_bytes = sizeof(value)};
+		const struct meta_txn txn = {
+			.compares = &compare, .compare_count = 1, .writes = &write, .write_count = 1};
+		if (!err)
+			err = meta_db_commit(db, &txn, &revision);
+		meta_list_free(&found);
+	} while (err == OXE_DIFFERS || err == OXE_BUSY);
+	CHECK_OK(err);
+}
+
+static pid_t sharer_start(uint32_t counts)
+{
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid != 0)
+		return pid;
+	struct meta_db *db;
+	int err;
+	while ((err = meta_db_open_shared(path, 10000, &db, why)) == OXE_BUSY)
+		;
+	CHECK_OK(err);
+	for (uint32_t i = 0; i < counts; i++)
+		count_once(db);
+	meta_db_close(db);
+	_exit(0);
+}
+
+TEST(processes_that_share_a_store_see_one_history_also_when_one_is_killed)
+{
+	struct meta_db *db;
+	struct meta_list events = {0};
+	pid_t pids[SHARERS], victim;
+	int status;
+	folder_begin();
+	CHECK_OK(meta_db_create(path, &id_1, why));
+	CHECK_OK(meta_db_open_shared(path, 10000, &db, why));
+	victim = sharer_start(UINT32_MAX);
+	for (uint32_t i = 0; i < SHARERS; i++)
+		pids[i] = sharer_start(COUNTS);
+	for (uint32_t i = 0; i < SHARERS; i++) {
+		CHECK_EQ(waitpid(pids[i], &status, 0), pids[i]);
+		CHECK_EQ(status, 0);
+	}
+	kill(victim, SIGKILL);
+	CHECK_EQ(waitpid(victim, &status, 0), victim);
+	count_once(db);
+	uint64_t next = 1, value;
+	do {
+		meta_list_free(&events);
+		CHECK_OK(meta_db_events(db, "", next, &events));
+		for (size_t i = 0; i < events.count; i++, next++) {
+			memcpy(&value, events.entries[i].value, sizeof(value));
+			CHECK(value == next && events.entries[i].mod_revision == next);
+		}
+	} while (events.count);
+	CHECK(next > SHARERS * COUNTS + 1);
 	meta_db_close(db);
 	folder_end();
 }

@@ -167,7 +167,9 @@ static int watch_all(struct node *n, struct meta *m, uint64_t revision)
 	while (!err && !n->meta.must_close && !n->meta.leaving) {
 		struct meta_list list;
 		err = meta_watch_next(n->meta.watch, rt_now_exact_ns(n->options.rt) + WATCH_NS, &list);
-		if (err == OXE_TIMEOUT) {
+		if (err == OXE_TIMEOUT || err == OXE_BUSY) { /* busy: another process holds it */
+			if (err == OXE_BUSY)
+				fiber_sleep(RETRY_MIN_NS);
 			err = 0;
 			continue;
 		}
