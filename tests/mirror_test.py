@@ -53,10 +53,14 @@ def wait_whole(daemon, name="db"):
         raise harness.Broken(f"{late}: {mirror_of(daemon, name)}") from None
 
 
-def copy_print(daemon, pool, volume_id):
-    done = subprocess.run([COPY_PRINT, pool_path(daemon, pool), volume_id], capture_output=True, text=True, timeout=120)
-    expect(done.returncode == 0, f"copy_print of {pool}: {done.stderr}")
+def run_copy_print(path, volume_id):
+    done = subprocess.run([COPY_PRINT, path, volume_id], capture_output=True, text=True, timeout=120)
+    expect(done.returncode == 0, f"copy_print of {path}: {done.stderr}")
     return done.stdout
+
+
+def copy_print(daemon, pool, volume_id):
+    return run_copy_print(pool_path(daemon, pool), volume_id)
 
 
 def copies_are_the_same(daemon, volume_id, pools=POOLS):
