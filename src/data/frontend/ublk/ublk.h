@@ -21,7 +21,8 @@
  *   errors            OXE_UNSUPPORTED: this kernel has no ublk, or one before Linux 6.5; OXE_PERM: not root
  *
  * Bounds: RT_BLK_DEPTH requests of RT_BLK_IO_BYTES a device, then the kernel holds requests back; payload bytes of all devices
- * buffer_budget_bytes, then requests wait their turn. A request that waits for a pool holds no payload.
+ * buffer_budget_bytes, and no device more than three times what it leaves for all others; then requests wait their turn. A request that waits
+ * for a pool holds no payload; one inside a mirror that waits does.
  */
 #ifndef OXBOW_DATA_FRONTEND_UBLK_UBLK_H
 #define OXBOW_DATA_FRONTEND_UBLK_UBLK_H

@@ -66,15 +66,53 @@ static int engine_call(struct engine *e, const struct rt_blk_request *r, void *d
 	}
 }
 
+/* Buffers come in powers of two; accounts are kept in what they really take. */
+static uint64_t buffer_bytes(uint64_t need_bytes)
+{
+	uint64_t bytes = RT_IO_ALIGN;
+	while (bytes < need_bytes)
+		bytes *= 2;
+	return bytes;
+}
+
+/* A device may hold three times what it leaves for all others: what waits inside a volume whose copies do not answer keeps its buffers. */
+static bool has_memory(const struct ublk_device *d, uint64_t bytes)
+{
+	const struct ublk_memory *m = d->memory;
+	if (m->lent_bytes + bytes > m->budget_bytes)
+		return false;
+	return d->lent_bytes == 0 || d->lent_bytes + bytes <= 3 * (m->budget_bytes - m->lent_bytes - bytes);
+}
+
+static void *payload_take(struct ublk_device *d, uint64_t len_bytes)
+{
+	uint64_t bytes = buffer_bytes(len_bytes);
+	while (!has_memory(d, bytes))
+		waitq_wait(&d->memory->room);
+	d->lent_bytes += bytes;
+	d->memory->lent_bytes += bytes;
+	return rt_buf_get(d->memory->buffers, bytes);
+}
+
+static void payload_return(struct ublk_device *d, void *data, uint64_t len_bytes)
+{
+	uint64_t bytes = buffer_bytes(len_bytes);
+	rt_buf_put(d->memory->buffers, data, bytes);
+	d->lent_bytes -= bytes;
+	d->memory->lent_bytes -= bytes;
+	if (unlikely(!waitq_empty(&d->memory->room)))
+		waitq_wake_all(&d->memory->room);
+}
+
 static int payload_call(struct ublk_device *d, struct engine *e, const struct rt_blk_request *r)
 {
-	void *data = rt_buf_get(d->payloads, r->len_bytes);
+	void *data = payload_take(d, r->len_bytes);
 	int err = r->op == RT_BLK_WRITE ? rt_blk_payload_get(d->blk, r, data) : 0;
 	if (!err)
 		err = engine_call(e, r, data);
 	if (!err && r->op == RT_BLK_READ)
 		err = rt_blk_payload_put(d->blk, r, data);
-	rt_buf_put(d->payloads, data, r->len_bytes);
+	payload_return(d, data, r->len_bytes);
 	return err;
 }
 
@@ -146,10 +184,9 @@ static void taker_main(void *arg)
 	waitq_wake_all(d->changed);
 }
 
-void ublk_device_init(struct ublk_device *d, struct rt *rt, struct rt_bufpool *payloads,
-		      struct waitq *changed)
+void ublk_device_init(struct ublk_device *d, struct rt *rt, struct ublk_memory *memory, struct waitq *changed)
 {
-	*d = (struct ublk_device){.rt = rt, .payloads = payloads, .changed = changed};
+	*d = (struct ublk_device){.rt = rt, .memory = memory, .changed = changed};
 	waitq_init(&d->engine_came);
 	group_init(&d->requests);
 }

@@ -160,6 +160,44 @@ WITH_COPIES(a_device_goes_on_with_the_next_engine_after_one_that_was_stopped_whi
 	serve_end();
 }
 
+#define READERS 100u
+
+static uint8_t large[RT_BLK_IO_BYTES];
+
+static void read_large(void *arg)
+{
+	uint8_t *data = mem_alloc(RT_BLK_IO_BYTES);
+	CHECK_OK(blk_double_io(*(uint32_t *)arg, RT_BLK_READ, 0, 0, RT_BLK_IO_BYTES, data));
+	free(data);
+	group_done(&t.users);
+}
+
+WITH_COPIES(a_device_that_waits_for_copies_does_not_starve_another, 2)
+{
+	struct volume_spec spec = {
+		.name = "other", .id = rt_random_uuid(mirrored.rt), .size_bytes = MIRROR_DOUBLE_BYTES};
+	struct ublk_info other;
+	bool created;
+	serve();
+	CHECK_OK(volume_create(mirrored.pools[2], &spec));
+	CHECK_OK(ublk_server_attach(t.server, &spec.id, &created, &other));
+	CHECK_OK(attach());
+	cut(true);
+	group_add(&t.users, READERS);
+	for (unsigned i = 0; i < READERS; i++)
+		fiber_spawn(mirrored.rt, "reader", read_large, &t.number);
+	fiber_sleep(10 * NS_PER_S);
+	uint64_t begin_ns = rt_now_ns(mirrored.rt);
+	for (unsigned i = 0; i < 8; i++)
+		CHECK_OK(blk_double_io(other.number, RT_BLK_READ, 0, 0, sizeof(large), large));
+	CHECK(rt_now_ns(mirrored.rt) - begin_ns < NS_PER_S);
+	cut(false);
+	group_wait(&t.users);
+	CHECK_OK(ublk_server_detach(t.server, &spec.id, false));
+	CHECK_OK(ublk_server_detach(t.server, &mirrored.volume, false));
+	serve_end();
+}
+
 static const char *said;
 
 static bool take_message(void *ctx, const struct ublk_info *a)

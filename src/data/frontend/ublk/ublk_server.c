@@ -31,7 +31,7 @@ struct ublk_server {
 	struct rt *rt;
 	struct engines *engines;
 	struct ublk_options options;
-	struct rt_bufpool *payloads;
+	struct ublk_memory memory;
 	struct list attachments;
 	struct rt_group keepers;
 	struct fmutex saving;
@@ -104,7 +104,7 @@ static struct attachment *attachment_new(struct ublk_server *s, const struct ubl
 	a->leaving = line->leaving;
 	a->said = "";
 	waitq_init(&a->changed);
-	ublk_device_init(&a->device, s->rt, s->payloads, &a->changed);
+	ublk_device_init(&a->device, s->rt, &s->memory, &a->changed);
 	list_add_tail(&s->attachments, &a->link);
 	return a;
 }
@@ -590,8 +590,10 @@ struct ublk_server *ublk_server_new(struct engines *engines, const struct ublk_o
 	s->engines = engines;
 	s->options = *options;
 	s->options.identity = mem_strdup(options->identity);
-	s->payloads = rt_bufpool_new(s->rt, options->buffer_budget_bytes ? options->buffer_budget_bytes
-									 : BUDGET_BYTES);
+	s->memory.budget_bytes = u64_max(
+		options->buffer_budget_bytes ? options->buffer_budget_bytes : BUDGET_BYTES, RT_BLK_IO_BYTES);
+	s->memory.buffers = rt_bufpool_new(s->rt, s->memory.budget_bytes);
+	waitq_init(&s->memory.room);
 	s->start_err = OXE_NOTREADY;
 	list_init(&s->attachments);
 	group_init(&s->keepers);
@@ -683,7 +685,7 @@ void ublk_server_stop(struct ublk_server *s)
 void ublk_server_free(struct ublk_server *s)
 {
 	assert(list_empty(&s->attachments));
-	rt_bufpool_free(s->payloads);
+	rt_bufpool_free(s->memory.buffers);
 	free((char *)(uintptr_t)s->options.identity);
 	free(s);
 }
