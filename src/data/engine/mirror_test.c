@@ -21,6 +21,7 @@ struct place {
 	struct replica_door *door;
 	struct uuid pool_id;
 	bool away;	   /* since it was told so, or to answer OXE_CLOSED */
+	bool lost_power;   /* its machine did: it may lack what it has intents for */
 	int answer[VERBS]; /* instead of its own; 0: its own */
 	uint64_t calls[VERBS];
 };
@@ -34,6 +35,7 @@ struct world {
 	uint64_t revision, swap_ns; /* how long a swap takes */
 	uint32_t copies;	    /* in the first view */
 	uint32_t background_share;  /* of the next mirror; 0: as ever */
+	uint64_t flushes_at_swap;   /* of the first place, when the view was changed last */
 	struct mirror *m;
 	unsigned alone; /* fibers of a test's own that have ended */
 	void (*body)(struct world *w);
@@ -83,7 +85,22 @@ static int told(struct replica *r, enum verb verb)
 static int told_open(struct replica *r, uint64_t epoch, const struct uuid *engine_id,
 		     struct replica_state *out)
 {
-	TOLD(OPEN, open(r, epoch, engine_id, out));
+	struct place *p = place_of(&r->pool_id);
+	int err = told(r, OPEN);
+	if (!err)
+		err = real_ops->open(r, epoch, engine_id, out);
+	if (!err && p->lost_power)
+		out->may_lack = out->intents;
+	return err;
+}
+
+static int told_made_good(struct replica *r)
+{
+	struct place *p = place_of(&r->pool_id);
+	if (p->away)
+		return OXE_CLOSED;
+	p->lost_power = false;
+	return real_ops->made_good(r);
 }
 
 static int told_ping(struct replica *r)
@@ -157,6 +174,7 @@ static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const st
 	ops.write = told_write;
 	ops.flush = told_flush;
 	ops.intents_set = told_intents_set;
+	ops.made_good = told_made_good;
 	ops.seal = told_seal;
 	ops.layer_rename = told_layer_rename;
 	ops.revert = told_revert;
@@ -186,6 +204,7 @@ static int view_swap(struct view_store *s, const struct view *v, uint64_t revisi
 	if (w->revision != revision)
 		return OXE_DIFFERS;
 	w->view = *v;
+	w->flushes_at_swap = w->places[0].calls[FLUSH];
 	*new_revision = ++w->revision;
 	return 0;
 }
@@ -381,10 +400,166 @@ static void goes_away(struct world *w, uint32_t index)
 	waits_for(w, one_is_out);
 }
 
+/* Its machine goes off, and what was written there since is gone: it is what it was before. */
+static void loses_power(struct world *w, uint32_t index, uint64_t offset_bytes, int value)
+{
+	uint8_t data[BLOCK];
+	struct vol *vol;
+	struct uuid id = an_id(VOLUME_ID);
+	w->places[index].lost_power = w->places[index].away = true;
+	memset(data, value, sizeof(data));
+	CHECK_OK(vol_open(w->places[index].pool, &id, &vol));
+	CHECK_OK(vol_write(vol, data, offset_bytes, sizeof(data), 0));
+	vol_close(vol);
+}
+
+static bool nobody_may_lack(struct world *w)
+{
+	struct mirror_status status;
+	mirror_status(w->m, &status);
+	for (uint32_t i = 0; i < status.copy_count; i++)
+		if (status.copies[i].may_lack || status.copies[i].session != MIRROR_OPEN)
+			return false;
+	return status.unsettled_count == 0 && status.serves;
+}
+
 static void comes_back(struct world *w, uint32_t index)
 {
 	w->places[index].away = false;
 	waits_for(w, all_are_members);
+}
+
+/* ---- power ------------------------------------------------------------------------------------------------------------------ */
+
+MIRROR_TEST(2, a_new_engine_makes_a_copy_that_lost_power_equal_to_the_one_that_did_not)
+{
+	writes(w, 0, BLOCK, 1);
+	CHECK_OK(mirror_flush(w->m));
+	writes(w, 0, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, 0, 1);
+	w->places[0].away = false;
+	mirror_up(w);
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 2));
+	waits_for(w, nobody_may_lack);
+	CHECK(!w->places[0].lost_power);
+	CHECK(copy_reads_as(w, 0, 0, 2) && copy_reads_as(w, 1, 0, 2));
+}
+
+MIRROR_TEST(2, a_copy_that_lost_power_is_not_gone_on_with_while_the_other_may_come_back)
+{
+	struct mirror_status status;
+	writes(w, 0, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, 0, 1);
+	w->places[0].away = false;
+	w->places[1].away = true;
+	mirror_up(w);
+	CHECK_ERR(mirror_wait(w->m, rt_now_ns(rt_current()) + 60 * NS_PER_S), OXE_TIMEOUT);
+	mirror_status(w->m, &status);
+	CHECK_EQ(status.awaited, 2);
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 2);
+	w->places[1].away = false;
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 2));
+}
+
+MIRROR_TEST(2, copies_that_all_lost_power_are_made_equal_and_serve)
+{
+	writes(w, 0, BLOCK, 1);
+	CHECK_OK(mirror_flush(w->m));
+	writes(w, BLOCK, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, BLOCK, 0);
+	loses_power(w, 1, BLOCK, 3);
+	w->places[0].away = w->places[1].away = false;
+	mirror_up(w);
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 1));
+	waits_for(w, nobody_may_lack);
+	CHECK(copy_reads_as(w, 0, BLOCK, 0) == copy_reads_as(w, 1, BLOCK, 0));
+}
+
+MIRROR_TEST(2, a_copy_that_lost_power_is_put_out_like_any_when_the_other_has_everything)
+{
+	writes(w, 0, BLOCK, 2);
+	loses_power(w, 0, 0, 1);
+	waits_for(w, one_is_out);
+	CHECK(reads_as(w, 0, BLOCK, 2));
+	comes_back(w, 0);
+	waits_for(w, nobody_may_lack);
+	CHECK(copy_reads_as(w, 0, 0, 2));
+}
+
+static void flush_alone(void *arg)
+{
+	struct world *w = arg;
+	CHECK_OK(mirror_flush(w->m));
+	CHECK(copy_reads_as(w, 0, 0, 2));
+	w->alone++;
+}
+
+static bool one_alone_is_done(struct world *w)
+{
+	return w->alone == 1;
+}
+
+MIRROR_TEST(2, a_flush_is_not_answered_before_what_a_copy_lost_has_been_given_back_to_it)
+{
+	writes(w, 0, BLOCK, 2);
+	loses_power(w, 0, 0, 1);
+	fiber_spawn_big(rt_current(), "flush", flush_alone, w);
+	fiber_sleep(100 * NS_PER_MS);
+	w->places[0].away = false;
+	waits_for(w, one_alone_is_done);
+}
+
+MIRROR_TEST(2, those_that_stay_are_flushed_before_a_copy_is_put_out)
+{
+	writes(w, 0, BLOCK, 2);
+	uint64_t flushes = w->places[0].calls[FLUSH];
+	w->places[1].away = true;
+	waits_for(w, one_is_out);
+	CHECK(w->flushes_at_swap > flushes);
+}
+
+MIRROR_TEST(2, what_differed_is_written_also_where_it_is_right_already)
+{
+	writes(w, 0, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, 0, 1);
+	w->places[0].away = false;
+	uint64_t written = w->places[1].calls[WRITE];
+	mirror_up(w);
+	serves(w);
+	waits_for(w, nobody_may_lack);
+	CHECK_EQ(w->places[1].calls[WRITE], written + 1);
+	CHECK(copy_reads_as(w, 0, 0, 2) && copy_reads_as(w, 1, 0, 2));
+}
+
+/* ---- media ------------------------------------------------------------------------------------------------------------------ */
+
+MIRROR_TEST(2, a_joining_copy_that_cannot_read_what_it_had_is_filled_all_the_same)
+{
+	writes(w, 0, CHUNK, 1);
+	goes_away(w, 1);
+	writes(w, 0, CHUNK, 2);
+	w->places[1].answer[SUMS] = OXE_IO;
+	comes_back(w, 1);
+	w->places[1].answer[SUMS] = 0;
+	CHECK(copy_reads_as(w, 1, 0, 2));
+}
+
+MIRROR_TEST(3, a_joining_copy_gets_from_another_member_what_one_cannot_read)
+{
+	writes(w, 0, CHUNK, 1);
+	goes_away(w, 2);
+	writes(w, 0, CHUNK, 2);
+	w->places[0].answer[SUMS] = w->places[0].answer[LAYER_READ] = OXE_IO;
+	comes_back(w, 2);
+	w->places[0].answer[SUMS] = w->places[0].answer[LAYER_READ] = 0;
+	CHECK(copy_reads_as(w, 2, 0, 2));
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------------------------------------- */
@@ -471,6 +646,26 @@ MIRROR_TEST(3, a_snapshot_that_a_lost_copy_has_not_made_is_made_there_before_any
 	CHECK(layer_reads_as(w, 0, LAYER, 1));
 	CHECK(layer_reads_as(w, 1, LAYER, 1));
 	CHECK(reads_as(w, 0, BLOCK, 2));
+}
+
+static void write_refused(void *arg)
+{
+	struct world *w = arg;
+	uint8_t data[BLOCK];
+	memset(data, 2, sizeof(data));
+	CHECK_ERR(mirror_write(w->m, data, 0, sizeof(data), 0), OXE_NOSPC);
+	w->alone++;
+}
+
+MIRROR_TEST(2, a_snapshot_waits_until_what_a_full_pool_refused_is_settled)
+{
+	writes(w, 0, BLOCK, 1);
+	w->places[1].answer[WRITE] = OXE_NOSPC;
+	fiber_spawn_big(rt_current(), "write", write_refused, w);
+	fiber_yield();
+	snapshot(w, LAYER, "s");
+	CHECK_EQ(w->alone, 1);
+	CHECK(layer_reads_as(w, 0, LAYER, 1) && layer_reads_as(w, 1, LAYER, 1));
 }
 
 MIRROR_TEST(2, what_changed_since_a_snapshot_is_told_of_the_volume_and_of_a_later_one)
