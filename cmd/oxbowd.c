@@ -213,6 +213,9 @@ int main(int argc, char **argv)
 		return routes_print();
 	if (d.options.check_path)
 		return check_run(&d.options);
+	if (host_survivor_start())
+		fprintf(stderr,
+			"oxbowd: no second process: connections may end late when this one is killed\n");
 	data_dir_take(d.options.data_dir);
 	int status = daemon_run(&d);
 	fflush(NULL);

@@ -20,6 +20,9 @@ struct host_options {
 	bool plain_ring_fd; /* do not register the ring's own descriptor (it saves a lookup on each call) */
 };
 
+/* From then on there is a second process, which ends connections that were accepted here as soon as this process is gone, however that
+ * came. Once, before there is a thread or a file that nobody else may have. 0, or OXE_: then they end when the kernel gets to it. */
+OX_CHECKED int host_survivor_start(void);
 /* From any thread; it may be another than the one that runs it. NULL if the kernel refuses (logged as "host.refused"). */
 struct rt *host_rt_new(const struct host_options *options);
 /* Turn the loop on the calling thread until host_rt_stop(). May be called again, by the same thread. */

@@ -16,6 +16,7 @@
 #include "host/host_internal.h"
 
 #include "host/host_addr.h"
+#include "host/host_survivor.h"
 
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -43,6 +44,7 @@ struct host_conn {
 	struct rt_conn conn;
 	int fd;
 	bool shut, receiving, sending;
+	bool is_shared; /* with the survivor: host_survivor.h */
 	char peer[ADDR_TEXT_SIZE], local[ADDR_TEXT_SIZE];
 };
 
@@ -213,6 +215,8 @@ void host_conn_close(struct rt_conn *conn)
 {
 	struct host_conn *c = conn_of(conn);
 	assert(!c->receiving && !c->sending);
+	if (c->is_shared)
+		shutdown(c->fd, SHUT_RDWR);
 	close(c->fd);
 	host_of(conn->rt)->open_objects--;
 	free(c);
@@ -490,6 +494,7 @@ int host_accept(struct rt_listener *listener, struct rt_conn **out)
 		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0) {
 			*out = conn_new(listener->rt, fd);
+			conn_of(*out)->is_shared = host_survivor_tell(fd);
 			return 0;
 		}
 		if (accept_is_starved(errno))

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -1171,6 +1172,97 @@ TEST(what_a_killed_process_held_is_free_the_moment_it_is_gone)
 	check_lock_is_free();
 	run(succeed_victim);
 	CHECK(unlink(victim_disk) == 0);
+}
+
+/* ---- the survivor ------------------------------------------------------------------------------------------------------------------ */
+
+/* It greets each client, ends the first connection itself, and waits for what the second says. */
+static void greeter_main(void)
+{
+	struct rt_listener *l;
+	struct rt_conn *first, *second;
+	char h = 'h';
+	struct rt_iovec hello = {&h, 1};
+	size_t got;
+	CHECK_OK(rt_listen(rt_current(), "tcp:127.0.0.1:0", &l));
+	uint16_t port = (uint16_t)atoi(strrchr(rt_listener_address(l), ':') + 1);
+	CHECK_EQ(write(victim_pipe, &port, sizeof(port)), sizeof(port));
+	CHECK_OK(rt_accept(l, &first));
+	CHECK_OK(rt_send(first, &hello, 1));
+	rt_conn_close(first);
+	CHECK_OK(rt_accept(l, &second));
+	CHECK_OK(rt_send(second, &hello, 1));
+	CHECK(rt_recv(second, &(char){0}, 1, &got) != 0);
+}
+
+static pid_t greeter_start(uint16_t *port)
+{
+	int ends[2];
+	CHECK(pipe2(ends, O_CLOEXEC) == 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		victim_pipe = ends[1];
+		CHECK_OK(host_survivor_start());
+		run(greeter_main);
+		_exit(1);
+	}
+	close(ends[1]);
+	CHECK_EQ(read(ends[0], port, sizeof(*port)), sizeof(*port));
+	close(ends[0]);
+	return pid;
+}
+
+static int greeted_connect(uint16_t port)
+{
+	struct sockaddr_in in = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+	const struct timeval patience = {.tv_sec = 20};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	char byte;
+	CHECK(connect(fd, (struct sockaddr *)&in, sizeof(in)) == 0);
+	CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
+	CHECK_EQ(recv(fd, &byte, 1, 0), 1);
+	return fd;
+}
+
+/* All of its TCP sockets, as a ring that is not taken apart yet has them. */
+static size_t sockets_hold(pid_t pid, int *held, size_t max)
+{
+	size_t count = 0;
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	CHECK(pidfd >= 0);
+	for (int fd = 0; fd < 100; fd++) {
+		int family, copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+		socklen_t len_bytes = sizeof(family);
+		bool is_tcp = copy >= 0 &&
+			      getsockopt(copy, SOL_SOCKET, SO_DOMAIN, &family, &len_bytes) == 0 &&
+			      family == AF_INET;
+		if (is_tcp && count < max)
+			held[count++] = copy;
+		else if (copy >= 0)
+			close(copy);
+	}
+	close(pidfd);
+	return count;
+}
+
+TEST(a_connection_ends_with_its_process_though_something_still_holds_the_socket)
+{
+	uint16_t port;
+	char byte;
+	int held[8];
+	pid_t pid = greeter_start(&port);
+	int ended = greeted_connect(port);
+	CHECK_EQ(recv(ended, &byte, 1, 0), 0); /* by the server, while the survivor has it, too */
+	int fd = greeted_connect(port);
+	size_t count = sockets_hold(pid, held, ARRAY_COUNT(held));
+	CHECK_EQ(count, 2); /* the listener is one */
+	CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+	CHECK_EQ(recv(fd, &byte, 1, 0), 0);
+	while (count > 0)
+		close(held[--count]);
+	close(ended);
+	close(fd);
 }
 
 /* ---- buffers -------------------------------------------------------------------------------------------------------- */
