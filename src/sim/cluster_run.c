@@ -375,10 +375,29 @@ static void client_grow(struct run *r, struct cluster_engine *e)
 	if (size_bytes > VOLUME_BYTES_MAX || r->snapshot_under_way)
 		return;
 	history_grow(r->cluster.history, VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
+	r->snapshot_under_way = e;
 	int err = mirror_grow(e->mirror, size_bytes);
+	r->snapshot_under_way = NULL;
 	if (!err)
 		r->size_bytes = u64_max(r->size_bytes, size_bytes);
 	judge(r, e, "growing", err == OXE_INVAL ? 0 : err);
+}
+
+/* Nothing rots in this world: whatever it finds is false, or a bug that clients have not met yet. */
+static void client_scrub(struct run *r, struct cluster_engine *e)
+{
+	struct mirror_scrub_status status;
+	mirror_scrub_status(e->mirror, &status);
+	for (uint32_t i = 0; i < status.finding_count; i++)
+		if (!status.findings[i].is_unreadable)
+			cluster_fail(&r->cluster,
+				     "engine %llu on node %u found members to differ at byte %llu",
+				     (unsigned long long)e->number, e->node->index,
+				     (unsigned long long)status.findings[i].offset_bytes);
+	if (chance(r, 8) == 0)
+		mirror_scrub_stop(e->mirror);
+	else
+		mirror_scrub_start(e->mirror, chance(r, 2) ? 0 : (1 + chance(r, 16)) * MiB);
 }
 
 static void client_act_rarely(struct run *r, struct cluster_engine *e, uint8_t *data)
@@ -392,6 +411,9 @@ static void client_act_rarely(struct run *r, struct cluster_engine *e, uint8_t *
 		break;
 	case 2:
 		client_rename(r, e);
+		break;
+	case 3 ... 4:
+		client_scrub(r, e);
 		break;
 	default:
 		client_snapshot_read(r, e, data);
@@ -1070,6 +1092,104 @@ static void read_all(struct run *r, struct cluster_engine *e)
 	free(data);
 }
 
+/* ---- rot ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* One bit of every place on a disk where this sector lies. */
+static void sector_flip(struct sim_disk *disk, const uint8_t *sector)
+{
+	uint8_t *found = cluster_buffer(MiB);
+	for (uint64_t at = 0; at < DISK_BYTES; at += MiB) {
+		sim_disk_peek(disk, found, MiB, at);
+		for (uint64_t i = 0; i < MiB; i += HISTORY_SECTOR_BYTES)
+			if (memcmp(found + i, sector, HISTORY_SECTOR_BYTES) == 0)
+				sim_disk_flip_bit(disk, at + i + 64, 1);
+	}
+	free(found);
+}
+
+/* What is flipped, and flipped again, is as it was. */
+static void sector_flip_back(struct sim_disk *disk, uint8_t *sector)
+{
+	sector[64] ^= 1u << 1;
+	sector_flip(disk, sector);
+}
+
+static bool is_rotten(struct run *r, const struct cluster_node *n, uint64_t number, const uint8_t *wanted)
+{
+	uint8_t *found = cluster_buffer(HISTORY_SECTOR_BYTES);
+	struct vol *vol;
+	int err = vol_open(n->pool, &r->cluster.volume_id, &vol);
+	if (!err) {
+		err = vol_read(vol, found, number * HISTORY_SECTOR_BYTES, HISTORY_SECTOR_BYTES);
+		vol_close(vol);
+	}
+	bool rotten = !err && memcmp(found, wanted, HISTORY_SECTOR_BYTES) != 0;
+	free(found);
+	return rotten;
+}
+
+static void scrub_judge(struct run *r, const struct mirror_scrub_status *s, uint64_t number, uint32_t members)
+{
+	uint64_t block = number * HISTORY_SECTOR_BYTES / POOL_BLOCK_BYTES * POOL_BLOCK_BYTES;
+	bool found = false;
+	for (uint32_t i = 0; i < s->finding_count; i++) {
+		const struct mirror_finding *f = &s->findings[i];
+		if (f->offset_bytes != block || !uuid_is_nil(&f->layer_id))
+			continue;
+		found = true;
+		if (f->is_repaired != (members > 2) || f->pool_count != (members > 2 ? 1 : members))
+			cluster_fail(&r->cluster, "of %u members one rotted: %u named, %s", members,
+				     f->pool_count, f->is_repaired ? "repaired" : "left");
+	}
+	if (!found)
+		cluster_fail(&r->cluster, "a rotten block of one of %u members was not found", members);
+}
+
+static void explain_stuck(struct run *r);
+
+/* Until then a copy that was wrong in a snapshot is filled anew. */
+static void even_wait(struct run *r)
+{
+	uint64_t until_ns = now_ns(r) + WELL_WITHIN_NS;
+	while (!all_is_even(r) && now_ns(r) < until_ns)
+		fiber_sleep(100 * NS_PER_MS);
+	if (!all_is_even(r))
+		explain_stuck(r);
+}
+
+static void scrub_wait(struct cluster_engine *e, struct mirror_scrub_status *status)
+{
+	for (mirror_scrub_status(e->mirror, status); status->is_running;
+	     mirror_scrub_status(e->mirror, status))
+		fiber_sleep(20 * NS_PER_MS);
+}
+
+/* A bit rots in one member. Of three and more that one is repaired; of two nobody knows, and it is healed by hand. */
+static void rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
+{
+	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
+	uint64_t number = chance(r, r->size_bytes / HISTORY_SECTOR_BYTES);
+	uint8_t *sector = cluster_buffer(HISTORY_SECTOR_BYTES);
+	struct sim_disk *disk = sim_disk_find(n->machine, "/dev/sda");
+	struct mirror_scrub_status status;
+	mirror_scrub_stop(e->mirror);
+	scrub_wait(e, &status);
+	if (members > 1 && view_find(&r->cluster.view, &n->pool_id) &&
+	    mirror_read(e->mirror, sector, number * HISTORY_SECTOR_BYTES, HISTORY_SECTOR_BYTES) == 0 &&
+	    memcmp(sector, &(uint64_t){0}, 8) != 0) {
+		sector_flip(disk, sector);
+		bool rotten = is_rotten(r, n, number, sector);
+		mirror_scrub_start(e->mirror, 0);
+		scrub_wait(e, &status);
+		if (rotten)
+			scrub_judge(r, &status, number, members);
+		even_wait(r);
+		if (members == 2)
+			sector_flip_back(disk, sector);
+	}
+	free(sector);
+}
+
 static void inspector(void *arg)
 {
 	struct run *r = arg;
@@ -1079,6 +1199,8 @@ static void inspector(void *arg)
 	read_all(r, e);
 	for (uint32_t i = 0; i < status.copy_count; i++)
 		r->report->filled_bytes += status.copies[i].filled_bytes;
+	if (!r->cluster.failed && chance(r, 2))
+		rot_one(r, e, status.copy_count);
 	if (!r->cluster.failed)
 		copies_compare(r);
 	if (!r->cluster.failed)

@@ -6,12 +6,14 @@
 #include "base/log.h"
 #include "data/engine/mirror_impl.h"
 
-#define GRACE_NS       (2 * NS_PER_S)
-#define LEASE_NS       (2 * NS_PER_S)
-#define RETRY_NS       (50 * NS_PER_MS)
-#define INTENT_IDLE_NS (5 * NS_PER_S)
-#define INTENTS_MAX    1024u
-#define BUFFERS_BYTES  (16 * MiB)
+#define GRACE_NS	 (2 * NS_PER_S)
+#define LEASE_NS	 (2 * NS_PER_S)
+#define RETRY_NS	 (50 * NS_PER_MS)
+#define INTENT_IDLE_NS	 (5 * NS_PER_S)
+#define INTENTS_MAX	 1024u
+#define FILLS_MAX	 2u
+#define BACKGROUND_SHARE 25u
+#define BUFFERS_BYTES	 (16 * MiB)
 
 /* ---- waking and waiting ---------------------------------------------------------------------------------------------------- */
 
@@ -179,6 +181,8 @@ static int options_fill(struct rt *rt, const struct mirror_options *from, struct
 	o->lease_ns = o->lease_ns ? o->lease_ns : LEASE_NS;
 	o->retry_ns = o->retry_ns ? o->retry_ns : RETRY_NS;
 	o->intent_idle_ns = o->intent_idle_ns ? o->intent_idle_ns : INTENT_IDLE_NS;
+	o->fills_max = o->fills_max ? o->fills_max : FILLS_MAX;
+	o->background_share = o->background_share ? o->background_share : BACKGROUND_SHARE;
 	o->intents_max = o->intents_max ? o->intents_max : INTENTS_MAX;
 	return 0;
 }
@@ -283,6 +287,8 @@ static void copy_status(const struct mirror *m, uint32_t index, struct mirror_co
 					   .last_err = c->last_err,
 					   .filled_bytes = c->filled_bytes,
 					   .compared_bytes = c->compared_bytes,
+					   .fill_done_bytes = c->fill_done_bytes,
+					   .fill_todo_bytes = c->fill_todo_bytes,
 					   .joins_failed = c->joins_failed};
 }
 

@@ -13,6 +13,7 @@
  *     intents fiber     notes regions before they are written, forgets them when they are idle and flushed (V6)
  *     settling fiber    after a crash: makes members equal in the regions that were being written, before those are read (V6)
  *     a filling fiber   one a joining copy: layers, the lowest first (V8)
+ *     scrub fiber       while asked to: compares members
  *
  * What a caller sees. A request waits while the engine cannot answer it: while a copy's grace lasts, while the view changes, while nobody
  * answers at all (V9). It never fails for such a reason. An error is the volume's own: OXE_NOSPC, OXE_RANGE, OXE_ALIGN, OXE_IO or
@@ -51,6 +52,9 @@ struct mirror_options { /* 0 means the default in brackets */
 	uint64_t intent_idle_ns;   /* [5 s] an untouched region keeps its intent at least so long */
 	uint32_t intents_max;	   /* [1024] */
 	uint64_t fill_bytes_per_s; /* [no limit] of each joining copy */
+	uint32_t fills_max;	   /* [2] joining copies filled at once; the next wait */
+	/* [25] per cent of the time that filling and comparing may take together while clients ask for anything; 100: all */
+	uint32_t background_share;
 };
 
 /* Starts; does not suspend. OXE_INVAL. */
@@ -111,7 +115,9 @@ struct mirror_copy_status {
 	int last_err;  /* what it, or the way to it, said last; 0: nothing bad */
 	uint64_t filled_bytes,
 		compared_bytes; /* by the last or present filling: moved, and found equal or not */
-	uint32_t joins_failed;	/* in a row */
+	uint64_t fill_done_bytes,
+		fill_todo_bytes; /* of it: what has been gone through, of about how much; by layers, each as large as the volume was then */
+	uint32_t joins_failed; /* in a row */
 };
 
 struct mirror_status {
@@ -130,5 +136,37 @@ void mirror_status(const struct mirror *m, struct mirror_status *out);
 const struct uuid *mirror_volume_id(const struct mirror *m);
 uint64_t mirror_size_bytes(const struct mirror *m);
 uint32_t mirror_lba_bytes(const struct mirror *m);
+
+/* ---- members compared in the background ------------------------------------------------------------------------------------ */
+
+#define MIRROR_FINDINGS_MAX 16u
+
+/* Members differ there. */
+struct mirror_finding {
+	struct uuid layer_id;		  /* nil: the volume as it is */
+	uint64_t offset_bytes, len_bytes; /* in whole REPLICA_CHECKSUM_BYTES */
+	bool is_unreadable; /* it is not that they say something else: one of them could not read it */
+	bool is_repaired;
+	uint32_t
+		pool_count; /* who was not what more than half were; all members, if nobody knows who is right */
+	struct uuid pool_ids[VIEW_REPLICAS_MAX];
+};
+
+/* Of the present run, or the last. */
+struct mirror_scrub_status {
+	bool is_running;
+	uint64_t runs_done; /* to their end, since the engine started */
+	uint64_t done_bytes, todo_bytes;
+	uint64_t differed_bytes, repaired_bytes;
+	uint32_t finding_count; /* the first ones; all are logged */
+	struct mirror_finding findings[MIRROR_FINDINGS_MAX];
+};
+
+/* Compare all members once, snapshots and the volume as it is, at most so many bytes a second (0: no limit), yielding to clients. What differs
+ * in the volume is repaired where more than half agree; a copy that is wrong in a snapshot is then put out and filled anew from there;
+ * where nobody knows who is right it is reported and left. While a run is under way only its limit is changed. None suspends. */
+void mirror_scrub_start(struct mirror *m, uint64_t bytes_per_s);
+void mirror_scrub_stop(struct mirror *m);
+void mirror_scrub_status(const struct mirror *m, struct mirror_scrub_status *out);
 
 #endif

@@ -38,8 +38,10 @@ static void role_changed(struct mirror *m, struct copy *c, enum view_role before
 		c->state.may_lack = (struct replica_regions){{0}}; /* of what it had */
 		c->is_adopted = true;
 	}
-	if (now == VIEW_MEMBER)
+	if (now == VIEW_MEMBER) {
 		c->joins_failed = 0;
+		c->suspect_id = (struct uuid){0};
+	}
 }
 
 static void roles_compare(struct mirror *m, struct view *before)
@@ -200,8 +202,8 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	next->must_wait |= was_member && !c->was_opened && !MUTANT(208);
 	e->role = VIEW_ABSENT;
 	memset(&e->join_id, 0, sizeof(e->join_id));
-	if (view_is_reverting(next) && !MUTANT(252)) {
-		/* It may have gone back, or not: nothing is known of its head. */
+	if ((view_is_reverting(next) || !uuid_is_nil(&c->suspect_id)) && !MUTANT(252)) {
+		/* It may have gone back, or not; or it is to be filled from further below: nothing is known of its head. */
 		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
 	} else if (was_member) {
 		e->seal_id = *seal_id;

@@ -10,6 +10,8 @@
  * Else wherever the layer or the copy's old head says something that the layer below does not. Both are derived each time from what the
  * disks say, so that a filling which is interrupted goes on from the layer it had reached, and compares one layer again.
  *
+ * What is compared: the blocks that the copy's old head says something of. Of others it has nothing of its own, and they are just copied.
+ *
  * The member it is copied from may change at any time; its layers are the same in each. A layer that is deleted meanwhile is not there any
  * more, and the one above it has what it had.
  */
@@ -27,9 +29,9 @@ struct filling {
 	size_t there_count, here_count;
 	const struct replica_layer *base, *next; /* base NULL: they have none in common */
 	uint64_t renames;			 /* of the mirror, before these lists were made */
+	uint32_t could_not; /* members, by bit, that cannot read what is being filled (V10) */
 	uint8_t *data;
-	uint32_t could_not; /* members, by bit, that cannot read what is being compared (V10) */
-	uint64_t paid_ns;   /* by the limit on bytes a second, when the next may go */
+	struct work work;
 };
 
 /* ---- who says what --------------------------------------------------------------------------------------------------------- */
@@ -99,6 +101,9 @@ static int layer_choose(struct filling *f, const struct uuid *join_id)
 	if (f->base && uuid_equal(&f->base->id, join_id))
 		return 1;
 	f->next = first < f->there_count ? &f->there[first] : NULL;
+	f->to->fill_todo_bytes = f->to->fill_done_bytes;
+	for (size_t i = first; i < f->there_count; i++)
+		f->to->fill_todo_bytes += f->there[i].size_bytes;
 	return f->next ? 0 : OXE_NOENT;
 }
 
@@ -107,19 +112,12 @@ static int layer_choose(struct filling *f, const struct uuid *join_id)
 struct fill_window {
 	uint64_t offset_bytes, len_bytes;
 	bool touched[WINDOW_BLOCKS];
+	bool has_any;		 /* the copy says something of a block that is touched, */
+	bool has[WINDOW_BLOCKS]; /* of this one */
+	uint64_t copied_bytes;
 };
 
-static void pay(struct filling *f, uint64_t bytes)
-{
-	uint64_t rate = f->m->options.fill_bytes_per_s, now_ns = rt_now_ns(f->m->rt);
-	if (rate == 0)
-		return;
-	f->paid_ns = u64_max(f->paid_ns, now_ns) + bytes * NS_PER_S / rate;
-	if (f->paid_ns > now_ns)
-		fiber_sleep(f->paid_ns - now_ns);
-}
-
-static int run_copy(struct filling *f, const struct fill_window *w, uint64_t first, uint64_t count)
+static int run_copy(struct filling *f, struct fill_window *w, uint64_t first, uint64_t count)
 {
 	uint64_t at = first * REPLICA_CHECKSUM_BYTES,
 		 len_bytes = u64_min(count * REPLICA_CHECKSUM_BYTES, w->len_bytes - at);
@@ -132,12 +130,12 @@ static int run_copy(struct filling *f, const struct fill_window *w, uint64_t fir
 	if (!zero || !MUTANT(213))
 		said = to_said(f, to->ops->fill(to, zero ? NULL : f->data, w->offset_bytes + at, len_bytes));
 	f->to->filled_bytes += len_bytes;
-	pay(f, len_bytes);
+	w->copied_bytes += len_bytes;
 	return said;
 }
 
-/* Checksums of both, and what differs, in runs. */
-static int window_even(struct filling *f, const struct fill_window *w)
+/* Checksums of both: what the copy has, and has right, is not touched any more. */
+static int window_compare(struct filling *f, struct fill_window *w)
 {
 	uint32_t theirs[WINDOW_BLOCKS], ours[WINDOW_BLOCKS];
 	struct replica *from = f->from->replica, *to = f->to->replica;
@@ -149,8 +147,18 @@ static int window_even(struct filling *f, const struct fill_window *w)
 	if (said == FILL_OK)
 		said = to_said(f, unreadable && !MUTANT(228) ? 0 : err);
 	f->to->compared_bytes += w->len_bytes;
+	for (uint64_t b = 0; said == FILL_OK && b < count; b++)
+		w->touched[b] &= !w->has[b] || unreadable || theirs[b] != ours[b];
+	return said;
+}
+
+/* In runs. */
+static int window_even(struct filling *f, struct fill_window *w)
+{
+	uint64_t count = u64_div_up(w->len_bytes, REPLICA_CHECKSUM_BYTES);
+	int said = w->has_any ? window_compare(f, w) : FILL_OK;
 	for (uint64_t b = 0, run = 0; said == FILL_OK && b <= count; b++) {
-		bool differs = b < count && w->touched[b] && (unreadable || theirs[b] != ours[b]);
+		bool differs = b < count && w->touched[b];
 		if (!differs && run)
 			said = run_copy(f, w, b - run, run);
 		run = differs ? run + 1 : 0;
@@ -160,18 +168,18 @@ static int window_even(struct filling *f, const struct fill_window *w)
 
 /* ---- which windows ------------------------------------------------------------------------------------------------------------- */
 
-static void extent_note(struct fill_window *w, const struct vol_extent *e, bool since)
+static void extent_note(const struct fill_window *w, bool *set, const struct vol_extent *e, bool since)
 {
 	if (since ? !(e->flags & VOL_EXTENT_CHANGED) : (e->flags & VOL_EXTENT_HOLE) != 0)
 		return;
 	uint64_t first = (e->offset_bytes - w->offset_bytes) / REPLICA_CHECKSUM_BYTES;
 	uint64_t last = (e->offset_bytes + e->len_bytes - w->offset_bytes - 1) / REPLICA_CHECKSUM_BYTES;
 	for (uint64_t b = first; b <= last; b++)
-		w->touched[b] = true;
+		set[b] = true;
 }
 
 static int touched_by(struct copy *c, const struct uuid *layer_id, const struct replica_layer *base,
-		      struct fill_window *w)
+		      const struct fill_window *w, bool *set)
 {
 	struct vol_extent extents[EXTENTS_MAX];
 	uint64_t at = w->offset_bytes, end = w->offset_bytes + w->len_bytes;
@@ -182,7 +190,7 @@ static int touched_by(struct copy *c, const struct uuid *layer_id, const struct 
 		if (err)
 			return err;
 		for (size_t i = 0; i < count; i++) {
-			extent_note(w, &extents[i], base != NULL);
+			extent_note(w, set, &extents[i], base != NULL);
 			at = extents[i].offset_bytes + extents[i].len_bytes;
 		}
 		if (count == 0)
@@ -195,12 +203,16 @@ static int touched_by(struct copy *c, const struct uuid *layer_id, const struct 
 static int window_touched(struct filling *f, struct fill_window *w, bool *any)
 {
 	memset(w->touched, 0, sizeof(w->touched));
-	int said = from_said(f, touched_by(f->from, &f->next->id, f->base, w));
+	memset(w->has, 0, sizeof(w->has));
+	int said = from_said(f, touched_by(f->from, &f->next->id, f->base, w, w->touched));
 	if (said == FILL_OK && !MUTANT(217))
-		said = to_said(f, touched_by(f->to, NULL, f->base, w));
-	*any = false;
-	for (uint64_t b = 0; b < WINDOW_BLOCKS; b++)
+		said = to_said(f, touched_by(f->to, NULL, f->base, w, w->has));
+	*any = w->has_any = false;
+	for (uint64_t b = 0; b < WINDOW_BLOCKS; b++) {
+		w->has_any |= w->has[b];
+		w->touched[b] |= w->has[b];
 		*any |= w->touched[b];
+	}
 	return said;
 }
 
@@ -210,19 +222,28 @@ static int window_missed(struct fill_window *w, const struct view_replica *e, bo
 	*any = false;
 	for (uint64_t r = w->offset_bytes >> shift; r <= (end - 1) >> shift && r < REPLICA_REGIONS; r++)
 		*any |= regions_has(&e->missed, (uint32_t)r);
+	w->has_any = *any;
 	memset(w->touched, *any, sizeof(w->touched));
+	memset(w->has, *any, sizeof(w->has));
 	return FILL_OK;
 }
 
+/* Nothing that is looked at costs nothing: only what is compared or copied is work. */
 static int window_fill(struct filling *f, struct fill_window *w)
 {
 	struct view_replica *e = mirror_copy_entry(f->to);
 	bool any = false;
 	if (!to_is_joining(f))
 		return FILL_OVER;
+	mirror_work_begin(f->m, &f->work);
+	w->copied_bytes = 0;
 	int said = uuid_equal(&e->seal_id, &f->next->id) ? window_missed(w, e, &any)
 							 : window_touched(f, w, &any);
-	return said == FILL_OK && any ? window_even(f, w) : said;
+	if (said == FILL_OK && any)
+		said = window_even(f, w);
+	f->to->fill_done_bytes += said == FILL_OK ? w->len_bytes : 0;
+	mirror_work_end(f->m, &f->work, w->copied_bytes, f->m->options.fill_bytes_per_s);
+	return said;
 }
 
 /* V10: what one member cannot read another may. Its layers are the same. */
@@ -249,26 +270,59 @@ static int layer_fill(struct filling *f)
 			said = window_fill(f, &w);
 		while (said == FILL_AGAIN && another_can(f));
 	}
+	if (said == FILL_OK && !to_is_joining(f))
+		return FILL_OVER;
 	return said == FILL_OK ? to_said(f, to->ops->fill_seal(to, &f->next->id, f->next->name)) : said;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
 /* Layers of the copy that no member has any more; a new one may have the name of such a one. */
-static int stray_delete(struct replica *to, const struct uuid *id)
+static int stray_delete(struct replica *to, const struct uuid *id, bool *busy)
 {
 	int err = to->ops->layer_delete(to, id);
-	return err == OXE_BUSY ? 0 : err; /* somebody reads it: the next round sees */
+	*busy |= err == OXE_BUSY; /* somebody reads it: the next round sees */
+	return err == OXE_BUSY ? 0 : err;
 }
 
 static int strays_delete(struct filling *f)
 {
 	struct replica *to = f->to->replica;
 	int said = FILL_OK;
-	for (size_t i = 0; said == FILL_OK && i < f->here_count; i++)
-		if (index_there(f, &f->here[i].id) == f->there_count)
-			said = to_said(f, stray_delete(to, &f->here[i].id));
+	bool suspect = false, busy = false;
+	for (size_t i = 0; said == FILL_OK && i < f->here_count; i++) {
+		suspect |= uuid_equal(&f->here[i].id, &f->to->suspect_id);
+		if (suspect || index_there(f, &f->here[i].id) == f->there_count)
+			said = to_said(f, stray_delete(to, &f->here[i].id, &busy));
+	}
+	if (said == FILL_OK && suspect) {
+		f->to->suspect_id = busy ? f->to->suspect_id : (struct uuid){0};
+		said = FILL_AGAIN; /* it has fewer layers now */
+	}
 	return said;
+}
+
+/* A layer that the members have, and the copy not, although it has one above it: a member that was put out may have deleted a snapshot for
+ * the engine before, which nobody was told of. What is above is filled anew from there. What the view says of where the copy may differ
+ * is of its head as it was, and has to be forgotten first. */
+static int hole_look(struct filling *f)
+{
+	size_t have = 0; /* layers of the member's chain, from the root on, that the copy has */
+	struct view_replica *e = mirror_copy_entry(f->to);
+	for (size_t i = 0; i < f->here_count; i++) {
+		size_t at = index_there(f, &f->here[i].id);
+		if (at == f->there_count || MUTANT(226))
+			continue;
+		if (at == have) {
+			have++;
+			continue;
+		}
+		f->to->suspect_id = f->here[i].id;
+		if (!uuid_is_nil(&e->seal_id))
+			mirror_copy_fail(f->to, OXE_NOENT, "it lacks a layer below others that it has");
+		return FILL_AGAIN;
+	}
+	return FILL_OK;
 }
 
 static bool name_differs(const struct filling *f, size_t here)
@@ -294,32 +348,6 @@ static int names_even(struct filling *f, bool out_of_the_way)
 	return said;
 }
 
-static bool is_here(const struct filling *f, const struct uuid *id)
-{
-	for (size_t i = 0; i < f->here_count; i++)
-		if (uuid_equal(&f->here[i].id, id))
-			return true;
-	return false;
-}
-
-/* A snapshot below a layer that both have, and the copy has not got it: it let go of it when it was in the view, and left before all had.
- * Nobody was told, and it cannot be put back in between: it goes everywhere, as in mirror_layers.c. */
-static int half_deleted_drop(struct filling *f)
-{
-	size_t base = f->base ? (size_t)(f->base - f->there) : 0;
-	for (size_t i = 0; i < base; i++) {
-		const struct replica_layer *l = &f->there[i];
-		struct request q = {.kind = REQUEST_LAYER_DELETE, .layer_id = &l->id};
-		if (l->name[0] == '~' || l->is_origins || is_here(f, &l->id) || MUTANT(226))
-			continue;
-		LOG_INFO("layer.dropped", "a snapshot that was not deleted in all copies is deleted",
-			 F_UUID("volume", &f->m->options.volume_id), F_UUID("layer", &l->id),
-			 F_STR("name", l->name));
-		return mirror_request_run(f->m, &q) == OXE_FENCED ? FILL_OVER : FILL_AGAIN;
-	}
-	return FILL_OK;
-}
-
 static int one_layer(struct filling *f)
 {
 	struct uuid join_id = mirror_copy_entry(f->to)->join_id;
@@ -332,6 +360,8 @@ static int one_layer(struct filling *f)
 		return said;
 	said = strays_delete(f);
 	if (said == FILL_OK)
+		said = hole_look(f);
+	if (said == FILL_OK)
 		said = names_even(f, true);
 	if (said == FILL_OK)
 		said = names_even(f, false);
@@ -340,9 +370,6 @@ static int one_layer(struct filling *f)
 	int none = layer_choose(f, &join_id);
 	if (none < 0)
 		return FILL_AGAIN;
-	said = half_deleted_drop(f);
-	if (said != FILL_OK)
-		return said;
 	if (!none && !(MUTANT(240) && f->next == &f->there[f->there_count - 1]))
 		return layer_fill(f);
 	if (f->renames != f->m->renames)
@@ -388,17 +415,27 @@ static void fill_begin(void *arg)
 	fill_fiber(f);
 }
 
+static uint32_t fillings(const struct mirror *m)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		count += m->copies[i]->is_filling;
+	return count;
+}
+
 void mirror_fill_start(struct mirror *m)
 {
 	for (uint32_t i = 0; m->serves && i < m->view.replica_count; i++) {
 		struct copy *c = m->copies[i];
+		if (fillings(m) >= m->options.fills_max)
+			break;
 		if (m->view.replicas[i].role != VIEW_JOINING || c->is_filling || c->has_chain || c->failed ||
 		    c->session != MIRROR_OPEN)
 			continue;
 		struct filling *f = mem_zalloc(sizeof(*f));
 		*f = (struct filling){.m = m, .to = mirror_copy_hold(c), .to_session = c->session_number};
 		c->is_filling = true;
-		c->filled_bytes = c->compared_bytes = 0;
+		c->filled_bytes = c->compared_bytes = c->fill_done_bytes = c->fill_todo_bytes = 0;
 		group_add(&m->fibers, 1);
 		fiber_spawn(m->rt, "mirror-fill", fill_begin, f);
 	}

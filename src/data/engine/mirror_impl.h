@@ -6,6 +6,7 @@
  *     mirror_change.c  steps that change the view, and seal       mirror_io.c       read, write, zero, trim, flush
  *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
  *     mirror_fill.c    layers copied to a joining copy            mirror_layers.c   which layers there are
+ *     mirror_scrub.c   members compared                           mirror_work.c    what yields to clients
  *     mirror_range.c   overlap                                    mirror_snapshot.c snapshots: the list, names, reading, going back
  *
  * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
@@ -39,7 +40,10 @@ struct copy {
 	/* Joining. */
 	bool is_filling, has_chain, was_grafted;
 	uint32_t joins_failed;
-	uint64_t join_not_before_ns, filled_bytes, compared_bytes;
+	uint64_t join_not_before_ns, filled_bytes, compared_bytes, fill_done_bytes, fill_todo_bytes;
+
+	struct uuid
+		suspect_id; /* this snapshot, and what is above it, is not what the other members have: filled anew; nil: none */
 
 	bool is_forgotten; /* no longer in the view: its fiber ends and frees it */
 	uint32_t users;	   /* fibers that hold a pointer to it beyond a view change */
@@ -119,6 +123,15 @@ struct mirror {
 	struct replica_regions unsettled;
 	uint8_t *settle_from;
 	uint32_t settle_first; /* somebody waits for it; REPLICA_REGIONS: nobody */
+
+	struct {
+		bool wanted;
+		uint64_t bytes_per_s;
+		struct mirror_scrub_status status;
+	} scrub;
+	uint64_t calls,
+		calls_before; /* of clients, so far; and when the last window of background work began */
+	uint64_t rest_until_ns;
 
 	struct rt_bufpool *buffers;
 };
@@ -324,6 +337,17 @@ void mirror_settle_mark(struct mirror *m, uint64_t offset_bytes, uint64_t len_by
 void mirror_settle_lacking(struct mirror *m, const struct copy *c);
 /* Suspends while any of it is not settled. */
 void mirror_settle_wait(struct mirror *m, uint64_t offset_bytes, uint64_t len_bytes);
+
+/* ---- mirror_work.c ---- */
+
+/* Work in the background, window by window. Zeroed before the first. */
+struct work {
+	uint64_t begin_ns, calls; /* of clients, before it */
+	uint64_t paid_ns;	  /* by the limit on bytes a second, when the next may begin */
+};
+void mirror_work_begin(struct mirror *m, struct work *w);
+/* Rests until the next may begin, for clients and for the limit (0: none). */
+void mirror_work_end(struct mirror *m, struct work *w, uint64_t len_bytes, uint64_t bytes_per_s);
 
 /* ---- mirror_fill.c ---- */
 

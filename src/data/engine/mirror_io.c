@@ -20,6 +20,7 @@ int mirror_call_begin(struct mirror *m)
 	if (m->closing)
 		return OXE_SHUTDOWN;
 	m->requests++;
+	m->calls++;
 	/* How large it is, a copy has to say first. */
 	while (m->size_bytes == 0 && !mirror_over(m))
 		waitq_wait(&m->changed);

@@ -27,11 +27,13 @@ struct place {
 
 struct world {
 	struct sim *sim;
+	struct sim_node *node;
 	struct place places[PLACES];
 	struct view_store store;
 	struct view view;
 	uint64_t revision, swap_ns; /* how long a swap takes */
 	uint32_t copies;	    /* in the first view */
+	uint32_t background_share;  /* of the next mirror; 0: as ever */
 	struct mirror *m;
 	unsigned alone; /* fibers of a test's own that have ended */
 	void (*body)(struct world *w);
@@ -220,7 +222,8 @@ static void mirror_up(struct world *w)
 					 .views = &w->store,
 					 .replica_new = copy_find,
 					 .ctx = w,
-					 .intent_idle_ns = NS_PER_S};
+					 .intent_idle_ns = NS_PER_S,
+					 .background_share = w->background_share};
 	CHECK_OK(mirror_new(rt_current(), &options, &w->m));
 }
 
@@ -263,7 +266,7 @@ static void world_run(uint32_t copies, void (*body)(struct world *w))
 {
 	struct world *w = mem_zalloc(sizeof(*w));
 	*w = (struct world){.sim = sim_new(7), .body = body, .copies = copies};
-	struct sim_node *node = sim_node_new(w->sim, "a");
+	struct sim_node *node = w->node = sim_node_new(w->sim, "a");
 	char path[20];
 	the_world = w;
 	for (uint32_t i = 0; i < PLACES; i++) {
@@ -657,4 +660,286 @@ MIRROR_TEST(2, a_revert_that_no_copy_will_make_is_taken_back_and_the_asker_told)
 	w->places[0].answer[REVERT] = w->places[1].answer[REVERT] = 0;
 	CHECK_OK(goes_back(w, LAYER, HEAD));
 	CHECK(reads_as(w, 0, CHUNK, 1));
+}
+
+/* ---- members compared ------------------------------------------------------------------------------------------------------- */
+
+static struct mirror_scrub_status scrubbed;
+
+static bool scrub_is_over(struct world *w)
+{
+	mirror_scrub_status(w->m, &scrubbed);
+	return !scrubbed.is_running;
+}
+
+static void scrubs(struct world *w)
+{
+	mirror_scrub_start(w->m, 0);
+	waits_for(w, scrub_is_over);
+	waits_for(w, all_are_members);
+}
+
+/* Behind the mirror's back. */
+static void copy_changes(struct world *w, uint32_t index, uint64_t offset_bytes, int value)
+{
+	uint8_t data[BLOCK];
+	struct vol *vol;
+	struct uuid id = an_id(VOLUME_ID);
+	memset(data, value, sizeof(data));
+	CHECK_OK(vol_open(w->places[index].pool, &id, &vol));
+	CHECK_OK(vol_write(vol, data, offset_bytes, sizeof(data), 0));
+	vol_close(vol);
+}
+
+/* One bit, wherever on the disk a block of this value lies. */
+static void disk_rots(struct world *w, uint32_t index, int value)
+{
+	uint8_t wanted[BLOCK], found[BLOCK];
+	char path[20];
+	uint32_t flipped = 0;
+	disk_path(index, path);
+	struct sim_disk *disk = sim_disk_find(w->node, path);
+	memset(wanted, value, sizeof(wanted));
+	for (uint64_t at = 0; at < DISK_BYTES; at += BLOCK) {
+		sim_disk_peek(disk, found, BLOCK, at);
+		if (memcmp(found, wanted, BLOCK) != 0)
+			continue;
+		sim_disk_flip_bit(disk, at + 100, 3);
+		flipped++;
+	}
+	CHECK(flipped > 0);
+}
+
+static bool copy_snapshot_reads_as(struct world *w, uint32_t index, unsigned layer, uint64_t offset_bytes,
+				   int value)
+{
+	uint8_t data[BLOCK];
+	struct vol *vol;
+	struct uuid id = an_id(layer);
+	CHECK_OK(vol_open(w->places[index].pool, &id, &vol));
+	CHECK_OK(vol_read(vol, data, offset_bytes, sizeof(data)));
+	vol_close(vol);
+	return all_are(data, sizeof(data), value);
+}
+
+MIRROR_TEST(3, of_three_members_the_one_that_differs_is_repaired_from_the_others)
+{
+	writes(w, 0, 4 * CHUNK, 1);
+	copy_changes(w, 1, CHUNK, 9);
+	copy_changes(w, 1, CHUNK + BLOCK, 9);
+	copy_changes(w, 2, 3 * MiB, 9);
+	scrubs(w);
+	CHECK_EQ(scrubbed.finding_count, 2);
+	CHECK_EQ(scrubbed.findings[0].offset_bytes, CHUNK);
+	CHECK_EQ(scrubbed.findings[0].len_bytes, 2 * BLOCK);
+	CHECK_EQ(scrubbed.findings[0].pool_count, 1);
+	CHECK(uuid_equal(&scrubbed.findings[0].pool_ids[0], &w->places[1].pool_id));
+	CHECK(scrubbed.findings[0].is_repaired && scrubbed.findings[1].is_repaired);
+	CHECK(copy_reads_as(w, 1, CHUNK, 1) && copy_reads_as(w, 1, CHUNK + BLOCK, 1));
+	CHECK(copy_reads_as(w, 2, 3 * MiB, 0));
+	scrubs(w);
+	CHECK_EQ(scrubbed.differed_bytes, 0);
+	CHECK_EQ(scrubbed.runs_done, 2);
+}
+
+MIRROR_TEST(2, of_two_members_that_differ_nobody_knows_who_is_right_and_both_are_left_and_named)
+{
+	writes(w, 0, CHUNK, 1);
+	copy_changes(w, 1, 2 * BLOCK, 9);
+	scrubs(w);
+	CHECK_EQ(scrubbed.finding_count, 1);
+	CHECK_EQ(scrubbed.findings[0].offset_bytes, 2 * BLOCK);
+	CHECK_EQ(scrubbed.findings[0].pool_count, 2);
+	CHECK(!scrubbed.findings[0].is_repaired);
+	CHECK_EQ(scrubbed.repaired_bytes, 0);
+	CHECK(copy_reads_as(w, 0, 2 * BLOCK, 1) && copy_reads_as(w, 1, 2 * BLOCK, 9));
+}
+
+MIRROR_TEST(3, when_three_members_say_three_things_all_are_left)
+{
+	writes(w, 0, CHUNK, 1);
+	copy_changes(w, 1, 0, 8);
+	copy_changes(w, 2, 0, 9);
+	scrubs(w);
+	CHECK_EQ(scrubbed.findings[0].pool_count, 3);
+	CHECK(!scrubbed.findings[0].is_repaired);
+	CHECK(copy_reads_as(w, 0, 0, 1) && copy_reads_as(w, 1, 0, 8) && copy_reads_as(w, 2, 0, 9));
+}
+
+MIRROR_TEST(2, what_one_of_two_members_cannot_read_is_written_again_from_the_other)
+{
+	writes(w, 0, CHUNK, 1);
+	w->places[1].answer[SUMS] = OXE_IO;
+	uint64_t before = w->places[1].calls[WRITE];
+	scrubs(w);
+	CHECK(scrubbed.finding_count > 0 && scrubbed.findings[0].is_repaired);
+	CHECK(scrubbed.findings[0].is_unreadable);
+	CHECK(uuid_equal(&scrubbed.findings[0].pool_ids[0], &w->places[1].pool_id));
+	CHECK(w->places[1].calls[WRITE] > before);
+	w->places[1].answer[SUMS] = 0;
+	CHECK(copy_reads_as(w, 1, 0, 1));
+}
+
+MIRROR_TEST(3, a_bit_that_rots_in_a_snapshot_of_one_of_three_has_that_copy_filled_anew_from_there)
+{
+	struct uuid two = an_id(LAYER + 1);
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "one");
+	writes(w, CHUNK, CHUNK, 0xa7);
+	snapshot(w, LAYER + 1, "two");
+	writes(w, CHUNK, CHUNK, 3);
+	snapshot(w, LAYER + 2, "three");
+	disk_rots(w, 2, 0xa7);
+	CHECK(!copy_snapshot_reads_as(w, 2, LAYER + 1, CHUNK, 0xa7));
+	scrubs(w);
+	CHECK_EQ(scrubbed.finding_count, 1);
+	CHECK(uuid_equal(&scrubbed.findings[0].layer_id, &two));
+	waits_for(w, all_are_members);
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER, 0, 1));
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER + 1, CHUNK, 0xa7));
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER + 2, CHUNK, 3));
+	CHECK(copy_reads_as(w, 2, CHUNK, 3) && copy_reads_as(w, 2, 0, 1));
+	scrubs(w);
+	CHECK_EQ(scrubbed.differed_bytes, 0);
+}
+
+MIRROR_TEST(2, a_bit_that_rots_in_a_snapshot_of_one_of_two_is_reported_and_left)
+{
+	writes(w, CHUNK, CHUNK, 0xa7);
+	snapshot(w, LAYER, "one");
+	writes(w, CHUNK, CHUNK, 3);
+	disk_rots(w, 1, 0xa7);
+	scrubs(w);
+	CHECK_EQ(scrubbed.finding_count, 1);
+	CHECK_EQ(scrubbed.findings[0].pool_count, 2);
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 2);
+	CHECK(copy_snapshot_reads_as(w, 0, LAYER, CHUNK, 0xa7));
+	CHECK(!copy_snapshot_reads_as(w, 1, LAYER, CHUNK, 0xa7));
+}
+
+static bool writers_stop;
+static uint64_t writes_done;
+
+static void writer(void *arg)
+{
+	uint8_t *data = aligned_alloc(BLOCK, BLOCK);
+	struct world *w = arg;
+	for (unsigned i = 0; !writers_stop; i++, writes_done++) {
+		memset(data, (int)i, BLOCK);
+		CHECK_OK(mirror_write(w->m, data, i % 61 * BLOCK, BLOCK, 0));
+	}
+	free(data);
+}
+
+static void writers_begin(struct world *w)
+{
+	writers_stop = false;
+	writes_done = 0;
+	for (int i = 0; i < 4; i++)
+		fiber_spawn(rt_current(), "writer", writer, w);
+}
+
+MIRROR_TEST(2, what_is_written_while_members_are_compared_is_not_taken_for_different)
+{
+	writers_begin(w);
+	for (int i = 0; i < 20; i++) {
+		scrubs(w);
+		CHECK_EQ(scrubbed.differed_bytes, 0);
+	}
+	writers_stop = true;
+	CHECK(writes_done > 100);
+}
+
+MIRROR_TEST(2, comparing_keeps_to_its_limit_and_ends_when_it_is_told_to)
+{
+	uint64_t begin_ns = rt_now_ns(rt_current());
+	mirror_scrub_start(w->m, MiB);
+	waits_for(w, scrub_is_over);
+	CHECK(rt_now_ns(rt_current()) - begin_ns >= (VOLUME_BYTES / MiB) * NS_PER_S);
+	mirror_scrub_start(w->m, MiB);
+	mirror_scrub_stop(w->m);
+	waits_for(w, scrub_is_over);
+	CHECK_EQ(scrubbed.runs_done, 1);
+	mirror_scrub_start(w->m, KiB); /* it would go on when the mirror is closed */
+	fiber_sleep(NS_PER_S);
+}
+
+/* ---- filling ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t added_within_ns(struct world *w)
+{
+	uint64_t begin_ns = rt_now_ns(rt_current());
+	CHECK_OK(mirror_copy_add(w->m, &w->places[2].pool_id));
+	waits_for(w, all_are_members);
+	return rt_now_ns(rt_current()) - begin_ns;
+}
+
+MIRROR_TEST(2, a_new_copy_is_filled_without_comparing_what_it_cannot_have)
+{
+	struct mirror_status status;
+	writes(w, 0, 2 * MiB, 1);
+	snapshot(w, LAYER, "s");
+	writes(w, MiB, CHUNK, 2);
+	(void)added_within_ns(w);
+	CHECK_EQ(w->places[0].calls[SUMS] + w->places[1].calls[SUMS] + w->places[2].calls[SUMS], 0);
+	mirror_status(w->m, &status);
+	CHECK_EQ(status.copies[2].compared_bytes, 0);
+	CHECK_EQ(status.copies[2].filled_bytes, 2 * MiB + CHUNK);
+	CHECK_EQ(status.copies[2].fill_done_bytes, 2 * VOLUME_BYTES);
+	CHECK_EQ(status.copies[2].fill_todo_bytes, 2 * VOLUME_BYTES);
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER, MiB, 1) && copy_reads_as(w, 2, MiB, 2));
+}
+
+MIRROR_TEST(2, what_one_member_cannot_read_a_new_copy_gets_from_another)
+{
+	writes(w, 0, CHUNK, 1);
+	w->places[0].answer[LAYER_READ] = OXE_IO;
+	(void)added_within_ns(w);
+	CHECK(copy_reads_as(w, 2, 0, 1));
+}
+
+MIRROR_TEST(3, a_copy_that_lost_a_snapshot_while_it_was_away_gets_it_back)
+{
+	struct uuid id = an_id(LAYER);
+	writes(w, 0, CHUNK, 1);
+	snapshot(w, LAYER, "one");
+	writes(w, 0, CHUNK, 2);
+	snapshot(w, LAYER + 1, "two");
+	goes_away(w, 2);
+	writes(w, 2 * MiB, CHUNK, 3);
+	CHECK_OK(snapshot_delete(w->places[2].pool, &id));
+	comes_back(w, 2);
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER, 0, 1));
+	CHECK(copy_snapshot_reads_as(w, 2, LAYER + 1, 0, 2));
+	CHECK(copy_reads_as(w, 2, 2 * MiB, 3) && copy_reads_as(w, 2, 0, 2));
+}
+
+/* How long it takes while others write all the time. */
+static uint64_t added_under_load_ns(struct world *w, uint32_t share)
+{
+	mirror_close(w->m);
+	w->background_share = share;
+	mirror_up(w);
+	serves(w);
+	writes(w, 0, 4 * MiB, 1);
+	writers_begin(w);
+	uint64_t ns = added_within_ns(w);
+	writers_stop = true;
+	return ns;
+}
+
+static uint64_t under_load_ns[2];
+
+MIRROR_TEST(2, filling_at_once_while_clients_write)
+{
+	under_load_ns[0] = added_under_load_ns(w, 100);
+}
+
+MIRROR_TEST(2, filling_rests_while_clients_write_so_that_it_has_no_more_than_its_share)
+{
+	under_load_ns[1] = added_under_load_ns(w, 10);
+	CHECK(under_load_ns[1] > 3 * under_load_ns[0]);
+	mirror_close(w->m);
+	w->background_share = 0;
+	mirror_up(w);
 }
