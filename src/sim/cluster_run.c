@@ -515,7 +515,9 @@ static void engine_main(void *arg)
 					 .views = views_new(n),
 					 .replica_new = copy_find,
 					 .ctx = n,
-					 .intent_idle_ns = NS_PER_S};
+					 .intent_idle_ns = NS_PER_S,
+					 .absent_max_ns = 8 * NS_PER_S,
+					 .absent_max_bytes = 2 * MiB};
 	int err = mirror_new(rt_current(), &options, &e->mirror);
 	if (err)
 		cluster_fail(n->cluster, "mirror_new: %s", err_name(err));

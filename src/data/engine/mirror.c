@@ -11,6 +11,7 @@
 #define RETRY_NS	 (50 * NS_PER_MS)
 #define INTENT_IDLE_NS	 (5 * NS_PER_S)
 #define INTENTS_MAX	 1024u
+#define ABSENT_MAX_NS	 (86400 * NS_PER_S)
 #define FILLS_MAX	 2u
 #define BACKGROUND_SHARE 25u
 #define BUFFERS_BYTES	 (16 * MiB)
@@ -181,6 +182,7 @@ static int options_fill(struct rt *rt, const struct mirror_options *from, struct
 	o->lease_ns = o->lease_ns ? o->lease_ns : LEASE_NS;
 	o->retry_ns = o->retry_ns ? o->retry_ns : RETRY_NS;
 	o->intent_idle_ns = o->intent_idle_ns ? o->intent_idle_ns : INTENT_IDLE_NS;
+	o->absent_max_ns = o->absent_max_ns ? o->absent_max_ns : ABSENT_MAX_NS;
 	o->fills_max = o->fills_max ? o->fills_max : FILLS_MAX;
 	o->background_share = o->background_share ? o->background_share : BACKGROUND_SHARE;
 	o->intents_max = o->intents_max ? o->intents_max : INTENTS_MAX;

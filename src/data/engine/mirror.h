@@ -52,7 +52,10 @@ struct mirror_options { /* 0 means the default in brackets */
 	uint64_t intent_idle_ns;   /* [5 s] an untouched region keeps its intent at least so long */
 	uint32_t intents_max;	   /* [1024] */
 	uint64_t fill_bytes_per_s; /* [no limit] of each joining copy */
-	uint32_t fills_max;	   /* [2] joining copies filled at once; the next wait */
+	/* For a copy that is away layers are kept, so that little moves when it is back: for so long [1 day], or until clients have written so
+	 * much [as the volume is large] since it left, as far as this engine knows. Then it is compared whole. */
+	uint64_t absent_max_ns, absent_max_bytes;
+	uint32_t fills_max; /* [2] joining copies filled at once; the next wait */
 	/* [25] per cent of the time that filling and comparing may take together while clients ask for anything; 100: all */
 	uint32_t background_share;
 };

@@ -27,6 +27,7 @@ static void copy_left(struct mirror *m, struct copy *c, enum view_role role_befo
 		rt_now_ns(m->rt) + (c->joins_failed ? mirror_backoff_ns(m, c->joins_failed) * 4 : 0);
 	c->failed = 0;
 	c->has_chain = c->was_grafted = false;
+	mirror_absence_begin(c);
 }
 
 static void role_changed(struct mirror *m, struct copy *c, enum view_role before, enum view_role now)
@@ -553,6 +554,8 @@ static int order_run(struct mirror *m, struct order *o)
 		return mirror_order_rename(m, o);
 	case ORDER_REVERT:
 		return mirror_order_revert(m, o);
+	case ORDER_LET_GO:
+		return mirror_order_let_go(m, o);
 	}
 	return OXE_INVAL;
 }

@@ -256,6 +256,7 @@ static struct copy *copy_new(struct mirror *m, const struct uuid *pool_id)
 	c->m = m;
 	c->pool_id = *pool_id;
 	c->silent_since_ns = rt_now_ns(m->rt);
+	mirror_absence_begin(c);
 	mirror_copy_hold(c);
 	group_add(&m->fibers, 1);
 	fiber_spawn(m->rt, "mirror-copy", copy_fiber, c);

@@ -7,6 +7,7 @@
  *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
  *     mirror_fill.c    layers copied to a joining copy            mirror_layers.c   which layers there are
  *     mirror_scrub.c   members compared                           mirror_work.c    what yields to clients
+ *     mirror_janitor.c layers nobody needs merged away
  *     mirror_range.c   overlap                                    mirror_snapshot.c snapshots: the list, names, reading, going back
  *
  * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
@@ -42,14 +43,23 @@ struct copy {
 	uint32_t joins_failed;
 	uint64_t join_not_before_ns, filled_bytes, compared_bytes, fill_done_bytes, fill_todo_bytes;
 
-	struct uuid
-		suspect_id; /* this snapshot, and what is above it, is not what the other members have: filled anew; nil: none */
+	uint64_t absent_since_ns, absent_since_bytes; /* of written_bytes */
+	/* This snapshot, and what is above it, is not what the others have: it is filled anew from there. Nil: none is known. */
+	struct uuid suspect_id;
 
 	bool is_forgotten; /* no longer in the view: its fiber ends and frees it */
 	uint32_t users;	   /* fibers that hold a pointer to it beyond a view change */
 };
 
-enum order_kind { ORDER_SNAPSHOT, ORDER_GROW, ORDER_ADD, ORDER_FORGET, ORDER_RENAME, ORDER_REVERT };
+enum order_kind {
+	ORDER_SNAPSHOT,
+	ORDER_GROW,
+	ORDER_ADD,
+	ORDER_FORGET,
+	ORDER_RENAME,
+	ORDER_REVERT,
+	ORDER_LET_GO
+};
 
 #define ORDER_AGAIN 1 /* when everybody answers */
 
@@ -129,8 +139,7 @@ struct mirror {
 		uint64_t bytes_per_s;
 		struct mirror_scrub_status status;
 	} scrub;
-	uint64_t calls,
-		calls_before; /* of clients, so far; and when the last window of background work began */
+	uint64_t calls, written_bytes; /* of clients, so far */
 	uint64_t rest_until_ns;
 
 	struct rt_bufpool *buffers;
@@ -353,7 +362,12 @@ void mirror_work_end(struct mirror *m, struct work *w, uint64_t len_bytes, uint6
 
 /* Start filling the joining copies that answer and are not being filled. Does not suspend. */
 void mirror_fill_start(struct mirror *m);
-/* System layers that nobody needs any more are deleted. */
+
+/* ---- mirror_janitor.c ---- */
+
 void mirror_janitor_fiber(void *arg);
+int mirror_order_let_go(struct mirror *m, struct order *o);
+/* It is absent from now on, as far as this engine knows. */
+void mirror_absence_begin(struct copy *c);
 
 #endif

@@ -281,6 +281,7 @@ static int change_run(struct mirror *m, struct change *ch)
 	mirror_blocks_lock(m, &range, offset_bytes, len_bytes, true);
 	int err = mirror_request_run(m, &ch->q);
 	change_failed(m, &ch->q);
+	m->written_bytes += err ? 0 : len_bytes;
 	mirror_range_unlock(&m->ranges, &range);
 	mirror_intents_unpin(m, &pin);
 	if (ch->whole)

@@ -32,10 +32,11 @@ struct world {
 	struct place places[PLACES];
 	struct view_store store;
 	struct view view;
-	uint64_t revision, swap_ns; /* how long a swap takes */
-	uint32_t copies;	    /* in the first view */
-	uint32_t background_share;  /* of the next mirror; 0: as ever */
-	uint64_t flushes_at_swap;   /* of the first place, when the view was changed last */
+	uint64_t revision, swap_ns;		  /* how long a swap takes */
+	uint32_t copies;			  /* in the first view */
+	uint32_t background_share;		  /* of the next mirror; 0: as ever */
+	uint64_t absent_max_ns, absent_max_bytes; /* the same */
+	uint64_t flushes_at_swap;		  /* of the first place, when the view was changed last */
 	struct mirror *m;
 	unsigned alone; /* fibers of a test's own that have ended */
 	void (*body)(struct world *w);
@@ -242,7 +243,9 @@ static void mirror_up(struct world *w)
 					 .replica_new = copy_find,
 					 .ctx = w,
 					 .intent_idle_ns = NS_PER_S,
-					 .background_share = w->background_share};
+					 .background_share = w->background_share,
+					 .absent_max_ns = w->absent_max_ns,
+					 .absent_max_bytes = w->absent_max_bytes};
 	CHECK_OK(mirror_new(rt_current(), &options, &w->m));
 }
 
@@ -1137,4 +1140,84 @@ MIRROR_TEST(2, filling_rests_while_clients_write_so_that_it_has_no_more_than_its
 	mirror_close(w->m);
 	w->background_share = 0;
 	mirror_up(w);
+}
+
+/* ---- layers that no user named ---------------------------------------------------------------------------------------------- */
+
+static bool system_layer_count(void *ctx, const struct layer_info *layer)
+{
+	*(uint32_t *)ctx += pool_name_is_system(layer->name);
+	return true;
+}
+
+static uint32_t system_layers(struct world *w, uint32_t index)
+{
+	uint32_t count = 0;
+	struct uuid id = an_id(VOLUME_ID);
+	CHECK_OK(volume_chain(w->places[index].pool, &id, system_layer_count, &count));
+	return count;
+}
+
+static bool none_is_left(struct world *w)
+{
+	return system_layers(w, 0) == 0 && system_layers(w, 1) == 0;
+}
+
+MIRROR_TEST(3, layers_are_kept_for_a_copy_that_is_away_and_merged_when_it_is_back)
+{
+	struct mirror_status status;
+	writes(w, 0, 2 * MiB, 1);
+	fiber_sleep(20 * NS_PER_S); /* virtual: until nothing is at risk any more */
+	goes_away(w, 2);
+	writes(w, 0, CHUNK, 2);
+	fiber_sleep(60 * NS_PER_S);
+	CHECK_EQ(system_layers(w, 0), 1);
+	comes_back(w, 2);
+	mirror_status(w->m, &status);
+	CHECK(status.copies[2].compared_bytes + status.copies[2].filled_bytes <= MiB);
+	waits_for(w, none_is_left);
+	CHECK_EQ(system_layers(w, 2), 0);
+	CHECK(copy_reads_as(w, 2, 0, 2) && copy_reads_as(w, 2, MiB, 1));
+}
+
+static void mirror_with_limits(struct world *w, uint64_t max_ns, uint64_t max_bytes)
+{
+	mirror_close(w->m);
+	w->absent_max_ns = max_ns;
+	w->absent_max_bytes = max_bytes;
+	mirror_up(w);
+	serves(w);
+}
+
+/* Somebody wrote to it meanwhile, whom the mirror knows nothing of: only who looks everywhere sees it. */
+static void returns_and_is_compared_whole(struct world *w)
+{
+	CHECK(uuid_is_nil(&w->view.replicas[2].seal_id));
+	copy_changes(w, 2, 3 * MiB, 9);
+	comes_back(w, 2);
+	CHECK(copy_reads_as(w, 2, 0, 2) && copy_reads_as(w, 2, MiB, 1) && copy_reads_as(w, 2, 3 * MiB, 0));
+}
+
+MIRROR_TEST(3, layers_are_let_go_of_when_a_copy_has_been_away_for_too_long_and_it_is_compared_whole)
+{
+	mirror_with_limits(w, 10 * NS_PER_S, 0);
+	writes(w, 0, 2 * MiB, 1);
+	goes_away(w, 2);
+	writes(w, 0, CHUNK, 2);
+	CHECK_EQ(system_layers(w, 0), 1);
+	waits_for(w, none_is_left);
+	returns_and_is_compared_whole(w);
+}
+
+MIRROR_TEST(3, layers_are_let_go_of_when_too_much_was_written_since_a_copy_left_and_it_is_compared_whole)
+{
+	mirror_with_limits(w, 0, MiB);
+	writes(w, 0, 2 * MiB, 1);
+	goes_away(w, 2);
+	writes(w, 0, CHUNK, 2);
+	fiber_sleep(20 * NS_PER_S);
+	CHECK_EQ(system_layers(w, 0), 1);
+	writes(w, 0, MiB, 2);
+	waits_for(w, none_is_left);
+	returns_and_is_compared_whole(w);
 }
