@@ -65,7 +65,8 @@ struct engine_export {
 	uint32_t lba_bytes;
 	bool read_only, is_snapshot, is_mirrored;
 };
-/* Every volume, followed by its snapshots; mirrored ones last, without a size until a copy has said it. Does not suspend, nor may `fn`; it returns false to stop. */
+/* Every volume, followed by its snapshots; mirrored ones last, without a size until a copy has said it. Does not suspend, nor may `fn`;
+ * it returns false to stop. */
 void engines_walk(struct engines *set, bool (*fn)(void *ctx, const struct engine_export *e), void *ctx);
 
 /* Counted: every open of one name shares one engine. OXE_NOENT; OXE_INVAL if the bare name could mean two. OXE_FENCED, OXE_SHUTDOWN: the

@@ -25,8 +25,8 @@
  *     data of one command     MDTS, 1 MiB; more is refused with the command
  *     data in a capsule       8 KiB; more ends the connection
  *     payload bytes           connection_bytes_max a connection, buffer_budget_bytes in all, and no connection more than it
- *                             leaves for all others, nor a volume more than three times
- *                             that; then commands wait for memory, and at most a queue of them
+ *                             leaves for all others, nor a volume more than three times that; then commands wait for memory,
+ *                             and at most a queue of them
  *     data that was asked for R2T: stall_timeout_ns without any of it, then dropped
  *     a PDU in halves         stall_timeout_ns and a minute a MiB for the rest of it, then dropped; the same for answers
  *                             nobody reads, four times as patient
