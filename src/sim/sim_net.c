@@ -307,7 +307,8 @@ int net_op_recv(struct rt_conn *c, void *data, size_t len_bytes, size_t *got_byt
 	size_t there = u64_min(len_bytes, e->inbox_len - e->inbox_at);
 	if (there > 1 && sim_chance(sim, sim->net_faults.split_one_in))
 		there = sim_between(sim, 1, there);
-	memcpy(data, e->inbox + e->inbox_at, there);
+	if (there > 0)
+		memcpy(data, e->inbox + e->inbox_at, there);
 	e->inbox_at += there;
 	*got_bytes = there;
 	peer_of(e)->outstanding_bytes -= there;
