@@ -989,6 +989,7 @@ static struct nvme_host *client_new(void)
 	struct nvme_host_options o = {.address = ADDRESS,
 				      .subsystem_nqn =
 					      nvme_nqn_of_copy(&w.options.pool_id, &w.options.volume_id, nqn),
+				      .host_id = an_id(5),
 				      .is_copy = true};
 	CHECK_OK(nvme_host_new(rt_current(), &o, &h));
 	CHECK_OK(nvme_host_wait(h, rt_now_ns(rt_current()) + 10 * NS_PER_S));
@@ -1005,6 +1006,32 @@ static int ask(struct nvme_host *h, const struct replica_wire_sqe *e, void *data
 	int err = nvme_host_do(h, &io);
 	*value = io.value;
 	return err;
+}
+
+static void connects_anew(void)
+{
+	struct nvme_host *first = client_new(), *second;
+	struct replica_wire_sqe open = {.opcode = REPLICA_WIRE_OPEN, .value = le64_of(3)};
+	struct replica_wire_state state;
+	uint64_t value;
+	open.version.major = le16_of(REPLICA_WIRE_MAJOR);
+	open.id[0] = 1;
+	CHECK_OK(ask(first, &open, &state, sizeof(state), &value));
+	CHECK_ERR(ask(first, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_PING}, NULL, 0, &value),
+		  OXE_NOENT);
+	second = client_new(); /* the same host: nothing that it sent before may be carried out any more */
+	int err = ask(first, &(struct replica_wire_sqe){.opcode = REPLICA_WIRE_PING}, NULL, 0, &value);
+	CHECK(err == OXE_CLOSED || err == OXE_INDOUBT);
+	CHECK_OK(ask(second, &open, &state, sizeof(state), &value));
+	nvme_host_close(first);
+	nvme_host_close(second);
+}
+
+TEST(a_client_that_connects_anew_ends_all_that_it_had)
+{
+	world_start(1, NULL, NULL);
+	run_body(w.here, connects_anew);
+	world_end();
 }
 
 static void nonsense_client(void)
