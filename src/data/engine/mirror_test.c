@@ -14,13 +14,29 @@
 #define BLOCK	     4096u
 #define CHUNK	     (64 * KiB)
 
-enum verb { OPEN, PING, READ, WRITE, FLUSH, INTENTS, SEAL, RENAME, REVERT, LAYER_READ, SUMS, FILL, VERBS };
+enum verb {
+	OPEN,
+	PING,
+	READ,
+	WRITE,
+	FLUSH,
+	INTENTS,
+	SEAL,
+	RENAME,
+	REVERT,
+	LAYERS,
+	LAYER_READ,
+	SUMS,
+	FILL,
+	VERBS
+};
 
 struct place {
 	struct pool *pool;
 	struct replica_door *door;
 	struct uuid pool_id;
 	bool away;	   /* since it was told so, or to answer OXE_CLOSED */
+	uint64_t bad_end;  /* it cannot read the byte before; 0: it can read all */
 	bool lost_power;   /* its machine did: it may lack what it has intents for */
 	int answer[VERBS]; /* instead of its own; 0: its own */
 	uint64_t calls[VERBS];
@@ -111,6 +127,9 @@ static int told_ping(struct replica *r)
 
 static int told_read(struct replica *r, void *data, uint64_t offset_bytes, uint64_t len_bytes)
 {
+	uint64_t bad_end = place_of(&r->pool_id)->bad_end;
+	if (bad_end > offset_bytes && bad_end <= offset_bytes + len_bytes)
+		return OXE_IO;
 	TOLD(READ, read(r, data, offset_bytes, len_bytes));
 }
 
@@ -143,6 +162,12 @@ static int told_layer_rename(struct replica *r, const struct uuid *layer_id, con
 static int told_revert(struct replica *r, const struct uuid *layer_id, const struct uuid *head_id)
 {
 	TOLD(REVERT, revert(r, layer_id, head_id));
+}
+
+static int told_layers(struct replica *r, struct replica_layer *layers, size_t max, size_t *count,
+		       size_t *filled_count)
+{
+	TOLD(LAYERS, layers(r, layers, max, count, filled_count));
 }
 
 static int told_layer_read(struct replica *r, const struct uuid *layer_id, void *data, uint64_t offset_bytes,
@@ -179,6 +204,7 @@ static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const st
 	ops.seal = told_seal;
 	ops.layer_rename = told_layer_rename;
 	ops.revert = told_revert;
+	ops.layers = told_layers;
 	ops.layer_read = told_layer_read;
 	ops.layer_checksums = told_layer_checksums;
 	ops.fill = told_fill;
@@ -541,6 +567,43 @@ MIRROR_TEST(2, what_differed_is_written_also_where_it_is_right_already)
 	CHECK(copy_reads_as(w, 0, 0, 2) && copy_reads_as(w, 1, 0, 2));
 }
 
+static void read_alone(void *arg)
+{
+	struct world *w = arg;
+	CHECK(reads_as(w, 2 * MiB, BLOCK, 0));
+	w->alone++;
+}
+
+MIRROR_TEST(2, a_read_is_not_answered_when_one_member_has_not_been_heard_for_a_lease)
+{
+	writes(w, 0, BLOCK, 2);
+	loses_power(w, 1, 0, 1);
+	w->places[0].away = true;
+	fiber_sleep(NS_PER_S);
+	w->places[1].away = false; /* it answers, and may lack something: the other is waited for */
+	fiber_sleep(4 * NS_PER_S);
+	fiber_spawn_big(rt_current(), "read", read_alone, w);
+	fiber_sleep(4 * NS_PER_S);
+	CHECK_EQ(w->alone, 0);
+	w->places[0].away = false;
+	waits_for(w, one_alone_is_done);
+}
+
+/* ---- layers ----------------------------------------------------------------------------------------------------------------- */
+
+MIRROR_TEST(2, a_copy_that_does_not_say_which_layers_it_has_costs_no_snapshot)
+{
+	snapshot(w, LAYER, "s");
+	mirror_close(w->m);
+	w->places[1].answer[LAYERS] = OXE_CLOSED;
+	mirror_up(w);
+	fiber_sleep(NS_PER_S);
+	w->places[1].answer[LAYERS] = 0;
+	w->places[1].away = false;
+	serves(w);
+	CHECK_STR(snapshots(w), "s");
+}
+
 /* ---- media ------------------------------------------------------------------------------------------------------------------ */
 
 MIRROR_TEST(2, a_joining_copy_that_cannot_read_what_it_had_is_filled_all_the_same)
@@ -552,6 +615,14 @@ MIRROR_TEST(2, a_joining_copy_that_cannot_read_what_it_had_is_filled_all_the_sam
 	comes_back(w, 1);
 	w->places[1].answer[SUMS] = 0;
 	CHECK(copy_reads_as(w, 1, 0, 2));
+}
+
+MIRROR_TEST(2, a_read_is_answered_when_each_block_of_it_can_be_read_in_some_member)
+{
+	writes(w, 0, CHUNK, 1);
+	w->places[0].bad_end = BLOCK;
+	w->places[1].bad_end = 3 * BLOCK;
+	CHECK(reads_as(w, 0, CHUNK, 1));
 }
 
 MIRROR_TEST(3, a_joining_copy_gets_from_another_member_what_one_cannot_read)
