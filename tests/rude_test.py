@@ -5,7 +5,9 @@
 """
 import os
 import signal
+import socket
 import sys
+import time
 
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
@@ -196,7 +198,27 @@ def large_file_of_a_process_that_is_killed(path):
     return holder
 
 
-def neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart():
+def greeted_client(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(60)
+    client.connect(path)
+    expect(client.recv(8) == b"NBDMAGIC", "no greeting")
+    return client
+
+
+def end_awaited(client):
+    """How long until it hears that its connection is over."""
+    begin = time.monotonic()
+    try:
+        while client.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    client.close()
+    return time.monotonic() - begin
+
+
+def neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart_or_the_end_of_connections():
     """The kernel takes a killed process's ring apart in its own time, and releases the files of all dead rings in one row."""
     with harness.scratch_dir() as directory:
         outside, port = os.path.join(directory, "outside.sock"), harness.free_port()
@@ -204,20 +226,24 @@ def neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart
         with harness.running_daemon(directory, *pool_option(directory), *listen) as daemon:
             daemon.api.volume_create("v", VOLUME_BYTES)
             verifier = harness.Verifier(daemon, directory, 4096, VOLUME_BYTES)
-            times = []
+            times, ends = [], []
             for seed in range(RESTARTS):
                 neighbour = large_file_of_a_process_that_is_killed(os.path.join(directory, "large"))
                 verifier.load_start("v", seed=seed, depth=64)
                 await_progress(verifier)
+                client = greeted_client(daemon.nbd)
                 neighbour.kill()
                 daemon.kill()
+                ends.append(end_awaited(client))
                 harness.knock(daemon.nbd, daemon.socket, outside, ("127.0.0.1", port))
                 times.append(daemon.start())
                 abandon_load(verifier)  # its connection is in the dead ring, and ends with it
                 verifier.check("v")
             daemon.pool_check()
             expect(max(times) < READY_LIMIT_S, f"ready only after {max(times):.1f} s")
+            expect(max(ends) < READY_LIMIT_S, f"a connection ended only after {max(ends):.1f} s")
             print(f"{RESTARTS} kills; ready in {harness.spread(times)}")
+            print(f"a connection ended after {harness.spread(ends)}")
 
 
 TESTS = (
@@ -228,7 +254,7 @@ TESTS = (
     removed_socket_files_cost_connected_clients_nothing_and_are_made_anew,
     clients_that_vanish_in_the_middle_leave_nothing_open,
     sigterm_ends_it_cleanly_under_load,
-    neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart,
+    neither_a_knock_at_the_dead_nor_a_neighbours_deleted_file_delays_the_restart_or_the_end_of_connections,
 )
 
 if __name__ == "__main__":
