@@ -807,7 +807,10 @@ def metrics_are_what_prometheus_reads():
         subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 64k", "-c", "flush", daemon.uri("v")], check=True,
                        capture_output=True)
         queues = reserve(daemon, "v")
+        daemon.api.call("POST", "/v1/volumes", {"name": "m", "size_bytes": MIB, "copies": "default"})
         text = daemon.api.call("GET", "/metrics")["text"]
+        expect(re.search(r'^oxbow_mirror_serves{volume="m"} 1$', text, re.M), f"oxbow_mirror_serves in {text}")
+        expect(re.search(r'^oxbow_copy_member{volume="m",pool="default",node="[^"]+"} 1$', text, re.M), f"oxbow_copy_member in {text}")
         for queue in queues:
             queue.socket.close()
         labels = rf'{{host="{wire.host_nqn(wire.HOST_ID)}",export="default/v",controller="\d+"}}'

@@ -244,6 +244,8 @@ OX_CHECKED int node_volume_revert(struct node *n, const char *ref, const char *s
 OX_CHECKED int node_volume_walk(struct node *n, const char *pool_ref,
 				bool (*fn)(void *ctx, const struct node_volume *v), void *ctx,
 				struct node_why *why);
+/* Of mirrored ones alone. Does not suspend, nor may fn. */
+void node_mirrored_walk(struct node *n, bool (*fn)(void *ctx, const struct node_volume *v), void *ctx);
 /* As vol_extents, of a volume or snapshot. `since` "": none; else a snapshot's name, uuid or reference. A len_bytes of
  * UINT64_MAX means to the end; *end_bytes is where the description ends. */
 OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,

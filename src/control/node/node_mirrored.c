@@ -335,6 +335,11 @@ void mirrored_walk(struct node *n, const struct uuid *pool_id,
 	free(out);
 }
 
+void node_mirrored_walk(struct node *n, bool (*fn)(void *ctx, const struct node_volume *v), void *ctx)
+{
+	mirrored_walk(n, NULL, fn, ctx);
+}
+
 /* ---- entering ------------------------------------------------------------------------------------------------------------------ */
 
 static int elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why)
