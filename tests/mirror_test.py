@@ -294,8 +294,8 @@ def a_creation_that_was_killed_is_finished_or_never_was():
                                        "--copies", "a,b,c", "--id", spec["id"]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(rng.uniform(0, 0.03))  # the moment is the test
             daemon.kill()
-            client.wait()
             daemon.start()
+            client.wait()  # it asks again, and may be the one that made it
             made = daemon.api.call("POST", "/v1/volumes", spec)
             expect(made["mirror"]["serves"], f"{made}")
         expect(len(daemon.api.volumes()) == 8, f"{[v['name'] for v in daemon.api.volumes()]}")
