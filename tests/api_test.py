@@ -245,6 +245,11 @@ def walk_mirrored(check, directory):
     check.call("PUT", "/v1/volumes/nothing/copies/mirror-b", status=404)
     harness.wait_until(lambda: all(c["role"] == "member" for c in check.call("GET", "/v1/volumes/mirrored")["mirror"]["copies"]),
                        "a second member")
+    check.call("POST", "/v1/volumes/mirrored/scrub", {"bytes_per_s": 0})
+    check.call("POST", "/v1/volumes/nothing/scrub", status=404)
+    harness.wait_until(lambda: check.call("GET", "/v1/volumes/mirrored")["mirror"]["scrub"]["runs_done"] == 1, "the end of a scrub")
+    check.call("DELETE", "/v1/volumes/mirrored/scrub")
+    check.call("DELETE", "/v1/volumes/nothing/scrub", status=404)
     check.call("POST", "/v1/pools/mirror-a/export", status=409)
     check.call("DELETE", "/v1/volumes/mirrored/copies/mirror-a")
     check.call("DELETE", "/v1/volumes/nothing/copies/mirror-a", status=404)
