@@ -362,6 +362,7 @@ static const struct column volume_details[] = {
 	{"Epoch", "mirror.epoch", COLUMN_COUNT},
 	{"Regions being written", "mirror.intents", COLUMN_COUNT},
 	{"Copies", "copies", COLUMN_LIST},
+	{"Compared", "scrub", COLUMN_TEXT},
 	{"Condition", "mirror.conditions.0.message", COLUMN_TEXT},
 	{"What to do", "mirror.conditions.0.hint", COLUMN_TEXT},
 	{"NVMe subsystem", "nqn", COLUMN_TEXT},
@@ -448,6 +449,22 @@ static void volume_add_nvme(struct cli *cli, struct js *volume)
 	answer_free(&reservation);
 }
 
+/* "3 G of 10 G, 0 B differed, 0 B repaired"; nothing if its copies were never compared. */
+static void volume_add_scrub(struct js *volume)
+{
+	const struct js *s = js_get(js_get(volume, "mirror"), "scrub");
+	char texts[4][SIZE_TEXT_MAX];
+	struct text t = {0};
+	if (js_path_u64(s, "todo_bytes"))
+		text_printf(&t, "%s of %s, %s differed, %s repaired",
+			    size_format(js_path_u64(s, "done_bytes"), texts[0]),
+			    size_format(js_path_u64(s, "todo_bytes"), texts[1]),
+			    size_format(js_path_u64(s, "differed_bytes"), texts[2]),
+			    size_format(js_path_u64(s, "repaired_bytes"), texts[3]));
+	js_set_text(volume, "scrub", text_get(&t));
+	text_free(&t);
+}
+
 /* A line a copy: which, what it is, whether it answers, and what filling it moved. */
 static void volume_add_copy_lines(struct js *volume)
 {
@@ -470,6 +487,7 @@ static void volume_add_copy_lines(struct js *volume)
 		text_free(&t);
 	}
 	js_set(volume, "copies", lines);
+	volume_add_scrub(volume);
 }
 
 static int volume_show(struct cli *cli)
@@ -748,6 +766,21 @@ static int volume_move(struct cli *cli)
 	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", id, "/move"), body);
 	show_done(cli, &a, "volume %s: node %s serves it from now on", cli->args[0],
 		  js_path_text(a.body, "mirror.home"));
+	return done(&a);
+}
+
+static int volume_scrub(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	const char *method = cli->values[OPT_CANCEL] ? "DELETE" : "POST";
+	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	struct answer a = ask(cli, method, target_of("/v1/volumes/", id, "/scrub"), NULL);
+	show_done(cli, &a, "volume %s: %s", cli->args[0],
+		  cli->values[OPT_CANCEL]
+			  ? "its copies are not compared any more"
+			  : "its copies are being compared; 'oxbow volume show' tells how far");
 	return done(&a);
 }
 
@@ -1364,6 +1397,9 @@ const struct verb verbs[] = {
 	{"volume", "move", "VOLUME --to NODE", "let another node serve a mirrored volume",
 	 "For a node that is lost, or is to be left alone. Its engine ends, if it lives; clients go to the other node.", OPT(TO), OPT(TO), 1, 1,
 	 volume_move},
+
+	{"volume", "scrub", "VOLUME", "compare the copies of a mirrored volume, and repair what more than half agree on",
+	 "In the background; where nobody knows who is right it is said and left. --cancel stops it.", OPT(CANCEL), 0, 1, 1, volume_scrub},
 
 	{"copy", "add", "VOLUME POOL", "give a mirrored volume one copy more, filled in the background", NULL, 0, 0, 2, 2, copy_add},
 	{"copy", "forget", "VOLUME POOL", "give up one copy of a mirrored volume",

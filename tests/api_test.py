@@ -245,6 +245,11 @@ def walk_mirrored(check, directory):
     check.call("PUT", "/v1/volumes/nothing/copies/mirror-b", status=404)
     harness.wait_until(lambda: all(c["role"] == "member" for c in check.call("GET", "/v1/volumes/mirrored")["mirror"]["copies"]),
                        "a second member")
+    check.call("POST", "/v1/volumes/mirrored/scrub", {"bytes_per_s": 0})
+    check.call("POST", "/v1/volumes/nothing/scrub", status=404)
+    harness.wait_until(lambda: check.call("GET", "/v1/volumes/mirrored")["mirror"]["scrub"]["runs_done"] == 1, "the end of a scrub")
+    check.call("DELETE", "/v1/volumes/mirrored/scrub")
+    check.call("DELETE", "/v1/volumes/nothing/scrub", status=404)
     check.call("POST", "/v1/pools/mirror-a/export", status=409)
     check.call("DELETE", "/v1/volumes/mirrored/copies/mirror-a")
     check.call("DELETE", "/v1/volumes/nothing/copies/mirror-a", status=404)
@@ -807,7 +812,10 @@ def metrics_are_what_prometheus_reads():
         subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 64k", "-c", "flush", daemon.uri("v")], check=True,
                        capture_output=True)
         queues = reserve(daemon, "v")
+        daemon.api.call("POST", "/v1/volumes", {"name": "m", "size_bytes": MIB, "copies": "default"})
         text = daemon.api.call("GET", "/metrics")["text"]
+        expect(re.search(r'^oxbow_mirror_serves{volume="m"} 1$', text, re.M), f"oxbow_mirror_serves in {text}")
+        expect(re.search(r'^oxbow_copy_member{volume="m",pool="default",node="[^"]+"} 1$', text, re.M), f"oxbow_copy_member in {text}")
         for queue in queues:
             queue.socket.close()
         labels = rf'{{host="{wire.host_nqn(wire.HOST_ID)}",export="default/v",controller="\d+"}}'

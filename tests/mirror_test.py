@@ -294,8 +294,8 @@ def a_creation_that_was_killed_is_finished_or_never_was():
                                        "--copies", "a,b,c", "--id", spec["id"]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(rng.uniform(0, 0.03))  # the moment is the test
             daemon.kill()
-            client.wait()
             daemon.start()
+            client.wait()  # it asks again, and may be the one that made it
             made = daemon.api.call("POST", "/v1/volumes", spec)
             expect(made["mirror"]["serves"], f"{made}")
         expect(len(daemon.api.volumes()) == 8, f"{[v['name'] for v in daemon.api.volumes()]}")
@@ -315,6 +315,28 @@ def a_full_pool_is_an_error_to_the_client_and_no_copy_is_lost():
         expect(copy_print(daemon, "a", volume_id) == copy_print(daemon, "b", volume_id), "the copies differ")
 
 
+def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon, size_bytes=64 * MIB)
+        volume_id = volume_make(daemon)["id"]
+        qemu_io(daemon, "write -P 0xab 0 1M", "flush")
+        harness.wait_until(lambda: mirror_of(daemon)["intents"] == 0, "regions at rest", 30, every_s=0.05)  # or the start compares them
+        daemon.kill()
+        with open(pool_path(daemon, "b"), "r+b") as pool:
+            block = next(at for at in range(0, 64 * MIB, 4096) if os.pread(pool.fileno(), 4096, at) == b"\xab" * 4096)
+            os.pwrite(pool.fileno(), b"rot!" * 1024, block)
+        daemon.start()
+        wait_whole(daemon)
+        daemon.oxbow("volume", "scrub", "db")
+        harness.wait_until(lambda: mirror_of(daemon)["scrub"]["runs_done"] == 1, "the end of the scrub", 60, every_s=0.05)
+        scrub = mirror_of(daemon)["scrub"]
+        expect(scrub["repaired_bytes"] >= 4096, f"one block rotted: {scrub}")
+        wait_whole(daemon)
+        qemu_io(daemon, "read -P 0xab 0 1M")
+        daemon.kill()
+        copies_are_the_same(daemon, volume_id)
+
+
 TESTS = [
     a_mirrored_volume_is_served_by_its_name_and_shown_with_its_copies,
     deleted_it_leaves_no_copy_behind_and_a_pool_that_was_away_is_cleaned_when_it_returns,
@@ -325,6 +347,7 @@ TESTS = [
     a_copy_is_added_under_load_and_another_given_up,
     a_creation_that_was_killed_is_finished_or_never_was,
     a_full_pool_is_an_error_to_the_client_and_no_copy_is_lost,
+    what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others,
 ]
 
 if __name__ == "__main__":

@@ -269,6 +269,108 @@ static void exports_print(struct node *n, struct text *out)
 	node_exports_walk(n, export_latency, out);
 }
 
+/* ---- mirrored volumes that are served here --------------------------------------------------------------------------- */
+
+static double mirror_serves(const struct node_mirror_info *m)
+{
+	return m->serves;
+}
+
+static double mirror_epoch(const struct node_mirror_info *m)
+{
+	return (double)m->epoch;
+}
+
+static double mirror_intents(const struct node_mirror_info *m)
+{
+	return m->intent_count;
+}
+
+static double mirror_held(const struct node_mirror_info *m)
+{
+	return m->held_requests;
+}
+
+static double copy_is_member(const struct node_copy_info *c)
+{
+	return strcmp(c->role, "member") == 0;
+}
+
+static double copy_answers(const struct node_copy_info *c)
+{
+	return strcmp(c->session, "open") == 0;
+}
+
+static double copy_filled(const struct node_copy_info *c)
+{
+	return (double)c->filled_bytes;
+}
+
+static double copy_compared(const struct node_copy_info *c)
+{
+	return (double)c->compared_bytes;
+}
+
+static const struct mirror_metric {
+	const char *name, *help;
+	double (*of_mirror)(const struct node_mirror_info *m); /* or */
+	double (*of_copy)(const struct node_copy_info *c);
+} mirror_metrics[] = {
+	{"oxbow_mirror_serves", "1 if the volume serves; 0: it waits.", mirror_serves, NULL},
+	{"oxbow_mirror_epoch", "Epoch of its view.", mirror_epoch, NULL},
+	{"oxbow_mirror_intents", "Regions that are being written.", mirror_intents, NULL},
+	{"oxbow_mirror_held_requests", "Requests that wait because it does not serve.", mirror_held, NULL},
+	{"oxbow_copy_member", "1 if the copy is in sync.", NULL, copy_is_member},
+	{"oxbow_copy_answers", "1 if the copy answers.", NULL, copy_answers},
+	{"oxbow_copy_filled_bytes", "Bytes that its last filling moved.", NULL, copy_filled},
+	{"oxbow_copy_compared_bytes", "Bytes that its last filling compared.", NULL, copy_compared},
+};
+
+struct mirror_print {
+	const struct mirror_metric *metric;
+	struct text *out;
+};
+
+static void mirror_labels(const struct mirror_print *p, const char *volume, const struct node_copy_info *c)
+{
+	text_printf(p->out, "%s{volume=\"", p->metric->name);
+	label(p->out, volume);
+	if (c) {
+		text_add(p->out, "\",pool=\"");
+		label(p->out, c->pool_name);
+		text_add(p->out, "\",node=\"");
+		label(p->out, c->node_name);
+	}
+	text_add(p->out, "\"} ");
+}
+
+static bool mirror_value(void *ctx, const struct node_volume *v)
+{
+	const struct mirror_print *p = ctx;
+	const struct node_mirror_info *m = &v->mirror;
+	if (!m->is_here)
+		return true;
+	if (p->metric->of_mirror) {
+		mirror_labels(p, v->info.name, NULL);
+		text_printf(p->out, "%.17g\n", p->metric->of_mirror(m));
+		return true;
+	}
+	for (uint32_t i = 0; i < m->copy_count; i++) {
+		mirror_labels(p, v->info.name, &m->copies[i]);
+		text_printf(p->out, "%.17g\n", p->metric->of_copy(&m->copies[i]));
+	}
+	return true;
+}
+
+static void mirrors_print(struct node *n, struct text *out)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(mirror_metrics); i++) {
+		struct mirror_print p = {&mirror_metrics[i], out};
+		head(out, p.metric->name, "gauge", p.metric->help);
+		node_mirrored_walk(n, mirror_value, &p);
+	}
+}
+
 /* ---- NVMe over TCP ----------------------------------------------------------------------------------------------------- */
 
 struct host_print {
@@ -399,5 +501,6 @@ void metrics_print(struct api *api, struct text *out)
 	process_print(api, out);
 	pools_print(api->node, out);
 	exports_print(api->node, out);
+	mirrors_print(api->node, out);
 	nvme_print(api->node, out);
 }

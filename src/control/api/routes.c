@@ -335,6 +335,21 @@ static int volume_copy_delete(struct call *c)
 	return volume_result(c, err, &v);
 }
 
+static int volume_scrub_post(struct call *c)
+{
+	struct node_volume v;
+	int err = node_volume_scrub(c->api->node, param(c, 0), true, arg_number(c, "bytes_per_s", 0), &v,
+				    &c->why);
+	return volume_result(c, err, &v);
+}
+
+static int volume_scrub_delete(struct call *c)
+{
+	struct node_volume v;
+	int err = node_volume_scrub(c->api->node, param(c, 0), false, 0, &v, &c->why);
+	return volume_result(c, err, &v);
+}
+
 static int volume_move_post(struct call *c)
 {
 	struct node_volume v;
@@ -744,6 +759,9 @@ const struct route api_routes[] = {
 	 .statuses = "200 404"},
 	{"PUT",    "/v1/volumes/{volume}/copies/{pool}", volume_copy_put, .statuses = "200 404 409"},
 	{"DELETE", "/v1/volumes/{volume}/copies/{pool}", volume_copy_delete, .statuses = "200 404 409"},
+	{"POST",   "/v1/volumes/{volume}/scrub", volume_scrub_post, .body = {{"bytes_per_s", FIELD_BYTES, false}},
+	 .statuses = "200 404"},
+	{"DELETE", "/v1/volumes/{volume}/scrub", volume_scrub_delete, .statuses = "200 404"},
 	{"POST",   "/v1/volumes/{volume}/move", volume_move_post, .body = {{"node", FIELD_REF, true}},
 	 .statuses = "200 404 409"},
 	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},

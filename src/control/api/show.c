@@ -123,6 +123,18 @@ static struct js *show_copy(const struct node_copy_info *c)
 	return o;
 }
 
+static struct js *show_scrub(const struct node_scrub_info *s)
+{
+	struct js *o = js_object();
+	js_set_bool(o, "is_running", s->is_running);
+	js_set_u64(o, "runs_done", s->runs_done);
+	js_set_u64(o, "done_bytes", s->done_bytes);
+	js_set_u64(o, "todo_bytes", s->todo_bytes);
+	js_set_u64(o, "differed_bytes", s->differed_bytes);
+	js_set_u64(o, "repaired_bytes", s->repaired_bytes);
+	return o;
+}
+
 static struct js *show_mirror(const struct node_mirror_info *m)
 {
 	struct js *o = js_object(), *copies = js_array(), *conditions = js_array();
@@ -139,6 +151,7 @@ static struct js *show_mirror(const struct node_mirror_info *m)
 	for (uint32_t i = 0; i < m->copy_count; i++)
 		js_push(copies, show_copy(&m->copies[i]));
 	js_set(o, "copies", copies);
+	js_set(o, "scrub", show_scrub(&m->scrub));
 	if (m->has_condition)
 		js_push(conditions, show_condition("", &m->condition));
 	js_set(o, "conditions", conditions);

@@ -189,6 +189,13 @@ struct node_copy_info {
 	uint32_t joins_failed;
 };
 
+/* Members compared with each other: the present run, or the last. */
+struct node_scrub_info {
+	bool is_running;
+	uint64_t runs_done; /* to their end, since its engine started */
+	uint64_t done_bytes, todo_bytes, differed_bytes, repaired_bytes;
+};
+
 struct node_mirror_info {
 	struct uuid home_id;
 	char home_name[NODE_NAME_SIZE];
@@ -198,7 +205,8 @@ struct node_mirror_info {
 	uint64_t epoch;
 	uint32_t intent_count, unsettled_count, held_requests, copy_count;
 	struct node_copy_info copies[VIEW_REPLICAS_MAX];
-	bool has_condition; /* it does not serve, or a copy is away */
+	struct node_scrub_info scrub; /* zero where its engine is not */
+	bool has_condition;	      /* it does not serve, or a copy is away */
 	struct node_condition condition;
 };
 
@@ -225,6 +233,10 @@ OX_CHECKED int node_copy_add(struct node *n, const char *ref, const char *pool_r
 			     struct node_why *why);
 OX_CHECKED int node_copy_forget(struct node *n, const char *ref, const char *pool_ref,
 				struct node_volume *out, struct node_why *why);
+/* Compare its members once, in the background, at most so many bytes a second (0: no limit), and repair what more than half agree on; or
+ * stop. */
+OX_CHECKED int node_volume_scrub(struct node *n, const char *ref, bool start, uint64_t bytes_per_s,
+				 struct node_volume *out, struct node_why *why);
 /* Another node is its home from now on: an engine starts there, and the one before is fenced. */
 OX_CHECKED int node_volume_move(struct node *n, const char *ref, const char *node_ref,
 				struct node_volume *out, struct node_why *why);
@@ -244,6 +256,8 @@ OX_CHECKED int node_volume_revert(struct node *n, const char *ref, const char *s
 OX_CHECKED int node_volume_walk(struct node *n, const char *pool_ref,
 				bool (*fn)(void *ctx, const struct node_volume *v), void *ctx,
 				struct node_why *why);
+/* Of mirrored ones alone. Does not suspend, nor may fn. */
+void node_mirrored_walk(struct node *n, bool (*fn)(void *ctx, const struct node_volume *v), void *ctx);
 /* As vol_extents, of a volume or snapshot. `since` "": none; else a snapshot's name, uuid or reference. A len_bytes of
  * UINT64_MAX means to the end; *end_bytes is where the description ends. */
 OX_CHECKED int node_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,

@@ -147,6 +147,19 @@ static void copy_from_engine(const struct mirror_copy_status *s, struct node_cop
 		snprintf(out->why, sizeof(out->why), "%s", err_text(s->last_err));
 }
 
+static void scrub_from_engine(const struct mirror *m, struct node_scrub_info *out)
+{
+	struct mirror_scrub_status *s = mem_alloc(sizeof(*s));
+	mirror_scrub_status(m, s);
+	*out = (struct node_scrub_info){.is_running = s->is_running,
+					.runs_done = s->runs_done,
+					.done_bytes = s->done_bytes,
+					.todo_bytes = s->todo_bytes,
+					.differed_bytes = s->differed_bytes,
+					.repaired_bytes = s->repaired_bytes};
+	free(s);
+}
+
 static void info_from_engine(struct node *n, const struct mirrored *v, struct node_mirror_info *out)
 {
 	struct mirror_status s;
@@ -162,6 +175,7 @@ static void info_from_engine(struct node *n, const struct mirrored *v, struct no
 		copy_from_engine(&s.copies[i], &out->copies[i]);
 	}
 	out->copy_count = s.copy_count;
+	scrub_from_engine(v->mirror, &out->scrub);
 }
 
 static void info_from_view(const struct node *n, const struct fact_view *view, struct node_mirror_info *out)
@@ -333,6 +347,11 @@ void mirrored_walk(struct node *n, const struct uuid *pool_id,
 			break;
 	}
 	free(out);
+}
+
+void node_mirrored_walk(struct node *n, bool (*fn)(void *ctx, const struct node_volume *v), void *ctx)
+{
+	mirrored_walk(n, NULL, fn, ctx);
 }
 
 /* ---- entering ------------------------------------------------------------------------------------------------------------------ */
@@ -830,6 +849,26 @@ static int copy_verb_leave(struct node *n, struct mirrored *v, int err, struct n
 	struct uuid id = v->id;
 	engine_leave(v, err);
 	return err ? err : mirrored_get(n, &id, out, why);
+}
+
+int node_volume_scrub(struct node *n, const char *ref, bool start, uint64_t bytes_per_s,
+		      struct node_volume *out, struct node_why *why)
+{
+	const struct fact_volume *f = mirrored_by_ref(n, ref);
+	struct mirrored *v;
+	if (!f)
+		return not_mirrored(n, ref, why);
+	struct uuid id = f->id;
+	int err = engine_enter(n, &id, &v, why);
+	if (err)
+		return err;
+	if (start)
+		mirror_scrub_start(v->mirror, bytes_per_s);
+	else
+		mirror_scrub_stop(v->mirror);
+	LOG_INFO("volume.scrub", start ? "the members of a volume are compared" : "comparing was stopped",
+		 F_UUID("volume", &id), F_STR("volume_name", v->name), F_U64("bytes_per_s", bytes_per_s));
+	return copy_verb_leave(n, v, 0, out, why);
 }
 
 /* What a copy that was forgotten left there must not be removed under the new one. */
