@@ -227,6 +227,21 @@ WITH_COPIES(while_one_copy_on_another_node_is_all_there_is_every_write_is_durabl
 	engine_close(e);
 }
 
+/* V11 */
+WITH_COPIES(two_copies_on_one_other_machine_lose_their_power_together_so_every_write_is_durable, 2)
+{
+	static uint8_t block[4096];
+	mirror_double_down(NULL);
+	mirrored.is_far[0] = mirrored.is_far[1] = true; /* and of one boot, as all of them are here */
+	mirror_double_up();
+	struct engine *e = opened();
+	mirror_double_whole();
+	uint64_t before = mirrored.durable;
+	CHECK_OK(engine_write(e, block, 0, 4096, 0));
+	CHECK_EQ(mirrored.durable, before + 2);
+	engine_close(e);
+}
+
 /* ---- waiting ----------------------------------------------------------------------------------------------------------------- */
 
 #define WORKERS 12u

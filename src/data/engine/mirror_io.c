@@ -216,11 +216,18 @@ static bool is_whole(const struct mirror *m, const struct request *q)
 
 /* ---- changes ----------------------------------------------------------------------------------------------------------------- */
 
-/* V11 */
+/* V11: one machine that the engine is not on has all there is, and its power may be cut. Whose boot is the same is one machine. */
 static bool must_be_durable(const struct mirror *m)
 {
 	uint32_t members = mirror_copies_members(m);
-	return copies_at_most_one(members) && !m->copies[__builtin_ctz(members)]->replica->is_local;
+	const struct copy *first = m->copies[__builtin_ctz(members)];
+	for (uint32_t i = 0; i < m->view.replica_count; i++) {
+		const struct copy *c = m->copies[i];
+		if (members >> i & 1 &&
+		    (c->replica->is_local || !uuid_equal(&c->state.boot_id, &first->state.boot_id)))
+			return false;
+	}
+	return true;
 }
 
 static int change_inside(struct mirror *m, struct request *q)
