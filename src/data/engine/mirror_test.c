@@ -897,6 +897,7 @@ MIRROR_TEST(3, a_member_that_is_lost_while_the_volume_goes_back_is_compared_whol
 	snapshot(w, LAYER, "s");
 	writes(w, 0, CHUNK, 2);
 	writes(w, 2 * MiB, CHUNK, 2);
+	fiber_sleep(20 * NS_PER_S); /* virtual: no intent says where to look */
 	w->places[2].answer[REVERT] = OXE_CLOSED;
 	CHECK_OK(goes_back(w, LAYER, HEAD));
 	w->places[2].answer[REVERT] = 0;
