@@ -293,18 +293,32 @@ void mirror_copies_follow_view(struct mirror *m)
 			old[i]->is_forgotten = true;
 }
 
-struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except)
+static bool is_nearer(const struct copy *c, const struct copy *than, bool by_load)
+{
+	if (!c->failed != !than->failed)
+		return !c->failed;
+	if (c->replica->is_local != than->replica->is_local)
+		return c->replica->is_local;
+	return by_load && c->reads < than->reads;
+}
+
+static struct copy *member_choose(struct mirror *m, uint32_t except, bool by_load)
 {
 	struct copy *best = NULL;
 	uint32_t members = MUTANT(205) ? mirror_copies_in_view(m) : mirror_copies_members(m);
 	uint32_t set = members & mirror_copies_open(m) & ~except;
-	for (uint32_t i = 0; i < m->view.replica_count; i++) {
-		struct copy *c = m->copies[i];
-		if (!(set >> i & 1))
-			continue;
-		if (!best || (best->failed && !c->failed) ||
-		    (c->replica->is_local && !best->replica->is_local && !c->failed))
-			best = c;
-	}
+	for (uint32_t i = 0; i < m->view.replica_count; i++)
+		if ((set >> i & 1) && (!best || is_nearer(m->copies[i], best, by_load)))
+			best = m->copies[i];
 	return best;
+}
+
+struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except)
+{
+	return member_choose(m, except, false);
+}
+
+struct copy *mirror_copy_to_ask(struct mirror *m, uint32_t except)
+{
+	return member_choose(m, except, true);
 }

@@ -48,6 +48,7 @@ struct copy {
 	struct uuid suspect_id;
 
 	bool is_forgotten; /* no longer in the view: its fiber ends and frees it */
+	uint32_t reads;	   /* of clients, under way */
 	uint32_t users;	   /* fibers that hold a pointer to it beyond a view change */
 };
 
@@ -241,6 +242,8 @@ static inline struct copy *mirror_copy_hold(struct copy *c)
 struct view_replica *mirror_copy_entry(struct copy *c);
 /* A member that answers, the nearest; `except` by bit. NULL: none. */
 struct copy *mirror_copy_to_read(struct mirror *m, uint32_t except);
+/* The same for a client's question: of equally near ones that with the fewest under way. */
+struct copy *mirror_copy_to_ask(struct mirror *m, uint32_t except);
 uint32_t mirror_copy_bit(const struct copy *c);
 
 /* ---- mirror_change.c: steps. Each returns when it is done or has failed; what is next is for the plan ---- */

@@ -86,9 +86,11 @@ static void read_once(struct mirror *m, struct reading *r)
 {
 	struct copy *c;
 	while (!m->was_fenced && rt_now_ns(m->rt) < lease_ends_ns(m) &&
-	       (c = mirror_copy_to_read(m, r->could_not))) {
+	       (c = mirror_copy_to_ask(m, r->could_not))) {
 		uint64_t session = c->session_number;
+		c->reads++;
 		int err = r->ask(c->replica, r);
+		c->reads--;
 		if (!mirror_copy_answered(c, session, err))
 			continue;
 		/* What was read before the lease ended was the newest then. */

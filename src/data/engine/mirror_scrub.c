@@ -333,7 +333,8 @@ static void run(struct scrub *s)
 	size_t count = m->snapshot_count;
 	struct replica_layer *layers = mem_zalloc((count + 1) * sizeof(*layers));
 	uint64_t size_bytes = m->size_bytes;
-	memcpy(layers, m->snapshots, count * sizeof(*layers));
+	for (size_t i = 0; i < count; i++)
+		layers[i] = m->snapshots[i];
 	st->todo_bytes = size_bytes;
 	for (size_t i = 0; i < count; i++)
 		st->todo_bytes += layers[i].size_bytes;

@@ -60,6 +60,7 @@ struct world {
 };
 
 static struct world *the_world;
+static bool all_are_far; /* but the second, of the copies that are made now */
 static const struct replica_ops *real_ops;
 
 static struct uuid an_id(unsigned n)
@@ -209,6 +210,7 @@ static struct replica *copy_find(void *ctx, const struct uuid *pool_id, const st
 	ops.layer_checksums = told_layer_checksums;
 	ops.fill = told_fill;
 	r->ops = &ops;
+	r->is_local = !all_are_far || place_of(pool_id) == &the_world->places[1];
 	return r;
 }
 
@@ -895,6 +897,7 @@ MIRROR_TEST(3, a_member_that_is_lost_while_the_volume_goes_back_is_compared_whol
 	snapshot(w, LAYER, "s");
 	writes(w, 0, CHUNK, 2);
 	writes(w, 2 * MiB, CHUNK, 2);
+	fiber_sleep(20 * NS_PER_S); /* virtual: no intent says where to look */
 	w->places[2].answer[REVERT] = OXE_CLOSED;
 	CHECK_OK(goes_back(w, LAYER, HEAD));
 	w->places[2].answer[REVERT] = 0;
@@ -1291,4 +1294,69 @@ MIRROR_TEST(3, layers_are_let_go_of_when_too_much_was_written_since_a_copy_left_
 	writes(w, 0, MiB, 2);
 	waits_for(w, none_is_left);
 	returns_and_is_compared_whole(w);
+}
+
+/* ---- what a request costs --------------------------------------------------------------------------------------------------- */
+
+static void reader(void *arg)
+{
+	uint8_t data[BLOCK];
+	struct world *w = arg;
+	CHECK_OK(mirror_read(w->m, data, 0, BLOCK));
+	w->alone++;
+}
+
+static void reads_at_once(struct world *w, unsigned count)
+{
+	unsigned before = w->alone;
+	for (uint32_t i = 0; i < PLACES; i++)
+		w->places[i].calls[READ] = 0;
+	for (unsigned i = 0; i < count; i++)
+		fiber_spawn(rt_current(), "reader", reader, w);
+	while (w->alone < before + count)
+		fiber_sleep(NS_PER_MS);
+}
+
+MIRROR_TEST(3, reads_at_once_are_shared_by_members_that_are_equally_near)
+{
+	writes(w, 0, BLOCK, 1);
+	reads_at_once(w, 30);
+	for (uint32_t i = 0; i < PLACES; i++)
+		CHECK_EQ(w->places[i].calls[READ], 10);
+}
+
+MIRROR_TEST(3, a_member_on_this_node_is_read_before_all_others)
+{
+	writes(w, 0, BLOCK, 1);
+	all_are_far = true;
+	mirror_again(w);
+	all_are_far = false;
+	reads_at_once(w, 30);
+	CHECK(w->places[1].calls[READ] >= 30);
+	CHECK_EQ(w->places[0].calls[READ] + w->places[2].calls[READ], 0);
+}
+
+/* Regions noted once: an overwrite of what was written lately is one call and one device write a copy, as if nothing were noted. */
+MIRROR_TEST(2, an_overwrite_of_what_is_warm_costs_each_copy_one_device_write_and_nothing_else)
+{
+	char path[20];
+	uint64_t writes_before[2], calls_before[2][VERBS], count = 200;
+	writes(w, 0, MiB, 1);
+	CHECK_OK(mirror_flush(w->m));
+	for (uint32_t i = 0; i < 2; i++) {
+		disk_path(i, path);
+		CHECK_OK(pool_checkpoint(w->places[i].pool));
+		writes_before[i] = sim_disk_counts(sim_disk_find(w->node, path))->writes;
+		memcpy(calls_before[i], w->places[i].calls, sizeof(calls_before[i]));
+	}
+	for (uint64_t i = 0; i < count; i++)
+		writes(w, i * BLOCK % MiB, BLOCK, 2);
+	for (uint32_t i = 0; i < 2; i++) {
+		disk_path(i, path);
+		uint64_t made = sim_disk_counts(sim_disk_find(w->node, path))->writes - writes_before[i];
+		CHECK(made >= count && made <= count + 1); /* the pool's own, after its checkpoint */
+		CHECK_EQ(w->places[i].calls[WRITE] - calls_before[i][WRITE], count);
+		CHECK_EQ(w->places[i].calls[INTENTS], calls_before[i][INTENTS]);
+		CHECK_EQ(w->places[i].calls[FLUSH], calls_before[i][FLUSH]);
+	}
 }
