@@ -20,8 +20,8 @@
  * OXE_CORRUPT when the last copy has it. OXE_FENCED: another engine has the volume, and what was asked may or may not have happened: the
  * caller's clients must be dropped, and may come back to whoever serves now. OXE_SHUTDOWN: mirror_close was called.
  *
- * What is durable: as in pool.h, on every member. While one member is left that is not local, every write is durable when it is
- * acknowledged (V11).
+ * What is durable: as in pool.h, on every member. While the members are all on one machine that is not the engine's, every write is
+ * durable when it is acknowledged (V11).
  *
  *   who owns memory   options are copied; `views` and what `ctx` points to stay until mirror_close has returned
  *   which reactor     that of `rt`; every call suspends unless it says otherwise
