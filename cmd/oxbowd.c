@@ -165,6 +165,8 @@ static void rooms_make(struct daemon *d)
 	node.meta_is_shared = d->options.metastore != NULL;
 	node.platform.copies_evict = copies_evict;
 	node.cluster_secret = d->options.cluster_secret;
+	node.copy_timeout_ns = d->options.copy_timeout_ns;
+	node.copy_grace_ns = d->options.copy_grace_ns;
 	node.platform.pool_evict = pool_evict;
 	node.platform.volume_evict = volume_evict;
 	node.platform.volumes_changed = nvmf_volumes_changed;

@@ -37,10 +37,11 @@ struct daemon_options {
 	uint64_t cache_bytes;
 	const char *ublk_links; /* directory */
 	bool no_discard;
-	const char *node_name;	    /* NULL: the host's */
-	const char *cluster_secret; /* of copies behind NVMe; NULL: none */
-	const char *metastore;	    /* "sqlite:PATH"; NULL: in the data directory */
-	const char *init_pool_path; /* NULL: none */
+	const char *node_name;			 /* NULL: the host's */
+	const char *cluster_secret;		 /* of copies behind NVMe; NULL: none */
+	uint64_t copy_timeout_ns, copy_grace_ns; /* 0: the usual */
+	const char *metastore;			 /* "sqlite:PATH"; NULL: in the data directory */
+	const char *init_pool_path;		 /* NULL: none */
 	uint64_t init_pool_bytes;
 	const char *check_path; /* NULL: run as a daemon */
 	bool print_routes;

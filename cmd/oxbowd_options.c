@@ -28,6 +28,10 @@ static const char help[] =
 	"                          what nodes prove to each other for copies, as 'nvme gen-dhchap-key' makes "
 	"it;\n"
 	"                          without one copies are served to loopback addresses alone\n"
+	"  --copy-timeout SECONDS  how long a copy on another node may be silent until it counts as lost "
+	"[3]\n"
+	"  --copy-grace SECONDS    how long a lost copy is waited for until the volume goes on without it "
+	"[2]\n"
 	"  --metastore sqlite:PATH records of nodes, pools and mirrored volumes [DIR/metastore.db]\n"
 	"  --no-discard            keep space that becomes free, instead of giving it back to the disk\n"
 	"  --nbd ADDRESS           unix:PATH or tcp:HOST:PORT; repeatable [unix:DIR/nbd.sock]\n"
@@ -99,6 +103,16 @@ static uint64_t size_option(const char *name, const char *value)
 	return bytes;
 }
 
+/* In seconds, with a fraction if wanted: from a tenth to an hour. */
+static uint64_t seconds_option(const char *name, const char *value)
+{
+	char *end;
+	double seconds = strtod(value, &end);
+	if (end == value || *end || !(seconds >= 0.1 && seconds <= 3600))
+		mistake("--%s: \"%s\" is not a number of seconds from 0.1 to 3600", name, value);
+	return (uint64_t)(seconds * NS_PER_S);
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------------------------- */
 
 static struct daemon_options given;
@@ -132,6 +146,16 @@ static void log_level_option(const char *value)
 static void cache_size_option(const char *value)
 {
 	given.cache_bytes = size_option("cache-size", value);
+}
+
+static void copy_timeout_option(const char *value)
+{
+	given.copy_timeout_ns = seconds_option("copy-timeout", value);
+}
+
+static void copy_grace_option(const char *value)
+{
+	given.copy_grace_ns = seconds_option("copy-grace", value);
 }
 
 static void init_pool_option(const char *value)
@@ -196,6 +220,8 @@ static const struct option_row {
 	{"cache-size", .take = cache_size_option},
 	{"node", .text = &given.node_name},
 	{"cluster-secret-file", .take = cluster_secret_option},
+	{"copy-grace", .take = copy_grace_option},
+	{"copy-timeout", .take = copy_timeout_option},
 	{"metastore", .text = &given.metastore},
 	{"no-discard", .flag = &given.no_discard},
 	{"nbd", .list = given.nbd, &given.nbd_count},

@@ -83,6 +83,9 @@ struct node_options {
 	bool meta_is_shared;  /* by several nodes: each shows the others that it lives */
 	const char *
 		cluster_secret; /* what nodes prove to each other for copies; NULL: none. Stays the caller's */
+	/* For how long a copy elsewhere may be silent until it counts as lost, and one that is lost is then waited for. 0: as
+	 * replica_remote.h and mirror.h have it. */
+	uint64_t copy_timeout_ns, copy_grace_ns;
 };
 
 struct node *node_new(const struct node_options *options);

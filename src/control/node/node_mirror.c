@@ -91,7 +91,8 @@ static struct replica *remote_new(void *ctx, const char *address, const struct u
 						       .pool_id = *pool_id,
 						       .volume_id = *volume_id,
 						       .host_id = n->id,
-						       .secret = n->options.cluster_secret};
+						       .secret = n->options.cluster_secret,
+						       .ping_timeout_ns = n->options.copy_timeout_ns};
 	return replica_remote_new(n->options.rt, &options);
 }
 
@@ -284,7 +285,11 @@ static void step_start(struct mirrored *v, const struct fact_volume *f)
 {
 	struct node *n = v->node;
 	const struct mirror_options options = {
-		.volume_id = v->id, .views = &n->views.store, .replica_new = copy_find, .ctx = n};
+		.volume_id = v->id,
+		.views = &n->views.store,
+		.replica_new = copy_find,
+		.ctx = n,
+		.grace_ns = n->options.copy_grace_ns};
 	struct mirror *m;
 	memcpy(v->name, f->name, sizeof(v->name));
 	int err = mirror_new(n->options.rt, &options, &m);
