@@ -382,8 +382,8 @@ void sqlite_disk_install(const char *folder)
 		disk.vfs.xOpen = vfs_open;
 		disk.vfs.xDelete = vfs_delete;
 		list_init(&disk.files);
-		CHECK_EQ(sqlite3_vfs_register(&disk.vfs, 1), SQLITE_OK);
 	}
+	CHECK_EQ(sqlite3_vfs_register(*folder ? &disk.vfs : disk.real, 1), SQLITE_OK);
 	while (!list_empty(&disk.files))
 		tracked_free(list_first(&disk.files, struct tracked, link));
 	snprintf(disk.folder, sizeof(disk.folder), "%s", folder);

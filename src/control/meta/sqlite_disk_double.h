@@ -15,7 +15,8 @@ enum disk_op { DISK_WRITE, DISK_SYNC, DISK_TRUNCATE, DISK_DELETE, DISK_OPS };
 /* A new folder, in memory where there is a file system of it. */
 void sqlite_disk_folder_new(char *folder, size_t size_bytes);
 extern const char *sqlite_disk_parent; /* or in this one, unless it is NULL */
-/* From now on SQLite uses it. Files directly in `folder` are watched; a second call forgets the first. */
+/* From now on SQLite uses it. Files directly in `folder` are watched; a second call forgets the first. With "" SQLite uses the real one, which
+ * alone can share a file among processes. */
 void sqlite_disk_install(const char *folder);
 /* Called before each operation on a watched file. */
 void sqlite_disk_on_moment(void (*fn)(void *ctx, const char *path, enum disk_op op), void *ctx);
