@@ -1,7 +1,7 @@
 /*
  * node_impl.h: what node.c (lifecycle, readiness), node_state.c (the list), node_pool.c (pool actions), node_keeper.c (the
- * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_mirror.c (the keepers of mirrored volumes),
- * node_mirrored.c (what is asked of those) and node_reap.c (copies that are none any more) share.
+ * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_nodes.c (the nodes that share it), node_mirror.c (the
+ * keepers of mirrored volumes), node_mirrored.c (what is asked of those) and node_reap.c (copies that are none any more) share.
  *
  * A pool may be closed by its keeper while a call into it is suspended. So every call enters and leaves: `users` counts those
  * inside, and whoever closes first changes the state, so that nobody enters any more, and then waits for users to be 0.
@@ -222,6 +222,13 @@ OX_CHECKED int mirrored_export_id(struct node *n, const char *ref, struct uuid *
 void mirrored_condition(const struct mirrored *v, struct node_condition *out);
 /* What cannot be done with a mirrored volume, said so. OXE_UNSUPPORTED. */
 int mirrored_cannot(const char *ref, const char *what, struct node_why *why);
+
+/* ---- node_nodes.c -------------------------------------------------------------------------------------------------------- */
+
+/* Its name, or what there is instead. */
+const char *node_call(const struct node *n, const struct uuid *id, char out[NODE_NAME_SIZE]);
+/* By name or uuid. OXE_NOENT, OXE_INVAL: several are called so. */
+OX_CHECKED int node_resolve(const struct node *n, const char *ref, struct uuid *id, struct node_why *why);
 
 /* ---- node_reap.c --------------------------------------------------------------------------------------------------------- */
 

@@ -17,7 +17,6 @@
 #define PAUSE_NS      (3 * NS_PER_S) /* for which a call waits for an engine that does not serve */
 #define LOOK_NS	      (2 * NS_PER_MS)
 #define RECORD_TRIES  5
-#define ALIVE_BEATS   3
 
 /* ---- finding --------------------------------------------------------------------------------------------------------------- */
 
@@ -99,17 +98,6 @@ int mirrored_cannot(const char *ref, const char *what, struct node_why *why)
 }
 
 /* ---- showing ----------------------------------------------------------------------------------------------------------------- */
-
-static const char *node_call(const struct node *n, const struct uuid *id, char out[NODE_NAME_SIZE])
-{
-	char text[UUID_TEXT_LEN + 1];
-	const struct fact_node *f = facts_node(&n->meta.facts, id);
-	snprintf(out, NODE_NAME_SIZE, "%s",
-		 uuid_equal(id, &n->id) ? n->name
-		 : f			? f->name
-					: uuid_format(id, text));
-	return out;
-}
 
 static void copy_describe(const struct node *n, const struct uuid *volume_id, const struct uuid *pool_id,
 			  struct node_copy_info *out)
@@ -779,26 +767,6 @@ int mirrored_delete(struct node *n, const struct uuid *id, struct node_why *why)
 	return err;
 }
 
-static int node_resolve(const struct node *n, const char *ref, struct uuid *id, struct node_why *why)
-{
-	const struct fact_node *f;
-	unsigned count = 0;
-	if (uuid_parse(ref, id) == 0 && facts_node(&n->meta.facts, id))
-		return 0;
-	list_for_each (f, &n->meta.facts.nodes, link) {
-		if (strcmp(f->name, ref) == 0) {
-			*id = f->id;
-			count++;
-		}
-	}
-	if (count == 1)
-		return 0;
-	int err = why_set(why, count ? OXE_INVAL : OXE_NOENT,
-			  count ? "several nodes are called \"%.80s\"" : "no node \"%.80s\" is known", ref);
-	why_hint(why, "'oxbow node list' shows them");
-	return err;
-}
-
 static int not_mirrored(struct node *n, const char *ref, struct node_why *why)
 {
 	struct node_volume *v = mem_alloc(sizeof(*v));
@@ -1174,36 +1142,4 @@ int mirrored_export_id(struct node *n, const char *ref, struct uuid *id, struct 
 		return err;
 	*id = layer.id;
 	return engine_leave(v, 0);
-}
-
-/* ---- nodes ----------------------------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_alive(const struct node *n, const struct fact_node *f)
-{
-	return rt_now_ns(n->options.rt) - f->heard_ns < ALIVE_BEATS * NODE_BEAT_NS;
-}
-
-static void node_describe(const struct node *n, const struct fact_node *f, struct node_info *out)
-{
-	const struct fact_pool *p;
-	const struct fact_volume *v;
-	*out = (struct node_info){.id = f->id, .is_this = uuid_equal(&f->id, &n->id)};
-	snprintf(out->name, sizeof(out->name), "%s", f->name);
-	snprintf(out->address, sizeof(out->address), "%s", f->address_count ? f->addresses[0] : "");
-	out->is_alive = out->is_this || is_alive(n, f);
-	list_for_each (p, &n->meta.facts.pools, link)
-		out->pool_count += uuid_equal(&p->node_id, &f->id);
-	list_for_each (v, &n->meta.facts.volumes, link)
-		out->volume_count += uuid_equal(&v->home_id, &f->id);
-}
-
-void node_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_info *i), void *ctx)
-{
-	const struct fact_node *f;
-	struct node_info info;
-	list_for_each (f, &n->meta.facts.nodes, link) {
-		node_describe(n, f, &info);
-		if (!fn(ctx, &info))
-			return;
-	}
 }
