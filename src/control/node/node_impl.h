@@ -1,7 +1,8 @@
 /*
  * node_impl.h: what node.c (lifecycle, readiness), node_state.c (the list), node_pool.c (pool actions), node_keeper.c (the
  * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_nodes.c (the nodes that share it), node_mirror.c (the
- * keepers of mirrored volumes), node_mirrored.c (what is asked of those) and node_reap.c (copies that are none any more) share.
+ * keepers of mirrored volumes), node_mirrored.c and mirrored_*.c (what is asked of those; mirrored.h) and node_reap.c (copies that are
+ * none any more) share.
  *
  * A pool may be closed by its keeper while a call into it is suspended. So every call enters and leaves: `users` counts those
  * inside, and whoever closes first changes the state, so that nobody enters any more, and then waits for users to be 0.
@@ -186,7 +187,7 @@ OX_CHECKED int node_note_get(struct node *n, const struct uuid *volume_id, enum 
 OX_CHECKED int node_note_set(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind,
 			     const void *data, uint32_t len_bytes);
 
-/* ---- node_mirrored.c: as node.h has them, of mirrored volumes ---------------------------------------------------------------- */
+/* ---- node_mirrored.c, mirrored_*.c: as node.h has them, of mirrored volumes ---------------------------------------------------------------- */
 
 /* By name or uuid; NULL: there is none. Does not suspend. */
 const struct fact_volume *mirrored_by_ref(const struct node *n, const char *ref);
