@@ -4,6 +4,7 @@
  *     node_mirrored.c     finding, entering, leaving, the record
  *     mirrored_show.c     what is shown
  *     mirrored_create.c   create
+ *     mirrored_change.c   rename, grow, delete, move
  *
  * Nothing here owns anything. Facts (const struct fact_volume *) are good until the caller suspends.
  */
@@ -16,8 +17,25 @@
 
 /* A pool that is open here or on record, by name or uuid. OXE_NOENT, OXE_INVAL: several are called so. */
 OX_CHECKED int mirrored_pool_resolve(struct node *n, const char *ref, struct uuid *id, struct node_why *why);
+/* Why a reference that names no mirrored volume cannot be meant: there is no such volume, or it is one of one pool (OXE_INVAL). */
+OX_CHECKED int mirrored_missing(struct node *n, const char *ref, struct node_why *why);
+/* Where its home is. OXE_NOTREADY. */
+OX_CHECKED int mirrored_elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why);
+/* Its engine runs here and serves: it may have paused for a change a moment ago. Leave it again. OXE_NOTREADY, OXE_NOENT. */
+OX_CHECKED int mirrored_engine_enter(struct node *n, const struct uuid *id, struct mirrored **out,
+				     struct node_why *why);
+/* Returns err. */
+int mirrored_engine_leave(struct mirrored *v, int err);
+/* What the engine answered to `what` ("grow"), as a sentence; it may have been fenced, or stopped, in the middle of it. Returns err, or
+ * OXE_NOTREADY for a fenced one. */
+int mirrored_engine_said(struct node_why *why, int err, const char *name, const char *what);
 /* Until it serves; or until its copies were refused, which waiting may not mend. */
 OX_CHECKED int mirrored_serve_wait(struct node *n, const struct uuid *id, struct node_why *why);
+
+/* Change the record as `edit` says, from whatever it is now. `edit` returns 0, or why not, having filled `why`. */
+OX_CHECKED int mirrored_record_edit(struct node *n, const struct uuid *id,
+				    int (*edit)(struct fact_volume *f, const void *arg, struct node_why *why),
+				    const void *arg, struct node_why *why);
 
 /* ---- mirrored_show.c ------------------------------------------------------------------------------------------------- */
 

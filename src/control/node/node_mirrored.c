@@ -1,5 +1,5 @@
 /*
- * node_mirrored.c: what people ask of mirrored volumes: change, delete, copies, snapshots. What is to be changed is changed on
+ * node_mirrored.c: what people ask of mirrored volumes: copies, snapshots. What is to be changed is changed on
  * record first (facts.h); the keeper (node_mirror.c) makes it so, here or on the node that is the volume's home.
  *
  * What its engine has to do is asked of the home alone: elsewhere the answer says where that is. And it is not asked of an engine that
@@ -95,6 +95,20 @@ int mirrored_cannot(const char *ref, const char *what, struct node_why *why)
 	return OXE_UNSUPPORTED;
 }
 
+int mirrored_missing(struct node *n, const char *ref, struct node_why *why)
+{
+	struct node_volume *v = mem_alloc(sizeof(*v));
+	int err = node_volume_get(n, ref, v, why);
+	free(v);
+	if (err)
+		return err;
+	why_set(why, OXE_INVAL, "\"%.100s\" is a volume of one pool", ref);
+	why_hint(
+		why,
+		"only a mirrored volume has copies: oxbow volume create NAME --size SIZE --copies POOL,POOL");
+	return OXE_INVAL;
+}
+
 /* How many pools on record are called so; the id of one of them. */
 static unsigned pools_named(const struct node *n, const char *name, struct uuid *id)
 {
@@ -134,7 +148,7 @@ int mirrored_pool_resolve(struct node *n, const char *ref, struct uuid *id, stru
 
 /* ---- entering ------------------------------------------------------------------------------------------------------------------ */
 
-static int elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why)
+int mirrored_elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why)
 {
 	char name[NODE_NAME_SIZE];
 	const struct fact_node *home = facts_node(&n->meta.facts, &f->home_id);
@@ -168,8 +182,7 @@ static bool serves(const struct node *n, const struct uuid *id)
 	return s.serves;
 }
 
-/* Its engine runs here and serves: it may have paused for a change a moment ago. Leave it again. */
-static int engine_enter(struct node *n, const struct uuid *id, struct mirrored **out, struct node_why *why)
+int mirrored_engine_enter(struct node *n, const struct uuid *id, struct mirrored **out, struct node_why *why)
 {
 	struct uuid volume_id = *id;
 	uint64_t deadline_ns = rt_now_ns(n->options.rt) + PAUSE_NS;
@@ -184,10 +197,11 @@ static int engine_enter(struct node *n, const struct uuid *id, struct mirrored *
 			return waits(n, f, why);
 		fiber_sleep(LOOK_NS);
 	}
-	return f ? elsewhere(n, f, why) : why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
+	return f ? mirrored_elsewhere(n, f, why)
+		 : why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
 }
 
-static int engine_leave(struct mirrored *v, int err)
+int mirrored_engine_leave(struct mirrored *v, int err)
 {
 	if (--v->users == 0)
 		waitq_wake_all(&v->changed);
@@ -209,11 +223,10 @@ int mirrored_serve_wait(struct node *n, const struct uuid *id, struct node_why *
 	f = facts_volume(&n->meta.facts, id);
 	if (!f)
 		return why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
-	return uuid_equal(&f->home_id, &n->id) ? waits(n, f, why) : elsewhere(n, f, why);
+	return uuid_equal(&f->home_id, &n->id) ? waits(n, f, why) : mirrored_elsewhere(n, f, why);
 }
 
-/* An engine that was fenced, or stopped, in the middle of it. */
-static int engine_said(struct node_why *why, int err, const char *name, const char *what)
+int mirrored_engine_said(struct node_why *why, int err, const char *name, const char *what)
 {
 	why_failed(why, err, "cannot %s \"%s\"", what, name);
 	if (err == OXE_FENCED || err == OXE_SHUTDOWN)
@@ -223,10 +236,9 @@ static int engine_said(struct node_why *why, int err, const char *name, const ch
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------------ */
 
-/* Change the record as `edit` says, from whatever it is now. `edit` returns 0, or why not, having filled `why`. */
-static int record_edit(struct node *n, const struct uuid *id,
-		       int (*edit)(struct fact_volume *f, const void *arg, struct node_why *why),
-		       const void *arg, struct node_why *why)
+int mirrored_record_edit(struct node *n, const struct uuid *id,
+			 int (*edit)(struct fact_volume *f, const void *arg, struct node_why *why),
+			 const void *arg, struct node_why *why)
 {
 	char key[FACT_KEY_SIZE];
 	int err = OXE_DIFFERS;
@@ -243,180 +255,11 @@ static int record_edit(struct node *n, const struct uuid *id,
 	return err;
 }
 
-static int edit_size(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	(void)why;
-	f->size_bytes = u64_max(f->size_bytes, *(const uint64_t *)arg);
-	return 0;
-}
-
 static int edit_size_is(struct fact_volume *f, const void *arg, struct node_why *why)
 {
 	(void)why;
 	f->size_bytes = *(const uint64_t *)arg;
 	return 0;
-}
-
-static int edit_deleting(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	(void)arg;
-	(void)why;
-	f->state = FACT_DELETING;
-	return 0;
-}
-
-static int edit_home(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	if (f->state != FACT_LIVE)
-		return why_set(why, OXE_BUSY, "the volume \"%s\" is %s", f->name, fact_state_name(f->state));
-	f->home_id = *(const struct uuid *)arg;
-	return 0;
-}
-
-/* ---- rename, grow, delete, move ------------------------------------------------------------------------------------------------------ */
-
-/* Its record and both names, in one transaction. */
-static int rename_record(struct node *n, const struct fact_volume *f, const char *name, struct node_why *why)
-{
-	char keys[3][FACT_KEY_SIZE];
-	struct fact_volume next = *f;
-	struct meta_list old;
-	struct meta *m = node_meta_enter(n);
-	if (!m)
-		return node_meta_away(n, why);
-	fact_key(keys[0], "volume", &f->id);
-	fact_name_key(keys[1], name);
-	fact_name_key(keys[2], f->name);
-	snprintf(next.name, sizeof(next.name), "%s", name);
-	char *volume = fact_volume_value(&next), *value = fact_name_value(&f->id);
-	uint64_t revision = f->revision;
-	int err = meta_get(m, keys[2], &old);
-	node_meta_leave(n, err);
-	if (!err) {
-		const struct meta_compare compares[] = {
-			{.key = keys[0], .mod_revision = revision},
-			{.key = keys[1]},
-			{.key = keys[2], .mod_revision = old.count ? old.entries[0].mod_revision : 0}};
-		const struct meta_write writes[] = {
-			{.key = keys[0], .value = volume, .value_len_bytes = strlen(volume)},
-			{.key = keys[1], .value = value, .value_len_bytes = strlen(value)},
-			{.key = keys[2], .is_delete = true}};
-		const struct meta_txn txn = {
-			.compares = compares, .compare_count = 3, .writes = writes, .write_count = 3};
-		meta_list_free(&old);
-		err = node_meta_commit(n, &txn, "renaming a volume", why);
-	} else {
-		why_failed(why, err, "the metastore says");
-	}
-	free(volume);
-	free(value);
-	return err;
-}
-
-int mirrored_rename(struct node *n, const struct uuid *id, const char *name, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	if (strcmp(f->name, name) == 0)
-		return 0;
-	if (!uuid_equal(&f->home_id, &n->id))
-		return elsewhere(n, f, why);
-	int err = mirrored_name_is_free(n, name, why);
-	if (!err)
-		err = rename_record(n, f, name, why);
-	if (!err)
-		LOG_INFO("volume.changed", "a mirrored volume was renamed", F_UUID("volume", id),
-			 F_STR("volume_name", name));
-	return err;
-}
-
-int mirrored_grow(struct node *n, const struct uuid *id, uint64_t size_bytes, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	struct mirrored *v;
-	if (size_bytes < f->size_bytes)
-		return why_set(why, OXE_INVAL, "a volume only grows, and \"%s\" has %llu bytes", f->name,
-			       (unsigned long long)f->size_bytes);
-	int err = engine_enter(n, id, &v, why);
-	if (err)
-		return err;
-	err = engine_said(why, mirror_grow(v->mirror, size_bytes), v->name, "grow");
-	if (!err)
-		err = record_edit(n, id, edit_size, &size_bytes, why);
-	if (!err) {
-		LOG_INFO("volume.changed", "a mirrored volume was grown", F_UUID("volume", id),
-			 F_STR("volume_name", v->name), F_U64("size_bytes", size_bytes));
-		node_volumes_changed(n);
-		ublk_grown(n, id);
-	}
-	return engine_leave(v, err);
-}
-
-/* The engine goes first: who still holds the volume is in the way. If the record then cannot be changed the keeper starts another. */
-static int engine_give_up(struct node *n, const struct uuid *id, struct node_why *why)
-{
-	struct mirrored *v = mirrored_find(n, id);
-	if (!v)
-		return 0;
-	v->users++;
-	fmutex_lock(&v->lock);
-	int err = mirrored_engine_stop(v, false);
-	if (err)
-		why_failed(why, err, "cannot delete the volume \"%s\"", v->name);
-	else
-		err = record_edit(n, id, edit_deleting, NULL, why);
-	fmutex_unlock(&v->lock);
-	mirrored_poke(v);
-	return engine_leave(v, err);
-}
-
-int mirrored_delete(struct node *n, const struct uuid *id, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	struct uuid volume_id = *id;
-	if (!uuid_equal(&f->home_id, &n->id))
-		return elsewhere(n, f, why);
-	int err = engine_give_up(n, &volume_id, why);
-	uint64_t deadline_ns = rt_now_ns(n->options.rt) + SERVE_WAIT_NS;
-	while (!err && facts_volume(&n->meta.facts, &volume_id)) {
-		if (!waitq_wait_until(&n->meta.facts_changed, deadline_ns)) {
-			err = why_set(why, OXE_NOTREADY,
-				      "the volume is on record as deleted, and not gone yet");
-			why_hint(why, "it goes on by itself; see 'oxbow volume list'");
-		}
-	}
-	node_volumes_changed(n);
-	return err;
-}
-
-static int not_mirrored(struct node *n, const char *ref, struct node_why *why)
-{
-	struct node_volume *v = mem_alloc(sizeof(*v));
-	int err = node_volume_get(n, ref, v, why);
-	free(v);
-	if (err)
-		return err;
-	why_set(why, OXE_INVAL, "\"%.100s\" is a volume of one pool", ref);
-	why_hint(
-		why,
-		"only a mirrored volume has copies: oxbow volume create NAME --size SIZE --copies POOL,POOL");
-	return OXE_INVAL;
-}
-
-int node_volume_move(struct node *n, const char *ref, const char *node_ref, struct node_volume *out,
-		     struct node_why *why)
-{
-	struct uuid home;
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	if (!f)
-		return not_mirrored(n, ref, why);
-	struct uuid id = f->id;
-	int err = node_resolve(n, node_ref, &home, why);
-	if (!err && !uuid_equal(&home, &f->home_id))
-		err = record_edit(n, &id, edit_home, &home, why);
-	if (!err)
-		LOG_INFO("volume.moved", "a mirrored volume has another home", F_UUID("volume", &id),
-			 F_UUID("node", &home));
-	return err ? err : mirrored_get(n, &id, out, why);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------------------------------ */
@@ -426,17 +269,17 @@ static int copy_verb_enter(struct node *n, const char *ref, const char *pool_ref
 {
 	const struct fact_volume *f = mirrored_by_ref(n, ref);
 	if (!f)
-		return not_mirrored(n, ref, why);
+		return mirrored_missing(n, ref, why);
 	struct uuid id = f->id;
 	int err = mirrored_pool_resolve(n, pool_ref, pool_id, why);
-	return err ? err : engine_enter(n, &id, v, why);
+	return err ? err : mirrored_engine_enter(n, &id, v, why);
 }
 
 static int copy_verb_leave(struct node *n, struct mirrored *v, int err, struct node_volume *out,
 			   struct node_why *why)
 {
 	struct uuid id = v->id;
-	engine_leave(v, err);
+	mirrored_engine_leave(v, err);
 	return err ? err : mirrored_get(n, &id, out, why);
 }
 
@@ -446,9 +289,9 @@ int node_volume_scrub(struct node *n, const char *ref, bool start, uint64_t byte
 	const struct fact_volume *f = mirrored_by_ref(n, ref);
 	struct mirrored *v;
 	if (!f)
-		return not_mirrored(n, ref, why);
+		return mirrored_missing(n, ref, why);
 	struct uuid id = f->id;
-	int err = engine_enter(n, &id, &v, why);
+	int err = mirrored_engine_enter(n, &id, &v, why);
 	if (err)
 		return err;
 	if (start)
@@ -488,7 +331,7 @@ int node_copy_add(struct node *n, const char *ref, const char *pool_ref, struct 
 	err = reap_cancel(n, &pool_id, &v->id, why);
 	if (!err) {
 		err = mirror_copy_add(v->mirror, &pool_id);
-		engine_said(why, err, v->name, "add a copy to");
+		mirrored_engine_said(why, err, v->name, "add a copy to");
 		if (err == OXE_NOSPC)
 			err = why_set(why, OXE_INVAL, "\"%s\" has %u copies, and no volume has more", v->name,
 				      VIEW_REPLICAS_MAX);
@@ -523,7 +366,7 @@ int node_copy_forget(struct node *n, const char *ref, const char *pool_ref, stru
 		err = reap_promise(n, &pool_id, &v->id, why);
 	if (!err) {
 		err = mirror_copy_forget(v->mirror, &pool_id);
-		engine_said(why, err, v->name, "forget a copy of");
+		mirrored_engine_said(why, err, v->name, "forget a copy of");
 	}
 	if (err == OXE_BUSY) {
 		why_set(why, err, "the copy in \"%.80s\" is the last that is up to date", pool_ref);
@@ -556,12 +399,12 @@ static int snapshot_enter(struct node *n, const char *ref, struct mirrored **v, 
 	if (!f)
 		return why_set(why, OXE_NOENT, "there is no snapshot \"%.120s\"", ref);
 	struct uuid id = f->id;
-	int err = engine_enter(n, &id, v, why);
+	int err = mirrored_engine_enter(n, &id, v, why);
 	if (err || layer_of(*v, name, layer))
 		return err;
 	why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", (*v)->name, name);
 	why_hint(why, "'oxbow snapshot list %s' shows them", (*v)->name);
-	return engine_leave(*v, OXE_NOENT);
+	return mirrored_engine_leave(*v, OXE_NOENT);
 }
 
 int mirrored_snapshot_create(struct node *n, const struct uuid *volume_id, const struct uuid *id,
@@ -571,12 +414,12 @@ int mirrored_snapshot_create(struct node *n, const struct uuid *volume_id, const
 	struct replica_layer layer;
 	struct mirrored *v;
 	char text[UUID_TEXT_LEN + 1];
-	int err = engine_enter(n, volume_id, &v, why);
+	int err = mirrored_engine_enter(n, volume_id, &v, why);
 	if (err)
 		return err;
 	*created = !layer_of(v, uuid_format(id, text), &layer);
 	err = mirror_snapshot(v->mirror, id, name, pause_ns);
-	engine_said(why, err, v->name, "take a snapshot of");
+	mirrored_engine_said(why, err, v->name, "take a snapshot of");
 	if (!err && *created)
 		LOG_INFO("snapshot.created", "a snapshot was taken", F_UUID("snapshot", id),
 			 F_STR("snapshot_name", name), F_UUID("volume", &v->id),
@@ -586,7 +429,7 @@ int mirrored_snapshot_create(struct node *n, const struct uuid *volume_id, const
 	if (!err)
 		snapshot_describe(v, &layer, out);
 	node_volumes_changed(n);
-	return engine_leave(v, err);
+	return mirrored_engine_leave(v, err);
 }
 
 int mirrored_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out, struct node_why *why)
@@ -597,7 +440,7 @@ int mirrored_snapshot_get(struct node *n, const char *ref, struct node_snapshot 
 	if (err)
 		return err;
 	snapshot_describe(v, &layer, out);
-	return engine_leave(v, 0);
+	return mirrored_engine_leave(v, 0);
 }
 
 int mirrored_snapshot_rename(struct node *n, const char *ref, const char *name, struct node_snapshot *out,
@@ -609,7 +452,7 @@ int mirrored_snapshot_rename(struct node *n, const char *ref, const char *name, 
 	if (err)
 		return err;
 	err = mirror_layer_rename(v->mirror, &layer.id, name);
-	engine_said(why, err, v->name, "rename a snapshot of");
+	mirrored_engine_said(why, err, v->name, "rename a snapshot of");
 	if (!err) {
 		LOG_INFO("snapshot.renamed", "a snapshot was renamed", F_UUID("snapshot", &layer.id),
 			 F_STR("snapshot_name", name), F_STR("old_name", layer.name));
@@ -617,7 +460,7 @@ int mirrored_snapshot_rename(struct node *n, const char *ref, const char *name, 
 		snapshot_describe(v, &layer, out);
 	}
 	node_volumes_changed(n);
-	return engine_leave(v, err);
+	return mirrored_engine_leave(v, err);
 }
 
 int mirrored_snapshot_delete(struct node *n, const char *ref, struct node_why *why)
@@ -628,13 +471,13 @@ int mirrored_snapshot_delete(struct node *n, const char *ref, struct node_why *w
 	if (err)
 		return err;
 	err = mirror_layer_delete(v->mirror, &layer.id);
-	engine_said(why, err, v->name, "delete a snapshot of");
+	mirrored_engine_said(why, err, v->name, "delete a snapshot of");
 	if (!err)
 		LOG_INFO("snapshot.deleted", "a snapshot was deleted; its layer is merged in the background",
 			 F_UUID("snapshot", &layer.id), F_STR("snapshot_name", layer.name),
 			 F_UUID("volume", &v->id), F_STR("volume_name", v->name));
 	node_volumes_changed(n);
-	return engine_leave(v, err);
+	return mirrored_engine_leave(v, err);
 }
 
 struct snapshot_walk {
@@ -672,24 +515,24 @@ int mirrored_revert(struct node *n, const struct uuid *volume_id, const char *sn
 	struct replica_layer layer;
 	struct mirrored *v;
 	const char *at = strchr(snapshot, '@');
-	int err = engine_enter(n, volume_id, &v, why);
+	int err = mirrored_engine_enter(n, volume_id, &v, why);
 	if (err)
 		return err;
 	if (!layer_of(v, at ? at + 1 : snapshot, &layer)) {
 		why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", v->name, snapshot);
 		why_hint(why, "'oxbow snapshot list %s' shows them", v->name);
-		return engine_leave(v, OXE_NOENT);
+		return mirrored_engine_leave(v, OXE_NOENT);
 	}
 	err = mirror_revert(v->mirror, &layer.id, head_id, NULL);
-	engine_said(why, err, v->name, "revert");
+	mirrored_engine_said(why, err, v->name, "revert");
 	if (!err)
 		LOG_INFO("volume.reverted", "a mirrored volume was reverted to a snapshot",
 			 F_UUID("volume", &v->id), F_STR("volume_name", v->name),
 			 F_UUID("snapshot", &layer.id), F_UUID("head", head_id));
 	if (!err)
-		err = record_edit(n, volume_id, edit_size_is, &layer.size_bytes, why);
+		err = mirrored_record_edit(n, volume_id, edit_size_is, &layer.size_bytes, why);
 	node_volumes_changed(n);
-	return engine_leave(v, err);
+	return mirrored_engine_leave(v, err);
 }
 
 /* ---- extents ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -716,7 +559,7 @@ static int export_enter(struct node *n, const char *ref, struct mirrored **v, st
 		return snapshot_enter(n, ref, v, layer, why);
 	struct uuid id = f->id;
 	layer->size_bytes = f->size_bytes;
-	return engine_enter(n, &id, v, why);
+	return mirrored_engine_enter(n, &id, v, why);
 }
 
 int mirrored_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
@@ -735,16 +578,16 @@ int mirrored_extents(struct node *n, const char *ref, const char *since, uint64_
 		err = why_set(why, OXE_RANGE, "offset %llu lies behind the end, %llu",
 			      (unsigned long long)offset_bytes, (unsigned long long)layer.size_bytes);
 	if (err)
-		return engine_leave(v, err);
+		return mirrored_engine_leave(v, err);
 	len_bytes = u64_min(len_bytes, layer.size_bytes - offset_bytes);
 	*end_bytes = offset_bytes + len_bytes;
 	if (len_bytes)
 		err = mirror_extents(v->mirror, is_snapshot ? &layer.id : NULL, *since ? &since_id : NULL,
 				     offset_bytes, len_bytes, extents, max_extents, extent_count);
-	engine_said(why, err, ref, "list the extents of");
+	mirrored_engine_said(why, err, ref, "list the extents of");
 	if (!err && *extent_count)
 		*end_bytes = extents[*extent_count - 1].offset_bytes + extents[*extent_count - 1].len_bytes;
-	return engine_leave(v, err);
+	return mirrored_engine_leave(v, err);
 }
 
 /* ---- the id of a volume or snapshot ------------------------------------------------------------------------------------------------------------ */
@@ -756,11 +599,11 @@ int mirrored_export_id(struct node *n, const char *ref, struct uuid *id, struct 
 	const struct fact_volume *f = mirrored_by_ref(n, ref);
 	if (f) {
 		*id = f->id;
-		return uuid_equal(&f->home_id, &n->id) ? 0 : elsewhere(n, f, why);
+		return uuid_equal(&f->home_id, &n->id) ? 0 : mirrored_elsewhere(n, f, why);
 	}
 	int err = snapshot_enter(n, ref, &v, &layer, why);
 	if (err)
 		return err;
 	*id = layer.id;
-	return engine_leave(v, 0);
+	return mirrored_engine_leave(v, 0);
 }
