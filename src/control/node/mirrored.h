@@ -5,6 +5,7 @@
  *     mirrored_show.c     what is shown
  *     mirrored_create.c   create
  *     mirrored_change.c   rename, grow, delete, move
+ *     mirrored_copies.c   copies added and given up, compared
  *
  * Nothing here owns anything. Facts (const struct fact_volume *) are good until the caller suspends.
  */
