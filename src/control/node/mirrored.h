@@ -1,11 +1,12 @@
 /*
  * mirrored.h: what the files about mirrored volumes share among themselves; what others in this room may ask is in node_impl.h.
  *
- *     node_mirrored.c     finding, entering, leaving, the record
- *     mirrored_show.c     what is shown
- *     mirrored_create.c   create
- *     mirrored_change.c   rename, grow, delete, move
- *     mirrored_copies.c   copies added and given up, compared
+ *     node_mirrored.c       finding, entering, leaving, the record
+ *     mirrored_show.c       what is shown
+ *     mirrored_create.c     create
+ *     mirrored_change.c     rename, grow, delete, move
+ *     mirrored_copies.c     copies added and given up, compared
+ *     mirrored_snapshot.c   snapshots, extents, ids
  *
  * Nothing here owns anything. Facts (const struct fact_volume *) are good until the caller suspends.
  */
