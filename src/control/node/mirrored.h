@@ -6,6 +6,7 @@
  *     mirrored_create.c     create
  *     mirrored_change.c     rename, grow, delete, move
  *     mirrored_copies.c     copies added and given up, compared
+ *     mirrored_notes.c      notes, for whoever serves
  *     mirrored_snapshot.c   snapshots, extents, ids
  *
  * Nothing here owns anything. Facts (const struct fact_volume *) are good until the caller suspends.
