@@ -8,6 +8,7 @@
  *     mirrored_copies.c     copies added and given up, compared
  *     mirrored_notes.c      notes, for whoever serves
  *     mirrored_snapshot.c   snapshots, extents, ids
+ *     mirrored_erase.c      the record of a deleted one, for its keeper (node_mirror.c)
  *
  * Nothing here owns anything. Facts (const struct fact_volume *) are good until the caller suspends.
  */
@@ -51,5 +52,10 @@ bool mirrored_has_copy(const struct node *n, const struct uuid *volume_id, const
 
 /* No mirrored volume is called so, and none in a pool that is open here. OXE_EXISTS. */
 OX_CHECKED int mirrored_name_is_free(struct node *n, const char *name, struct node_why *why);
+
+/* ---- mirrored_erase.c ------------------------------------------------------------------------------------------------ */
+
+/* Take the record of a deleted volume away; its copies are then on record to be reaped. OXE_DIFFERS, OXE_NOTREADY: again later. */
+OX_CHECKED int mirrored_erase(struct node *n, const struct fact_volume *known);
 
 #endif
