@@ -3,6 +3,7 @@
  *
  *     oxbow.c           the table's reader: options, help, main
  *     oxbow_verbs.c     the table of verbs and what each does
+ *     oxbow_ask.c       what every verb does: asking the daemon, options
  *     oxbow_attach.c    volumes as block devices of the host it runs on
  *     oxbow_show.c      tables and details for people, progress, questions
  *     oxbow_generate.c  the man page and the bash completion, made from the same table
@@ -114,7 +115,7 @@ bool shows_progress(const struct cli *cli);
 void bar_draw(const struct cli *cli, const char *label, uint64_t done, uint64_t total);
 void bar_clear(const struct cli *cli);
 
-/* ---- oxbow_verbs.c and oxbow_attach.c --------------------------------------------------------------------------------- */
+/* ---- oxbow_ask.c and oxbow_attach.c ----------------------------------------------------------------------------------- */
 
 /* `path` from the root, or as it is for "mem:..."; to be free()d. */
 char *path_absolute(const char *path);

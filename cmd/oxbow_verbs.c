@@ -2,7 +2,7 @@
  * oxbow_verbs.c: what each verb asks of the daemon. The table at the end is the only list of verbs there is: the help, the man
  * page and the completion are made from it.
  */
-#include "oxbow.h"
+#include "oxbow_verbs.h"
 
 #include "base/size.h"
 #include "data/nvme/nvme_secret.h"
@@ -12,117 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- asking ---------------------------------------------------------------------------------------------------------- */
-
-static const char *new_id(char text[UUID_TEXT_LEN + 1])
-{
-	uint8_t random[16];
-	struct uuid id;
-	if (getrandom(random, sizeof(random), 0) != sizeof(random))
-		fail(EXIT_FAILED, "", "the kernel gives no random numbers");
-	id = uuid_from_random(random);
-	return uuid_format(&id, text);
-}
-
-/* "/v1/volumes/", "fast/db", "/snapshots" -> the encoded target, to be free()d. */
-static char *target_of(const char *before, const char *ref, const char *after)
-{
-	struct text t = {0};
-	text_add(&t, before);
-	target_add(&t, ref);
-	text_add(&t, after);
-	return t.data;
-}
-
-/* Takes body and target; ends the program if the answer is an error. */
-static struct answer ask(struct cli *cli, const char *method, char *target, struct js *body)
-{
-	struct answer answer;
-	client_call(cli->client, method, target, body, CLIENT_RESEND, &answer);
-	if (answer.status < 200 || answer.status > 299)
-		fail_answer(cli, &answer);
-	js_free(body);
-	free(target);
-	return answer;
-}
-
-static struct answer get(struct cli *cli, const char *before, const char *ref, const char *after)
-{
-	return ask(cli, "GET", target_of(before, ref, after), NULL);
-}
-
-/* The id behind a reference, so that a change can be sent twice and mean the same. */
-static void resolve(struct cli *cli, const char *collection, const char *ref, char id[UUID_TEXT_LEN + 1],
-		    struct answer *found)
-{
-	*found = get(cli, collection, ref, "");
-	snprintf(id, UUID_TEXT_LEN + 1, "%s", js_path_text(found->body, "id"));
-}
-
-static int done(struct answer *answer)
-{
-	answer_free(answer);
-	return EXIT_DONE;
-}
-
-/* ---- options --------------------------------------------------------------------------------------------------------- */
-
-static uint64_t size_value(const char *text, const char *what)
-{
-	uint64_t bytes;
-	int err = size_parse(text, &bytes);
-	if (err == OXE_RANGE || (!err && bytes > INT64_MAX))
-		fail(EXIT_USAGE, "", "%s: \"%s\" is too large", what, text);
-	if (err)
-		fail(EXIT_USAGE, "sizes look like 512M, 10G, 1.5T (powers of 1024), or are a number of bytes",
-		     "%s: \"%s\" is no size", what, text);
-	return bytes;
-}
-
-/* Volumes come in blocks of 4 KiB; 1.1G is rounded up to one. */
-static void set_size(struct cli *cli, struct js *body)
-{
-	if (cli->values[OPT_SIZE])
-		js_set_u64(body, "size_bytes",
-			   u64_align_up(size_value(cli->values[OPT_SIZE], "--size"), 4096));
-}
-
-static uint64_t number_value(const char *text, const char *what, uint64_t most)
-{
-	char *end;
-	uint64_t number = strtoull(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || number > most)
-		fail(EXIT_USAGE, "", "%s: \"%s\" is no whole number up to %llu", what, text,
-		     (unsigned long long)most);
-	return number;
-}
-
-static void set_id(struct cli *cli, struct js *body, const char *key)
-{
-	char id[UUID_TEXT_LEN + 1];
-	js_set_text(body, key, cli->values[OPT_ID] ? cli->values[OPT_ID] : new_id(id));
-}
-
-static const char *size_of(const struct answer *answer, const char *path)
-{
-	static char text[SIZE_TEXT_MAX];
-	return size_format(js_path_u64(answer->body, path), text);
-}
-
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
-
-/* The daemon has another working directory. Symbolic links stay: /dev/disk/by-id is a better hint than /dev/sdb. */
-char *path_absolute(const char *path)
-{
-	char *cwd = NULL, *result;
-	if (*path == '/' || strncmp(path, "mem:", 4) == 0)
-		return mem_strdup(path);
-	cwd = getcwd(NULL, 0);
-	if (!cwd || asprintf(&result, "%s/%s", cwd, path) < 0)
-		fail(EXIT_FAILED, "give the whole path", "the current directory is gone");
-	free(cwd);
-	return result;
-}
 
 static int pool_create(struct cli *cli)
 {
@@ -130,15 +20,15 @@ static int pool_create(struct cli *cli)
 	struct js *body = js_object();
 	js_set_text(body, "path", path);
 	js_set_text(body, "name", cli->values[OPT_NAME]);
-	set_id(cli, body, "id");
-	set_size(cli, body);
+	body_set_id(cli, body, "id");
+	body_set_size(cli, body);
 	if (cli->values[OPT_FORCE])
 		js_set_text(body, "force", path);
-	struct answer a = ask(cli, "POST", mem_strdup("/v1/pools"), body);
+	struct answer a = daemon_ask(cli, "POST", mem_strdup("/v1/pools"), body);
 	show_done(cli, &a, "pool %s created on %s: %s", js_path_text(a.body, "name"), path,
-		  size_of(&a, "space.total_bytes"));
+		  answer_size(&a, "space.total_bytes"));
 	free(path);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int pool_import(struct cli *cli)
@@ -146,18 +36,18 @@ static int pool_import(struct cli *cli)
 	char *path = path_absolute(cli->args[0]);
 	struct js *body = js_object();
 	js_set_text(body, "path", path);
-	struct answer a = ask(cli, "POST", mem_strdup("/v1/pools/import"), body);
+	struct answer a = daemon_ask(cli, "POST", mem_strdup("/v1/pools/import"), body);
 	show_done(cli, &a, "pool %s imported from %s: %llu volumes", js_path_text(a.body, "name"), path,
 		  (unsigned long long)js_path_u64(a.body, "volume_count"));
 	free(path);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int pool_export(struct cli *cli)
 {
-	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/export"), NULL);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/export"), NULL);
 	show_done(cli, &a, "pool %s exported: its disk can be moved", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int pool_list(struct cli *cli)
@@ -170,9 +60,9 @@ static int pool_list(struct cli *cli)
 						{"VOLUMES", "volume_count", COLUMN_COUNT},
 						{"PATH", "path", COLUMN_TEXT},
 						{"CONDITION", "conditions.0.reason", COLUMN_TEXT}};
-	struct answer a = get(cli, "/v1/pools", "", "");
+	struct answer a = daemon_get(cli, "/v1/pools", "", "");
 	show_list(cli, &a, "pools", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static const struct column pool_details[] = {
@@ -199,18 +89,18 @@ static const struct column pool_details[] = {
 
 static int pool_show(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/pools/", cli->args[0], "");
+	struct answer a = daemon_get(cli, "/v1/pools/", cli->args[0], "");
 	show_details(cli, &a, pool_details, ARRAY_COUNT(pool_details));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int pool_grow(struct cli *cli)
 {
 	struct js *body = js_object();
-	set_size(cli, body);
-	struct answer a = ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/grow"), body);
-	show_done(cli, &a, "pool %s: %s", cli->args[0], size_of(&a, "space.total_bytes"));
-	return done(&a);
+	body_set_size(cli, body);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/pools/", cli->args[0], "/grow"), body);
+	show_done(cli, &a, "pool %s: %s", cli->args[0], answer_size(&a, "space.total_bytes"));
+	return answer_done(&a);
 }
 
 #define PAGE_BYTES UINT64_C(4096) /* of metadata */
@@ -281,7 +171,7 @@ static const char *pool_slash(const struct answer *a)
 static void volume_done(struct cli *cli, struct answer *a, const char *what)
 {
 	show_done(cli, a, "volume %s%s%s %s: %s\n%s", js_path_text(a->body, "pool"), pool_slash(a),
-		  js_path_text(a->body, "name"), what, size_of(a, "size_bytes"),
+		  js_path_text(a->body, "name"), what, answer_size(a, "size_bytes"),
 		  js_path_text(a->body, "uris.0"));
 }
 
@@ -289,8 +179,8 @@ static int volume_create(struct cli *cli)
 {
 	struct js *body = js_object();
 	js_set_text(body, "name", cli->args[0]);
-	set_id(cli, body, "id");
-	set_size(cli, body);
+	body_set_id(cli, body, "id");
+	body_set_size(cli, body);
 	if (cli->values[OPT_POOL])
 		js_set_text(body, "pool", cli->values[OPT_POOL]);
 	if (cli->values[OPT_COPIES])
@@ -298,9 +188,9 @@ static int volume_create(struct cli *cli)
 	if (cli->values[OPT_BLOCK_SIZE])
 		js_set_u64(body, "block_size_bytes",
 			   number_value(cli->values[OPT_BLOCK_SIZE], "--block-size", 4096));
-	struct answer a = ask(cli, "POST", mem_strdup("/v1/volumes"), body);
+	struct answer a = daemon_ask(cli, "POST", mem_strdup("/v1/volumes"), body);
 	volume_done(cli, &a, "created");
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* "2 of 3": how many are up to date and answer. */
@@ -334,12 +224,13 @@ static int volume_list(struct cli *cli)
 						{"COPIES", "copies", COLUMN_TEXT},
 						{"CREATED", "created", COLUMN_TIME}};
 	const char *pool = cli->values[OPT_POOL];
-	struct answer a = pool ? get(cli, "/v1/volumes?pool=", pool, "") : get(cli, "/v1/volumes", "", "");
+	struct answer a = pool ? daemon_get(cli, "/v1/volumes?pool=", pool, "")
+			       : daemon_get(cli, "/v1/volumes", "", "");
 	struct js *volumes = js_get(a.body, "volumes");
 	for (size_t i = 0; !cli->json && i < js_length(volumes); i++)
 		volume_add_copies(js_at(volumes, i));
 	show_list(cli, &a, "volumes", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static const struct column volume_details[] = {
@@ -430,8 +321,8 @@ static struct js *reservation_as_text(const struct js *r)
 static void volume_add_nvme(struct cli *cli, struct js *volume)
 {
 	const char *id = js_path_text(volume, "id");
-	struct answer hosts, connected = get(cli, "/v1/nvme?volume=", id, ""),
-			     reservation = get(cli, "/v1/volumes/", id, "/reservation");
+	struct answer hosts, connected = daemon_get(cli, "/v1/nvme?volume=", id, ""),
+			     reservation = daemon_get(cli, "/v1/volumes/", id, "/reservation");
 	char *target = target_of("/v1/volumes/", id, "/hosts");
 	client_call(cli->client, "GET", target, NULL, CLIENT_RESEND, &hosts);
 	struct js *lines = js_array();
@@ -492,13 +383,13 @@ static void volume_add_copy_lines(struct js *volume)
 
 static int volume_show(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/volumes/", cli->args[0], "");
+	struct answer a = daemon_get(cli, "/v1/volumes/", cli->args[0], "");
 	if (!cli->json)
 		volume_add_copy_lines(a.body);
 	if (!cli->json)
 		volume_add_nvme(cli, a.body);
 	show_details(cli, &a, volume_details, ARRAY_COUNT(volume_details));
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- who may connect ---- */
@@ -601,14 +492,14 @@ static int volume_allow(struct cli *cli)
 		js_set_text(body, "controller_secret", controller_secret);
 	if (tls_key)
 		js_set_text(body, "tls_key", tls_key);
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
-	struct answer a = ask(cli, "PUT", host_target(cli, id, ""), body);
+	struct answer a = daemon_ask(cli, "PUT", host_target(cli, id, ""), body);
 	show_allowed(cli, &a, &made);
 	free(secret);
 	free(controller_secret);
 	free(tls_key);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int volume_disallow_all(struct cli *cli, const char *id)
@@ -617,9 +508,10 @@ static int volume_disallow_all(struct cli *cli, const char *id)
 		confirm(cli, "Let anybody connect to volume %s who reaches the listener?", cli->args[0]);
 	if (!is_sure)
 		return EXIT_FAILED;
-	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/hosts?to_anyone=true"), NULL);
+	struct answer a =
+		daemon_ask(cli, "DELETE", target_of("/v1/volumes/", id, "/hosts?to_anyone=true"), NULL);
 	show_done(cli, &a, "anybody may connect to volume %s", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int volume_disallow(struct cli *cli)
@@ -629,29 +521,29 @@ static int volume_disallow(struct cli *cli)
 	bool is_all = cli->values[OPT_ALL];
 	if (is_all == (cli->arg_count == 2))
 		fail(EXIT_USAGE, "oxbow volume disallow VOLUME HOSTNQN, or --all", "a host, or --all");
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	if (is_all)
 		return volume_disallow_all(cli, id);
 	const char *how = cli->values[OPT_YES] ? "?to_anyone=true" : "";
-	struct answer a = ask(cli, "DELETE", host_target(cli, id, how), NULL);
+	struct answer a = daemon_ask(cli, "DELETE", host_target(cli, id, how), NULL);
 	show_done(cli, &a, "%s may not connect to volume %s any more", cli->args[1], cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int volume_unreserve(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	bool is_sure = confirm(cli, "Take the reservation of volume %s away from whoever relies on it?",
 			       cli->args[0]);
 	if (!is_sure)
 		return EXIT_FAILED;
-	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, "/reservation"), NULL);
+	struct answer a = daemon_ask(cli, "DELETE", target_of("/v1/volumes/", id, "/reservation"), NULL);
 	show_done(cli, &a, "volume %s is not reserved any more", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* The space of a volume comes back layer by layer, and a layer's job has the layer's id: the head's and the snapshots'. */
@@ -669,7 +561,7 @@ static void layer_add(struct layers *l, const char *id)
 static struct layers layers_of(struct cli *cli, const struct answer *volume)
 {
 	struct layers l = {0};
-	struct answer a = get(cli, "/v1/volumes/", js_path_text(volume->body, "id"), "/snapshots");
+	struct answer a = daemon_get(cli, "/v1/volumes/", js_path_text(volume->body, "id"), "/snapshots");
 	const struct js *snapshots = js_get(a.body, "snapshots");
 	layer_add(&l, js_path_text(volume->body, "head_id"));
 	for (size_t i = 0; i < js_length(snapshots); i++)
@@ -690,7 +582,7 @@ static bool layers_have(const struct layers *l, const char *id)
 /* Follow one of the layers that has a job; false if none has one. One layer's end may make the next one's job. */
 static bool layer_follow(struct cli *cli, const struct layers *l)
 {
-	struct answer a = get(cli, "/v1/jobs", "", "");
+	struct answer a = daemon_get(cli, "/v1/jobs", "", "");
 	const struct js *jobs = js_get(a.body, "jobs");
 	bool found = false;
 	for (size_t i = 0; i < js_length(jobs) && !found; i++) {
@@ -708,22 +600,22 @@ static int volume_delete(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct layers layers = {0};
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	bool agreed = confirm(cli, "Delete volume %s%s%s (%s) and its %llu snapshots?",
 			      js_path_text(found.body, "pool"), pool_slash(&found),
-			      js_path_text(found.body, "name"), size_of(&found, "size_bytes"),
+			      js_path_text(found.body, "name"), answer_size(&found, "size_bytes"),
 			      (unsigned long long)js_path_u64(found.body, "snapshot_count"));
 	if (agreed && cli->values[OPT_WAIT])
 		layers = layers_of(cli, &found);
 	answer_free(&found);
 	if (!agreed)
 		return EXIT_FAILED;
-	struct answer a = ask(cli, "DELETE", target_of("/v1/volumes/", id, ""), NULL);
+	struct answer a = daemon_ask(cli, "DELETE", target_of("/v1/volumes/", id, ""), NULL);
 	while (layers.count && layer_follow(cli, &layers))
 		;
 	free(layers.ids);
 	show_done(cli, &a, "volume %s deleted", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- copies, homes, nodes ---- */
@@ -733,14 +625,14 @@ static int copy_verb(struct cli *cli, const char *method, const char *what)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct text t = {0};
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	text_printf(&t, "/v1/volumes/%s/copies/", id);
 	target_add(&t, cli->args[1]);
-	struct answer a = ask(cli, method, mem_strdup(text_get(&t)), NULL);
+	struct answer a = daemon_ask(cli, method, mem_strdup(text_get(&t)), NULL);
 	text_free(&t);
 	show_done(cli, &a, "volume %s: the copy in %s is %s", cli->args[0], cli->args[1], what);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int copy_add(struct cli *cli)
@@ -760,13 +652,13 @@ static int volume_move(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct js *body = js_object();
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
 	js_set_text(body, "node", cli->values[OPT_TO]);
-	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", id, "/move"), body);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/volumes/", id, "/move"), body);
 	show_done(cli, &a, "volume %s: node %s serves it from now on", cli->args[0],
 		  js_path_text(a.body, "mirror.home"));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int volume_scrub(struct cli *cli)
@@ -774,14 +666,14 @@ static int volume_scrub(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	const char *method = cli->values[OPT_CANCEL] ? "DELETE" : "POST";
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
-	struct answer a = ask(cli, method, target_of("/v1/volumes/", id, "/scrub"), NULL);
+	struct answer a = daemon_ask(cli, method, target_of("/v1/volumes/", id, "/scrub"), NULL);
 	show_done(cli, &a, "volume %s: %s", cli->args[0],
 		  cli->values[OPT_CANCEL]
 			  ? "its copies are not compared any more"
 			  : "its copies are being compared; 'oxbow volume show' tells how far");
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int node_list(struct cli *cli)
@@ -793,27 +685,27 @@ static int node_list(struct cli *cli)
 						{"VOLUMES", "volume_count", COLUMN_COUNT},
 						{"COPIES AT", "address", COLUMN_TEXT},
 						{"UUID", "id", COLUMN_TEXT}};
-	struct answer a = get(cli, "/v1/nodes", "", "");
+	struct answer a = daemon_get(cli, "/v1/nodes", "", "");
 	show_list(cli, &a, "nodes", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static struct answer volume_patch(struct cli *cli, struct js *body)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
-	resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
 	answer_free(&found);
-	return ask(cli, "PATCH", target_of("/v1/volumes/", id, ""), body);
+	return daemon_ask(cli, "PATCH", target_of("/v1/volumes/", id, ""), body);
 }
 
 static int volume_grow(struct cli *cli)
 {
 	struct js *body = js_object();
-	set_size(cli, body);
+	body_set_size(cli, body);
 	struct answer a = volume_patch(cli, body);
-	show_done(cli, &a, "volume %s: %s", js_path_text(a.body, "name"), size_of(&a, "size_bytes"));
-	return done(&a);
+	show_done(cli, &a, "volume %s: %s", js_path_text(a.body, "name"), answer_size(&a, "size_bytes"));
+	return answer_done(&a);
 }
 
 static int volume_rename(struct cli *cli)
@@ -822,14 +714,14 @@ static int volume_rename(struct cli *cli)
 	js_set_text(body, "name", cli->args[1]);
 	struct answer a = volume_patch(cli, body);
 	show_done(cli, &a, "volume %s is now called %s", cli->args[0], js_path_text(a.body, "name"));
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* Stay until a clone depends on nothing. It may be cancelled meanwhile, and then it still has an origin. */
 static void flatten_follow(struct cli *cli, const char *id, const char *name)
 {
 	job_follow(cli, id, name);
-	struct answer a = get(cli, "/v1/volumes/", id, "");
+	struct answer a = daemon_get(cli, "/v1/volumes/", id, "");
 	if (*js_path_text(a.body, "origin_id"))
 		fail(EXIT_FAILED, "what was copied is kept; 'oxbow volume flatten' goes on from there",
 		     "flattening %s was cancelled", name);
@@ -840,28 +732,28 @@ static int volume_clone(struct cli *cli)
 {
 	struct js *body = js_object();
 	js_set_text(body, "name", cli->args[1]);
-	set_id(cli, body, "id");
-	set_size(cli, body);
+	body_set_id(cli, body, "id");
+	body_set_size(cli, body);
 	if (cli->values[OPT_FULL])
 		js_set_bool(body, "full_copy", true);
-	struct answer a = ask(cli, "POST", target_of("/v1/snapshots/", cli->args[0], "/clone"), body);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/snapshots/", cli->args[0], "/clone"), body);
 	if (cli->values[OPT_FULL] && cli->values[OPT_WAIT])
 		flatten_follow(cli, js_path_text(a.body, "id"), cli->args[1]);
 	volume_done(cli, &a, "cloned");
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int volume_flatten(struct cli *cli)
 {
 	const char *method = cli->values[OPT_CANCEL] ? "DELETE" : "POST";
-	struct answer a = ask(cli, method, target_of("/v1/volumes/", cli->args[0], "/flatten"), NULL);
+	struct answer a = daemon_ask(cli, method, target_of("/v1/volumes/", cli->args[0], "/flatten"), NULL);
 	if (cli->values[OPT_WAIT] && !cli->values[OPT_CANCEL])
 		flatten_follow(cli, js_path_text(a.body, "id"), cli->args[0]);
 	show_done(cli, &a, "volume %s: flattening %s", cli->args[0],
 		  cli->values[OPT_CANCEL] ? "cancelled, what was copied is kept"
 		  : cli->values[OPT_WAIT] ? "done"
 					  : "started; watch it with 'oxbow job watch'");
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* "db@monday" into its two parts; the second is NULL if there is no '@'. */
@@ -880,17 +772,17 @@ static int volume_revert(struct cli *cli)
 	struct answer found;
 	if (!snapshot || !*snapshot)
 		fail(EXIT_USAGE, "say VOLUME@SNAPSHOT", "\"%s\" names no snapshot", cli->args[0]);
-	resolve(cli, "/v1/volumes/", volume, id, &found);
+	daemon_resolve(cli, "/v1/volumes/", volume, id, &found);
 	answer_free(&found);
 	if (!confirm(cli, "Throw away what was written to %s since %s?", volume, snapshot))
 		return EXIT_FAILED;
 	struct js *body = js_object();
 	js_set_text(body, "snapshot", snapshot);
-	set_id(cli, body, "head_id");
-	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", id, "/revert"), body);
+	body_set_id(cli, body, "head_id");
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/volumes/", id, "/revert"), body);
 	show_done(cli, &a, "volume %s reverted to %s", volume, snapshot);
 	free(volume);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static char *extents_target(struct cli *cli, uint64_t offset)
@@ -930,7 +822,7 @@ static int volume_extents(struct cli *cli)
 		printf("%16s  %16s  %s\n", "OFFSET", "LENGTH",
 		       cli->values[OPT_SINCE] ? "KIND  SINCE" : "KIND");
 	while (more) {
-		struct answer a = ask(cli, "GET", extents_target(cli, offset), NULL);
+		struct answer a = daemon_ask(cli, "GET", extents_target(cli, offset), NULL);
 		if (cli->json)
 			printf("%s\n", text_get(&a.raw));
 		else
@@ -951,12 +843,12 @@ static int snapshot_create(struct cli *cli)
 		fail(EXIT_USAGE, "oxbow snapshot create VOLUME NAME", "the snapshot needs one name");
 	struct js *body = js_object();
 	js_set_text(body, "name", name);
-	set_id(cli, body, "id");
-	struct answer a = ask(cli, "POST", target_of("/v1/volumes/", volume, "/snapshots"), body);
+	body_set_id(cli, body, "id");
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/volumes/", volume, "/snapshots"), body);
 	show_done(cli, &a, "snapshot %s@%s taken, writes paused for %llu us", js_path_text(a.body, "volume"),
 		  js_path_text(a.body, "name"), (unsigned long long)js_path_u64(a.body, "pause_us"));
 	free(volume);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int snapshot_list(struct cli *cli)
@@ -966,10 +858,10 @@ static int snapshot_list(struct cli *cli)
 		{"POOL", "pool", COLUMN_TEXT},	    {"SIZE", "size_bytes", COLUMN_SIZE},
 		{"OWN", "own_bytes", COLUMN_SIZE},  {"CHILDREN", "child_count", COLUMN_COUNT},
 		{"CREATED", "created", COLUMN_TIME}};
-	struct answer a = cli->arg_count ? get(cli, "/v1/volumes/", cli->args[0], "/snapshots")
-					 : get(cli, "/v1/snapshots", "", "");
+	struct answer a = cli->arg_count ? daemon_get(cli, "/v1/volumes/", cli->args[0], "/snapshots")
+					 : daemon_get(cli, "/v1/snapshots", "", "");
 	show_list(cli, &a, "snapshots", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int snapshot_show(struct cli *cli)
@@ -985,22 +877,22 @@ static int snapshot_show(struct cli *cli)
 						{"Children", "child_count", COLUMN_COUNT},
 						{"Clients", "open_count", COLUMN_COUNT},
 						{"NVMe subsystem", "nqn", COLUMN_TEXT}};
-	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "");
+	struct answer a = daemon_get(cli, "/v1/snapshots/", cli->args[0], "");
 	show_details(cli, &a, columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int snapshot_delete(struct cli *cli)
 {
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
-	resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
 	answer_free(&found);
-	struct answer a = ask(cli, "DELETE", target_of("/v1/snapshots/", id, ""), NULL);
+	struct answer a = daemon_ask(cli, "DELETE", target_of("/v1/snapshots/", id, ""), NULL);
 	if (cli->values[OPT_WAIT])
 		job_follow(cli, id, cli->args[0]);
 	show_done(cli, &a, "snapshot %s deleted", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int snapshot_rename(struct cli *cli)
@@ -1008,12 +900,12 @@ static int snapshot_rename(struct cli *cli)
 	char id[UUID_TEXT_LEN + 1];
 	struct answer found;
 	struct js *body = js_object();
-	resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
+	daemon_resolve(cli, "/v1/snapshots/", cli->args[0], id, &found);
 	answer_free(&found);
 	js_set_text(body, "name", cli->args[1]);
-	struct answer a = ask(cli, "PATCH", target_of("/v1/snapshots/", id, ""), body);
+	struct answer a = daemon_ask(cli, "PATCH", target_of("/v1/snapshots/", id, ""), body);
 	show_done(cli, &a, "snapshot %s is now called %s", cli->args[0], js_path_text(a.body, "name"));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int snapshot_usage(struct cli *cli)
@@ -1023,9 +915,9 @@ static int snapshot_usage(struct cli *cli)
 						{"Referenced", "referenced_bytes", COLUMN_SIZE},
 						{"Exclusive", "exclusive_bytes", COLUMN_SIZE},
 						{"Shared", "shared_bytes", COLUMN_SIZE}};
-	struct answer a = get(cli, "/v1/snapshots/", cli->args[0], "/usage");
+	struct answer a = daemon_get(cli, "/v1/snapshots/", cli->args[0], "/usage");
 	show_details(cli, &a, columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- block devices of the daemon's host ------------------------------------------------------------------------------ */
@@ -1034,19 +926,19 @@ static int ublk_attach(struct cli *cli)
 {
 	struct js *body = js_object();
 	js_set_text(body, "volume", cli->args[0]);
-	struct answer a = ask(cli, "POST", mem_strdup("/v1/ublk"), body);
+	struct answer a = daemon_ask(cli, "POST", mem_strdup("/v1/ublk"), body);
 	show_done(cli, &a, "%s is %s: %s", js_path_text(a.body, "volume"), js_path_text(a.body, "device"),
-		  size_of(&a, "size_bytes"));
-	return done(&a);
+		  answer_size(&a, "size_bytes"));
+	return answer_done(&a);
 }
 
 static int ublk_detach(struct cli *cli)
 {
 	struct js *body = js_object();
 	js_set_bool(body, "force", cli->values[OPT_TAKE_AWAY]);
-	struct answer a = ask(cli, "POST", target_of("/v1/ublk/", cli->args[0], "/detach"), body);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/ublk/", cli->args[0], "/detach"), body);
 	show_done(cli, &a, "%s detached", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int ublk_list(struct cli *cli)
@@ -1055,9 +947,9 @@ static int ublk_list(struct cli *cli)
 		{"DEVICE", "device", COLUMN_TEXT},	{"VOLUME", "volume", COLUMN_TEXT},
 		{"STATE", "state", COLUMN_TEXT},	{"SIZE", "size_bytes", COLUMN_SIZE},
 		{"READ-ONLY", "read_only", COLUMN_YES}, {"NOTE", "message", COLUMN_TEXT}};
-	struct answer a = get(cli, "/v1/ublk", "", "");
+	struct answer a = daemon_get(cli, "/v1/ublk", "", "");
 	show_list(cli, &a, "devices", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- NVMe ------------------------------------------------------------------------------------------------------------ */
@@ -1070,10 +962,10 @@ static int nvme_list(struct cli *cli)
 		{"COMMANDS", "commands", COLUMN_COUNT}, {"ERRORS", "errors", COLUMN_COUNT},
 		{"TLS", "is_tls", COLUMN_YES},		{"PROVED", "is_authenticated", COLUMN_YES},
 		{"HOLDS", "is_holder", COLUMN_YES},	{"SINCE", "since", COLUMN_TIME}};
-	struct answer a = cli->arg_count ? get(cli, "/v1/nvme?volume=", cli->args[0], "")
-					 : get(cli, "/v1/nvme", "", "");
+	struct answer a = cli->arg_count ? daemon_get(cli, "/v1/nvme?volume=", cli->args[0], "")
+					 : daemon_get(cli, "/v1/nvme", "", "");
 	show_list(cli, &a, "associations", columns, ARRAY_COUNT(columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- jobs ------------------------------------------------------------------------------------------------------------ */
@@ -1088,19 +980,19 @@ static const struct column job_columns[] = {{"ID", "id", COLUMN_TEXT},
 
 static int job_list(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/jobs", "", "");
+	struct answer a = daemon_get(cli, "/v1/jobs", "", "");
 	show_list(cli, &a, "jobs", job_columns, ARRAY_COUNT(job_columns));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int job_watch_all(struct cli *cli)
 {
 	for (;;) {
-		struct answer a = get(cli, "/v1/jobs", "", "");
+		struct answer a = daemon_get(cli, "/v1/jobs", "", "");
 		const struct js *first = js_at(js_get(a.body, "jobs"), 0);
 		char label[128];
 		if (!first)
-			return done(&a);
+			return answer_done(&a);
 		snprintf(label, sizeof(label), "%s %s", js_path_text(first, "kind"),
 			 js_path_text(first, "subject"));
 		job_follow(cli, js_path_text(first, "id"), label);
@@ -1120,9 +1012,9 @@ static int job_watch(struct cli *cli)
 
 static int job_cancel(struct cli *cli)
 {
-	struct answer a = ask(cli, "DELETE", target_of("/v1/jobs/", cli->args[0], ""), NULL);
+	struct answer a = daemon_ask(cli, "DELETE", target_of("/v1/jobs/", cli->args[0], ""), NULL);
 	show_done(cli, &a, "job %s cancelled", cli->args[0]);
-	return done(&a);
+	return answer_done(&a);
 }
 
 static int job_throttle(struct cli *cli)
@@ -1130,13 +1022,13 @@ static int job_throttle(struct cli *cli)
 	struct js *body = js_object();
 	bool none = strcmp(cli->args[0], "none") == 0;
 	js_set_u64(body, "bytes_per_s", none ? 0 : size_value(cli->args[0], "rate"));
-	struct answer a = ask(cli, "PUT", mem_strdup("/v1/jobs/rate"), body);
+	struct answer a = daemon_ask(cli, "PUT", mem_strdup("/v1/jobs/rate"), body);
 	if (js_path_u64(a.body, "bytes_per_s"))
 		show_done(cli, &a, "background copying is limited to %s a second",
-			  size_of(&a, "bytes_per_s"));
+			  answer_size(&a, "bytes_per_s"));
 	else
 		show_done(cli, &a, "background copying is not limited");
-	return done(&a);
+	return answer_done(&a);
 }
 
 /* ---- the daemon ------------------------------------------------------------------------------------------------------ */
@@ -1258,9 +1150,9 @@ static int ready(struct cli *cli)
 
 static int version(struct cli *cli)
 {
-	struct answer a = get(cli, "/v1/version", "", "");
+	struct answer a = daemon_get(cli, "/v1/version", "", "");
 	show_done(cli, &a, "oxbow " OXBOW_VERSION ", oxbowd %s", js_path_text(a.body, "version"));
-	return done(&a);
+	return answer_done(&a);
 }
 
 static void status_json(const struct answer *ready, const struct answer *stats, const struct answer *pools,
@@ -1284,7 +1176,7 @@ static void status_print(const struct cli *cli, const struct answer *ready, cons
 	printf("oxbowd: %s, up %llu:%02llu:%02llu, %s resident, %zu background job%s\n",
 	       ready->status == 200 ? "ready" : "not ready", (unsigned long long)up_s / 3600,
 	       (unsigned long long)up_s / 60 % 60, (unsigned long long)up_s % 60,
-	       size_of(stats, "process.resident_bytes"), job_count, job_count == 1 ? "" : "s");
+	       answer_size(stats, "process.resident_bytes"), job_count, job_count == 1 ? "" : "s");
 	reasons_print(js_get(ready->body, "reasons"));
 	show_list(cli, pools, "pools", columns, ARRAY_COUNT(columns));
 }
@@ -1294,8 +1186,9 @@ static int status(struct cli *cli)
 	struct answer ready = ready_ask(cli, 0);
 	if (ready.status != 200 && ready.status != 503)
 		fail_answer(cli, &ready);
-	struct answer stats = get(cli, "/v1/stats", "", ""), pools = get(cli, "/v1/pools", "", "");
-	struct answer jobs = get(cli, "/v1/jobs", "", "");
+	struct answer stats = daemon_get(cli, "/v1/stats", "", ""),
+		      pools = daemon_get(cli, "/v1/pools", "", "");
+	struct answer jobs = daemon_get(cli, "/v1/jobs", "", "");
 	if (cli->json)
 		status_json(&ready, &stats, &pools, &jobs);
 	else

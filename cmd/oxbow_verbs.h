@@ -1,0 +1,35 @@
+/*
+ * oxbow_verbs.h: what the files that carry out verbs share: asking the daemon, and the functions that the table in oxbow_verbs.c names.
+ *
+ * Whatever goes wrong in here ends the program, with its sentence and status (oxbow.h): nothing returns an error.
+ */
+#ifndef OXBOW_CMD_OXBOW_VERBS_H
+#define OXBOW_CMD_OXBOW_VERBS_H
+
+#include "oxbow.h"
+
+/* ---- oxbow_ask.c: asking ----------------------------------------------------------------------------------------------- */
+
+/* "/v1/volumes/", "fast/db", "/snapshots" -> the encoded target, to be free()d. */
+char *target_of(const char *before, const char *ref, const char *after);
+/* Takes body and target; the answer is a good one, to be freed with answer_free() or answer_done(). */
+struct answer daemon_ask(struct cli *cli, const char *method, char *target, struct js *body);
+struct answer daemon_get(struct cli *cli, const char *before, const char *ref, const char *after);
+/* The id behind a reference, so that a change can be sent twice and mean the same. */
+void daemon_resolve(struct cli *cli, const char *collection, const char *ref, char id[UUID_TEXT_LEN + 1],
+		    struct answer *found);
+/* Frees it. EXIT_DONE. */
+int answer_done(struct answer *answer);
+/* A size in the answer, for people; good until the next call. */
+const char *answer_size(const struct answer *answer, const char *path);
+
+/* ---- oxbow_ask.c: options. `what` begins the sentence when a value is wrong --------------------------------------------- */
+
+uint64_t size_value(const char *text, const char *what);
+uint64_t number_value(const char *text, const char *what, uint64_t most);
+/* --size, if it is given. Volumes come in blocks of 4 KiB; 1.1G is rounded up to one. */
+void body_set_size(struct cli *cli, struct js *body);
+/* --id, or a new one. */
+void body_set_id(struct cli *cli, struct js *body, const char *key);
+
+#endif
