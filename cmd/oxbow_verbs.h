@@ -32,4 +32,14 @@ void body_set_size(struct cli *cli, struct js *body);
 /* --id, or a new one. */
 void body_set_id(struct cli *cli, struct js *body, const char *key);
 
+/* ---- oxbow_pool.c ------------------------------------------------------------------------------------------------- */
+
+int pool_create(struct cli *cli);
+int pool_import(struct cli *cli);
+int pool_export(struct cli *cli);
+int pool_list(struct cli *cli);
+int pool_show(struct cli *cli);
+int pool_grow(struct cli *cli);
+int pool_check(struct cli *cli);
+
 #endif
