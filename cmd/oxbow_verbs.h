@@ -42,4 +42,15 @@ int pool_show(struct cli *cli);
 int pool_grow(struct cli *cli);
 int pool_check(struct cli *cli);
 
+/* ---- oxbow_snapshot.c --------------------------------------------------------------------------------------------- */
+
+/* "db@monday" into its two parts, the first to be free()d; *snapshot is NULL if there is no '@'. */
+char *split_at(const char *ref, char **snapshot);
+int snapshot_create(struct cli *cli);
+int snapshot_list(struct cli *cli);
+int snapshot_show(struct cli *cli);
+int snapshot_delete(struct cli *cli);
+int snapshot_rename(struct cli *cli);
+int snapshot_usage(struct cli *cli);
+
 #endif
