@@ -53,4 +53,12 @@ int snapshot_delete(struct cli *cli);
 int snapshot_rename(struct cli *cli);
 int snapshot_usage(struct cli *cli);
 
+/* ---- oxbow_mirror.c ----------------------------------------------------------------------------------------------- */
+
+int copy_add(struct cli *cli);
+int copy_forget(struct cli *cli);
+int volume_move(struct cli *cli);
+int volume_scrub(struct cli *cli);
+int node_list(struct cli *cli);
+
 #endif
