@@ -61,4 +61,9 @@ int volume_move(struct cli *cli);
 int volume_scrub(struct cli *cli);
 int node_list(struct cli *cli);
 
+/* ---- oxbow_volume_show.c ------------------------------------------------------------------------------------------ */
+
+int volume_list(struct cli *cli);
+int volume_show(struct cli *cli);
+
 #endif
