@@ -66,4 +66,11 @@ int node_list(struct cli *cli);
 int volume_list(struct cli *cli);
 int volume_show(struct cli *cli);
 
+/* ---- oxbow_nvme.c ------------------------------------------------------------------------------------------------- */
+
+int volume_allow(struct cli *cli);
+int volume_disallow(struct cli *cli);
+int volume_unreserve(struct cli *cli);
+int nvme_list(struct cli *cli);
+
 #endif
