@@ -9,6 +9,7 @@
  *     oxbow_mirror.c    mirrored volumes: copies, homes, nodes
  *     oxbow_volume_show.cvolumes listed and shown
  *     oxbow_nvme.c      who may connect over NVMe, and who is
+ *     oxbow_volume.c    volumes made, changed, deleted
  *     oxbow_attach.c    volumes as block devices of the host it runs on
  *     oxbow_show.c      tables and details for people, progress, questions
  *     oxbow_generate.c  the man page and the bash completion, made from the same table

@@ -73,4 +73,15 @@ int volume_disallow(struct cli *cli);
 int volume_unreserve(struct cli *cli);
 int nvme_list(struct cli *cli);
 
+/* ---- oxbow_volume.c ----------------------------------------------------------------------------------------------- */
+
+int volume_create(struct cli *cli);
+int volume_delete(struct cli *cli);
+int volume_grow(struct cli *cli);
+int volume_rename(struct cli *cli);
+int volume_clone(struct cli *cli);
+int volume_flatten(struct cli *cli);
+int volume_revert(struct cli *cli);
+int volume_extents(struct cli *cli);
+
 #endif
