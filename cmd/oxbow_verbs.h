@@ -84,4 +84,10 @@ int volume_flatten(struct cli *cli);
 int volume_revert(struct cli *cli);
 int volume_extents(struct cli *cli);
 
+/* ---- oxbow_ublk.c ------------------------------------------------------------------------------------------------- */
+
+int ublk_attach(struct cli *cli);
+int ublk_detach(struct cli *cli);
+int ublk_list(struct cli *cli);
+
 #endif
