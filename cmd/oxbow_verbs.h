@@ -90,4 +90,11 @@ int ublk_attach(struct cli *cli);
 int ublk_detach(struct cli *cli);
 int ublk_list(struct cli *cli);
 
+/* ---- oxbow_job.c -------------------------------------------------------------------------------------------------- */
+
+int job_list(struct cli *cli);
+int job_watch(struct cli *cli);
+int job_cancel(struct cli *cli);
+int job_throttle(struct cli *cli);
+
 #endif
