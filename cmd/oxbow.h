@@ -12,6 +12,7 @@
  *     oxbow_volume.c    volumes made, changed, deleted
  *     oxbow_ublk.c      block devices of the daemon's host
  *     oxbow_job.c       background work
+ *     oxbow_daemon.c    events, readiness, status
  *     oxbow_attach.c    volumes as block devices of the host it runs on
  *     oxbow_show.c      tables and details for people, progress, questions
  *     oxbow_generate.c  the man page and the bash completion, made from the same table

@@ -97,4 +97,11 @@ int job_watch(struct cli *cli);
 int job_cancel(struct cli *cli);
 int job_throttle(struct cli *cli);
 
+/* ---- oxbow_daemon.c ----------------------------------------------------------------------------------------------- */
+
+int events_run(struct cli *cli);
+int ready_run(struct cli *cli);
+int version_run(struct cli *cli);
+int status_run(struct cli *cli);
+
 #endif
