@@ -1,6 +1,6 @@
 /*
  * oxbow_nvme.c: who may connect to a volume over NVMe, and who is. Secrets are read from files or made here; one that was made is shown
- * this once, with the answer, and kept nowhere.
+ * this once, with the answer.
  */
 #include "oxbow_verbs.h"
 

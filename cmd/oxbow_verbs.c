@@ -1,18 +1,8 @@
 /*
- * oxbow_verbs.c: what each verb asks of the daemon. The table at the end is the only list of verbs there is: the help, the man
- * page and the completion are made from it.
+ * oxbow_verbs.c: the only list of verbs there is: the help, the man page and the completion are made from it. What each verb does is in the file
+ * of its noun (oxbow_verbs.h).
  */
 #include "oxbow_verbs.h"
-
-#include "base/size.h"
-#include "data/nvme/nvme_secret.h"
-
-#include <stdio.h>
-#include <sys/random.h>
-#include <time.h>
-#include <unistd.h>
-
-/* ---- the table ------------------------------------------------------------------------------------------------------- */
 
 const struct option_text option_texts[OPT_COUNT] = {
 	[OPT_COPIES] = {"copies", "POOL,POOL",

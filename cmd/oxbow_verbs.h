@@ -42,6 +42,22 @@ int pool_show(struct cli *cli);
 int pool_grow(struct cli *cli);
 int pool_check(struct cli *cli);
 
+/* ---- oxbow_volume.c ----------------------------------------------------------------------------------------------- */
+
+int volume_create(struct cli *cli);
+int volume_delete(struct cli *cli);
+int volume_grow(struct cli *cli);
+int volume_rename(struct cli *cli);
+int volume_clone(struct cli *cli);
+int volume_flatten(struct cli *cli);
+int volume_revert(struct cli *cli);
+int volume_extents(struct cli *cli);
+
+/* ---- oxbow_volume_show.c ------------------------------------------------------------------------------------------ */
+
+int volume_list(struct cli *cli);
+int volume_show(struct cli *cli);
+
 /* ---- oxbow_snapshot.c --------------------------------------------------------------------------------------------- */
 
 /* "db@monday" into its two parts, the first to be free()d; *snapshot is NULL if there is no '@'. */
@@ -61,28 +77,12 @@ int volume_move(struct cli *cli);
 int volume_scrub(struct cli *cli);
 int node_list(struct cli *cli);
 
-/* ---- oxbow_volume_show.c ------------------------------------------------------------------------------------------ */
-
-int volume_list(struct cli *cli);
-int volume_show(struct cli *cli);
-
 /* ---- oxbow_nvme.c ------------------------------------------------------------------------------------------------- */
 
 int volume_allow(struct cli *cli);
 int volume_disallow(struct cli *cli);
 int volume_unreserve(struct cli *cli);
 int nvme_list(struct cli *cli);
-
-/* ---- oxbow_volume.c ----------------------------------------------------------------------------------------------- */
-
-int volume_create(struct cli *cli);
-int volume_delete(struct cli *cli);
-int volume_grow(struct cli *cli);
-int volume_rename(struct cli *cli);
-int volume_clone(struct cli *cli);
-int volume_flatten(struct cli *cli);
-int volume_revert(struct cli *cli);
-int volume_extents(struct cli *cli);
 
 /* ---- oxbow_ublk.c ------------------------------------------------------------------------------------------------- */
 
