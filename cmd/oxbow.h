@@ -1,12 +1,22 @@
 /*
  * oxbow.h: the command line: nouns and verbs over the daemon's API.
  *
- *     oxbow.c           the table's reader: options, help, main
- *     oxbow_verbs.c     the table of verbs and what each does
- *     oxbow_attach.c    volumes as block devices of the host it runs on
- *     oxbow_show.c      tables and details for people, progress, questions
- *     oxbow_generate.c  the man page and the bash completion, made from the same table
- *     oxbow_client.c    the calls
+ *     oxbow.c               the table's reader: options, help, main
+ *     oxbow_verbs.c         the table of verbs
+ *     oxbow_pool.c          pools
+ *     oxbow_volume.c        volumes made, changed, deleted
+ *     oxbow_volume_show.c   volumes listed and shown
+ *     oxbow_snapshot.c      snapshots
+ *     oxbow_mirror.c        mirrored volumes: copies, homes, nodes
+ *     oxbow_nvme.c          who may connect over NVMe, and who is
+ *     oxbow_ublk.c          block devices of the daemon's host
+ *     oxbow_job.c           background work
+ *     oxbow_daemon.c        events, readiness, status
+ *     oxbow_attach.c        volumes as block devices of the host it runs on
+ *     oxbow_ask.c           what every verb does: asking the daemon, options
+ *     oxbow_show.c          tables and details for people, progress, questions
+ *     oxbow_generate.c      the man page and the bash completion, made from the same table
+ *     oxbow_client.c        the calls
  *
  * Exit status: 0 done, 1 it failed (or: not ready, problems found), 2 the command was mistaken, 3 no daemon was reached.
  */
@@ -114,7 +124,7 @@ bool shows_progress(const struct cli *cli);
 void bar_draw(const struct cli *cli, const char *label, uint64_t done, uint64_t total);
 void bar_clear(const struct cli *cli);
 
-/* ---- oxbow_verbs.c and oxbow_attach.c --------------------------------------------------------------------------------- */
+/* ---- oxbow_ask.c and oxbow_attach.c ----------------------------------------------------------------------------------- */
 
 /* `path` from the root, or as it is for "mem:..."; to be free()d. */
 char *path_absolute(const char *path);

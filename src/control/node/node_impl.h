@@ -1,7 +1,8 @@
 /*
  * node_impl.h: what node.c (lifecycle, readiness), node_state.c (the list), node_pool.c (pool actions), node_keeper.c (the
- * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_mirror.c (the keepers of mirrored volumes),
- * node_mirrored.c (what is asked of those) and node_reap.c (copies that are none any more) share.
+ * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_nodes.c (the nodes that share it), node_mirror.c
+ * (the keepers of mirrored volumes), node_mirrored.c and mirrored_*.c (what is asked of those; mirrored.h has what they share) and
+ * node_reap.c (copies that are none any more) share.
  *
  * A pool may be closed by its keeper while a call into it is suspended. So every call enters and leaves: `users` counts those
  * inside, and whoever closes first changes the state, so that nobody enters any more, and then waits for users to be 0.
@@ -180,13 +181,8 @@ struct mirrored *mirrored_find(const struct node *n, const struct uuid *id);
  * there are any. */
 int mirrored_engine_stop(struct mirrored *v, bool by_force);
 void mirrored_poke(struct mirrored *v);
-/* A mirrored volume's notes: as pool_note_get and pool_note_set; OXE_NOTREADY, OXE_DIFFERS. */
-OX_CHECKED int node_note_get(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind,
-			     void *data, uint32_t *len_bytes);
-OX_CHECKED int node_note_set(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind,
-			     const void *data, uint32_t len_bytes);
 
-/* ---- node_mirrored.c: as node.h has them, of mirrored volumes ---------------------------------------------------------------- */
+/* ---- node_mirrored.c, mirrored_*.c: as node.h has them, of mirrored volumes ---------------------------------------------------------------- */
 
 /* By name or uuid; NULL: there is none. Does not suspend. */
 const struct fact_volume *mirrored_by_ref(const struct node *n, const char *ref);
@@ -222,6 +218,21 @@ OX_CHECKED int mirrored_export_id(struct node *n, const char *ref, struct uuid *
 void mirrored_condition(const struct mirrored *v, struct node_condition *out);
 /* What cannot be done with a mirrored volume, said so. OXE_UNSUPPORTED. */
 int mirrored_cannot(const char *ref, const char *what, struct node_why *why);
+
+/* ---- mirrored_notes.c ---------------------------------------------------------------------------------------------------- */
+
+/* A mirrored volume's notes: as pool_note_get and pool_note_set; OXE_NOTREADY, OXE_DIFFERS. */
+OX_CHECKED int node_note_get(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind,
+			     void *data, uint32_t *len_bytes);
+OX_CHECKED int node_note_set(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind,
+			     const void *data, uint32_t len_bytes);
+
+/* ---- node_nodes.c -------------------------------------------------------------------------------------------------------- */
+
+/* Its name, or what there is instead. */
+const char *node_call(const struct node *n, const struct uuid *id, char out[NODE_NAME_SIZE]);
+/* By name or uuid. OXE_NOENT, OXE_INVAL: several are called so. */
+OX_CHECKED int node_resolve(const struct node *n, const char *ref, struct uuid *id, struct node_why *why);
 
 /* ---- node_reap.c --------------------------------------------------------------------------------------------------------- */
 

@@ -13,7 +13,7 @@
  *
  * Asked again after whatever happened, and after a crash: nothing is remembered between steps but the engine itself.
  */
-#include "control/node/node_impl.h"
+#include "control/node/mirrored.h"
 
 #include "base/log.h"
 #include "data/replica/replica_remote.h"
@@ -96,68 +96,11 @@ static struct replica *remote_new(void *ctx, const char *address, const struct u
 	return replica_remote_new(n->options.rt, &options);
 }
 
-/* ---- notes ------------------------------------------------------------------------------------------------------------------ */
-
-struct note {
-	char key[FACT_KEY_SIZE];
-	struct meta_list found;
-};
-
-static int note_read(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind, struct note *out)
-{
-	struct meta *m = node_meta_enter(n);
-	if (!m)
-		return OXE_NOTREADY;
-	fact_note_key(out->key, volume_id, kind);
-	int err = meta_get(m, out->key, &out->found);
-	node_meta_leave(n, err);
-	return err == OXE_FAILED || err == OXE_BUSY ? OXE_NOTREADY : err;
-}
+/* ---- the engine's notes ------------------------------------------------------------------------------------------------- */
 
 static struct node *node_of(struct engine_notes *notes)
 {
 	return container_of(notes, struct mirrored, notes)->node;
-}
-
-int node_note_get(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind, void *data,
-		  uint32_t *len_bytes)
-{
-	struct note note;
-	int err = note_read(n, volume_id, kind, &note);
-	if (err)
-		return err;
-	err = !note.found.count						    ? OXE_NOENT
-	      : note.found.entries[0].value_len_bytes > POOL_NOTE_BYTES_MAX ? OXE_CORRUPT
-									    : 0;
-	if (!err) {
-		*len_bytes = (uint32_t)note.found.entries[0].value_len_bytes;
-		memcpy(data, note.found.entries[0].value, *len_bytes);
-	}
-	meta_list_free(&note.found);
-	return err;
-}
-
-/* Compared with what was there when it was asked: of two who write at once one does, and the other says so. */
-int node_note_set(struct node *n, const struct uuid *volume_id, enum pool_note_kind kind, const void *data,
-		  uint32_t len_bytes)
-{
-	struct note note;
-	struct node_why why;
-	if (len_bytes > POOL_NOTE_BYTES_MAX || kind >= POOL_NOTE_KINDS)
-		return OXE_INVAL;
-	int err = note_read(n, volume_id, kind, &note);
-	if (err)
-		return err;
-	const struct meta_compare compare = {
-		.key = note.key, .mod_revision = note.found.count ? note.found.entries[0].mod_revision : 0};
-	const struct meta_write write = {
-		.key = note.key, .value = data, .value_len_bytes = len_bytes, .is_delete = len_bytes == 0};
-	const struct meta_txn txn = {
-		.compares = &compare, .compare_count = 1, .writes = &write, .write_count = 1};
-	if (len_bytes || note.found.count)
-		err = node_meta_commit(n, &txn, "a note", &why);
-	meta_list_free(&note.found);
-	return err;
 }
 
 static int notes_set(struct engine_notes *notes, const struct uuid *volume_id, enum pool_note_kind kind,
@@ -364,106 +307,16 @@ static void step_rename(struct mirrored *v, const struct fact_volume *f)
 	node_volumes_changed(v->node);
 }
 
-/* ---- deleting ------------------------------------------------------------------------------------------------------------------------ */
-
-/* What one transaction takes away. Keys and values live in here. */
-struct erasure {
-	char keys[META_TXN_MAX_COUNT][FACT_KEY_SIZE];
-	char *values[META_TXN_MAX_COUNT];
-	struct meta_compare compares[META_TXN_MAX_COUNT];
-	struct meta_write writes[META_TXN_MAX_COUNT];
-	size_t count;
-};
-
-static char *erasure_key(struct erasure *e)
+/* From then on the volume is gone, and each copy is on record as nobody's. */
+static void step_erase(struct mirrored *v, const struct fact_volume *f)
 {
-	return e->keys[e->count];
-}
-
-/* The key that was written last. */
-static void erasure_add(struct erasure *e, uint64_t revision, char *value)
-{
-	size_t i = e->count++;
-	e->values[i] = value;
-	e->compares[i] = (struct meta_compare){.key = e->keys[i], .mod_revision = revision};
-	e->writes[i] = (struct meta_write){.key = e->keys[i],
-					   .value = value,
-					   .value_len_bytes = value ? strlen(value) : 0,
-					   .is_delete = !value};
-}
-
-/* What the metastore itself has of a key now. */
-static int erasure_add_as_is(struct node *n, struct erasure *e)
-{
-	struct meta_list found;
-	struct meta *m = node_meta_enter(n);
-	if (!m)
-		return OXE_NOTREADY;
-	int err = meta_get(m, erasure_key(e), &found);
-	node_meta_leave(n, err);
-	if (err)
-		return err;
-	if (found.count)
-		erasure_add(e, found.entries[0].mod_revision, NULL);
-	meta_list_free(&found);
-	return 0;
-}
-
-static int erasure_fill(struct node *n, struct erasure *e, const struct fact_volume *f,
-			const struct view *view, uint64_t view_revision)
-{
-	int err = 0;
-	for (uint32_t i = 0; view && i < view->replica_count; i++) {
-		const struct uuid *pool_id = &view->replicas[i].pool_id;
-		const struct fact_reap *reap = facts_reap(&n->meta.facts, pool_id, &f->id);
-		fact_reap_key(erasure_key(e), pool_id, &f->id);
-		erasure_add(e, reap ? reap->revision : 0, fact_reap_value(false));
-	}
-	fact_key(erasure_key(e), "volume", &f->id);
-	erasure_add(e, f->revision, NULL);
-	if (view) {
-		fact_key(erasure_key(e), "view", &f->id);
-		erasure_add(e, view_revision, NULL);
-	}
-	fact_name_key(erasure_key(e), f->name);
-	err = erasure_add_as_is(n, e);
-	for (unsigned kind = 0; !err && kind < POOL_NOTE_KINDS; kind++) {
-		fact_note_key(erasure_key(e), &f->id, kind);
-		err = erasure_add_as_is(n, e);
-	}
-	return err;
-}
-
-/* One transaction: from then on the volume is gone, and each copy is on record as nobody's. */
-static void step_erase(struct mirrored *v, const struct fact_volume *known)
-{
-	struct fact_volume f = *known;
-	struct view *view = mem_zalloc(sizeof(*view));
-	struct erasure *e = mem_zalloc(sizeof(*e));
-	struct view_store *views = &v->node->views.store;
-	struct node_why why;
-	uint64_t revision = 0;
-	int err = views->get(views, &v->id, view, &revision);
-	bool has_view = err != OXE_NOENT;
-	if (!has_view)
-		err = 0;
-	if (!err)
-		err = erasure_fill(v->node, e, &f, has_view ? view : NULL, revision);
-	const struct meta_txn txn = {.compares = e->compares,
-				     .compare_count = e->count,
-				     .writes = e->writes,
-				     .write_count = e->count};
-	if (!err)
-		err = node_meta_commit(v->node, &txn, "deleting a volume", &why);
-	if (!err)
+	char name[POOL_NAME_MAX + 1];
+	memcpy(name, f->name, sizeof(name));
+	if (mirrored_erase(v->node, f) == 0)
 		LOG_INFO("volume.deleted", "a mirrored volume was deleted; its copies are being removed",
-			 F_UUID("volume", &v->id), F_STR("volume_name", f.name));
+			 F_UUID("volume", &v->id), F_STR("volume_name", name));
 	else
 		retry_later(v);
-	for (size_t i = 0; i < e->count; i++)
-		free(e->values[i]);
-	free(e);
-	free(view);
 	reaper_kick(v->node);
 }
 

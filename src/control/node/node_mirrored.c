@@ -1,23 +1,19 @@
 /*
- * node_mirrored.c: what people ask of mirrored volumes: create, show, change, delete, copies, snapshots. What is to be changed is changed on
- * record first (facts.h); the keeper (node_mirror.c) makes it so, here or on the node that is the volume's home.
+ * node_mirrored.c: what people ask of mirrored volumes, before it is done: which volume is meant, may it be done here and now, and how a record
+ * is changed. What is asked is in mirrored_*.c. What is to be changed is changed on record first (facts.h); the keeper (node_mirror.c) makes it
+ * so, here or on the node that is the volume's home.
  *
  * What its engine has to do is asked of the home alone: elsewhere the answer says where that is. And it is not asked of an engine that
  * does not serve: nobody waits inside a call for a disk that may never come back, but is told what it waits for.
  */
-#include "control/node/node_impl.h"
+#include "control/node/mirrored.h"
 
-#include "base/log.h"
-#include "control/js.h"
-
-#include <stdarg.h>
 #include <stdio.h>
 
 #define SERVE_WAIT_NS (15 * NS_PER_S)
 #define PAUSE_NS      (3 * NS_PER_S) /* for which a call waits for an engine that does not serve */
 #define LOOK_NS	      (2 * NS_PER_MS)
 #define RECORD_TRIES  5
-#define ALIVE_BEATS   3
 
 /* ---- finding --------------------------------------------------------------------------------------------------------------- */
 
@@ -28,68 +24,6 @@ const struct fact_volume *mirrored_by_ref(const struct node *n, const char *ref)
 	return f ? f : facts_volume_named(&n->meta.facts, ref);
 }
 
-struct layer_search {
-	const char *name; /* or */
-	const struct uuid *id;
-	struct replica_layer *found;
-	bool is_found;
-};
-
-static bool layer_look(void *ctx, const struct replica_layer *layer)
-{
-	struct layer_search *s = ctx;
-	bool is_it = s->id ? uuid_equal(s->id, &layer->id) : strcmp(s->name, layer->name) == 0;
-	if (is_it) {
-		*s->found = *layer;
-		s->is_found = true;
-	}
-	return !is_it;
-}
-
-static bool layer_of(const struct mirrored *v, const char *name, struct replica_layer *out)
-{
-	struct uuid id;
-	struct layer_search s = {.name = name, .found = out};
-	if (!v->mirror)
-		return false;
-	mirror_snapshot_walk(v->mirror, layer_look, &s);
-	if (!s.is_found && uuid_parse(name, &id) == 0) {
-		s.id = &id;
-		mirror_snapshot_walk(v->mirror, layer_look, &s);
-	}
-	return s.is_found;
-}
-
-/* The volume of "VOLUME@SNAPSHOT", or the one that has a snapshot of this uuid. */
-static const struct fact_volume *by_snapshot_ref(const struct node *n, const char *ref, const char **snapshot)
-{
-	char volume[POOL_NAME_MAX + UUID_TEXT_LEN + 1];
-	const char *at = strchr(ref, '@');
-	struct replica_layer layer;
-	struct mirrored *v;
-	struct uuid id;
-	*snapshot = at ? at + 1 : ref;
-	if (at && (size_t)(at - ref) >= sizeof(volume))
-		return NULL;
-	if (at) {
-		snprintf(volume, sizeof(volume), "%.*s", (int)(at - ref), ref);
-		return mirrored_by_ref(n, volume);
-	}
-	if (uuid_parse(ref, &id) != 0)
-		return NULL;
-	list_for_each (v, &n->mirrored, link) {
-		if (layer_of(v, ref, &layer))
-			return facts_volume(&n->meta.facts, &v->id);
-	}
-	return NULL;
-}
-
-bool mirrored_has_snapshot(const struct node *n, const char *ref)
-{
-	const char *snapshot;
-	return by_snapshot_ref(n, ref, &snapshot) != NULL;
-}
-
 int mirrored_cannot(const char *ref, const char *what, struct node_why *why)
 {
 	why_set(why, OXE_UNSUPPORTED, "\"%.100s\" is of a mirrored volume, which cannot be %s yet", ref,
@@ -98,265 +32,60 @@ int mirrored_cannot(const char *ref, const char *what, struct node_why *why)
 	return OXE_UNSUPPORTED;
 }
 
-/* ---- showing ----------------------------------------------------------------------------------------------------------------- */
-
-static const char *node_call(const struct node *n, const struct uuid *id, char out[NODE_NAME_SIZE])
+int mirrored_missing(struct node *n, const char *ref, struct node_why *why)
 {
-	char text[UUID_TEXT_LEN + 1];
-	const struct fact_node *f = facts_node(&n->meta.facts, id);
-	snprintf(out, NODE_NAME_SIZE, "%s",
-		 uuid_equal(id, &n->id) ? n->name
-		 : f			? f->name
-					: uuid_format(id, text));
-	return out;
+	struct node_volume *v = mem_alloc(sizeof(*v));
+	int err = node_volume_get(n, ref, v, why);
+	free(v);
+	if (err)
+		return err;
+	why_set(why, OXE_INVAL, "\"%.100s\" is a volume of one pool", ref);
+	why_hint(
+		why,
+		"only a mirrored volume has copies: oxbow volume create NAME --size SIZE --copies POOL,POOL");
+	return OXE_INVAL;
 }
 
-static void copy_describe(const struct node *n, const struct uuid *volume_id, const struct uuid *pool_id,
-			  struct node_copy_info *out)
+/* How many pools on record are called so; the id of one of them. */
+static unsigned pools_named(const struct node *n, const char *name, struct uuid *id)
 {
-	const struct node_pool *here = pool_by_id(n, pool_id);
-	const struct fact_pool *p = facts_pool(&n->meta.facts, pool_id);
-	struct way_status way;
-	*out = (struct node_copy_info){.pool_id = *pool_id, .session = ""};
-	snprintf(out->pool_name, sizeof(out->pool_name), "%s", here ? here->name : p ? p->name : "");
-	if (here)
-		node_call(n, &n->id, out->node_name);
-	else if (p)
-		node_call(n, &p->node_id, out->node_name);
-	way_status(&n->ways, pool_id, volume_id, &way);
-	snprintf(out->why, sizeof(out->why), "%s", way.why);
-	out->lost_since_wall_ns = way.lost_since_wall_ns;
-}
-
-static const char *session_name(enum mirror_session session)
-{
-	static const char *const names[] = {
-		[MIRROR_NEVER] = "never", [MIRROR_OPEN] = "open", [MIRROR_LOST] = "lost"};
-	return names[session];
-}
-
-static void copy_from_engine(const struct mirror_copy_status *s, struct node_copy_info *out)
-{
-	out->role = view_role_name(s->role);
-	out->session = session_name(s->session);
-	out->last_err = s->last_err;
-	out->filled_bytes = s->filled_bytes;
-	out->compared_bytes = s->compared_bytes;
-	out->joins_failed = s->joins_failed;
-	if (s->last_err && !*out->why)
-		snprintf(out->why, sizeof(out->why), "%s", err_text(s->last_err));
-}
-
-static void scrub_from_engine(const struct mirror *m, struct node_scrub_info *out)
-{
-	struct mirror_scrub_status *s = mem_alloc(sizeof(*s));
-	mirror_scrub_status(m, s);
-	*out = (struct node_scrub_info){.is_running = s->is_running,
-					.runs_done = s->runs_done,
-					.done_bytes = s->done_bytes,
-					.todo_bytes = s->todo_bytes,
-					.differed_bytes = s->differed_bytes,
-					.repaired_bytes = s->repaired_bytes};
-	free(s);
-}
-
-static void info_from_engine(struct node *n, const struct mirrored *v, struct node_mirror_info *out)
-{
-	struct mirror_status s;
-	mirror_status(v->mirror, &s);
-	out->serves = s.serves;
-	out->doing = mirror_todo_name(s.doing);
-	out->epoch = s.epoch;
-	out->intent_count = s.intent_count;
-	out->unsettled_count = s.unsettled_count;
-	out->held_requests = s.held_requests;
-	for (uint32_t i = 0; i < s.copy_count; i++) {
-		copy_describe(n, &v->id, &s.copies[i].pool_id, &out->copies[i]);
-		copy_from_engine(&s.copies[i], &out->copies[i]);
+	const struct fact_pool *p;
+	unsigned count = 0;
+	list_for_each (p, &n->meta.facts.pools, link) {
+		if (strcmp(p->name, name) == 0) {
+			*id = p->id;
+			count++;
+		}
 	}
-	out->copy_count = s.copy_count;
-	scrub_from_engine(v->mirror, &out->scrub);
+	return count;
 }
 
-static void info_from_view(const struct node *n, const struct fact_view *view, struct node_mirror_info *out)
+int mirrored_pool_resolve(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
 {
-	out->epoch = view->epoch;
-	out->copy_count = view->count;
-	for (uint32_t i = 0; i < view->count; i++) {
-		copy_describe(n, &view->volume_id, &view->pools[i], &out->copies[i]);
-		out->copies[i].role = view_role_name(view->roles[i]);
+	int err;
+	const struct node_pool *here = pool_by_ref(n, ref, &err, why);
+	if (here) {
+		*id = here->id;
+		return 0;
 	}
-}
-
-static size_t add(char *text, size_t size_bytes, size_t used, const char *format, ...) OX_PRINTF(4, 5);
-
-static size_t add(char *text, size_t size_bytes, size_t used, const char *format, ...)
-{
-	va_list args;
-	if (used >= size_bytes)
-		return used;
-	va_start(args, format);
-	int n = vsnprintf(text + used, size_bytes - used, format, args);
-	va_end(args);
-	return used + (size_t)(n > 0 ? n : 0);
-}
-
-/* Each copy that does not answer, why, and since when. */
-static size_t silent_copies(const struct node_mirror_info *i, char *text, size_t size_bytes)
-{
-	size_t used = 0;
-	char time[JS_TIME_MAX];
-	for (uint32_t k = 0; k < i->copy_count; k++) {
-		const struct node_copy_info *c = &i->copies[k];
-		if (strcmp(c->session, "open") == 0)
-			continue;
-		used = add(text, size_bytes, used, "%spool %s on node %s", used ? "; " : "",
-			   *c->pool_name ? c->pool_name : "(unknown)",
-			   *c->node_name ? c->node_name : "(unknown)");
-		if (*c->why)
-			used = add(text, size_bytes, used, ": %.120s", c->why);
-		if (c->lost_since_wall_ns)
-			used = add(text, size_bytes, used, ", since %s",
-				   js_time_format(c->lost_since_wall_ns, time));
+	if (err != OXE_NOENT)
+		return err;
+	if (uuid_parse(ref, id) == 0 && facts_pool(&n->meta.facts, id))
+		return 0;
+	unsigned count = pools_named(n, ref, id);
+	if (count == 1)
+		return 0;
+	if (count > 1) {
+		why_set(why, OXE_INVAL, "%u pools are called \"%.80s\"", count, ref);
+		why_hint(why, "name it by its uuid");
+		return OXE_INVAL;
 	}
-	return used;
-}
-
-/* V9: for whom. */
-static void waiting_describe(const struct node *n, const struct mirrored *v, struct node_mirror_info *out)
-{
-	char names[400];
-	struct node_condition *c = &out->condition;
-	*c = (struct node_condition){.reason = "VolumeWaits", .since_wall_ns = v->waits_since_wall_ns};
-	out->has_condition = true;
-	if (!n->meta.client) {
-		snprintf(c->message, sizeof(c->message), "waits for the metastore: %.200s",
-			 *n->meta.why ? n->meta.why : "it is away");
-	} else if (silent_copies(out, names, sizeof(names))) {
-		snprintf(c->message, sizeof(c->message), "waits for %s", names);
-		snprintf(c->hint, sizeof(c->hint),
-			 "bring the pool or its node back: the volume goes on by itself, nothing is lost "
-			 "meanwhile");
-	} else {
-		snprintf(c->message, sizeof(c->message), "its engine is starting (%s)", out->doing);
-	}
-}
-
-/* It serves, and a copy is not what it was asked to be. */
-static void degraded_describe(struct node_mirror_info *out)
-{
-	char names[400];
-	if (!silent_copies(out, names, sizeof(names)))
-		return;
-	out->has_condition = true;
-	out->condition = (struct node_condition){.reason = "CopyAway"};
-	snprintf(out->condition.message, sizeof(out->condition.message), "serves without %s", names);
-	snprintf(out->condition.hint, sizeof(out->condition.hint),
-		 "when it is back it is brought up to date by itself; 'oxbow copy forget' gives it up");
-}
-
-static void info_here(struct node *n, const struct mirrored *v, struct node_mirror_info *out)
-{
-	if (v->mirror)
-		info_from_engine(n, v, out);
-	if (v->has_condition) {
-		out->has_condition = true;
-		out->condition = v->condition;
-	} else if (!v->mirror || !out->serves) {
-		waiting_describe(n, v, out);
-	} else {
-		degraded_describe(out);
-	}
-}
-
-static bool count_layer(void *ctx, const struct replica_layer *layer)
-{
-	(void)layer;
-	++*(uint32_t *)ctx;
-	return true;
-}
-
-static void info_fill(struct node *n, const struct fact_volume *f, struct node_volume *out)
-{
-	struct node_mirror_info *i = &out->mirror;
-	const struct fact_view *view = facts_view(&n->meta.facts, &f->id);
-	const struct mirrored *v = mirrored_find(n, &f->id);
-	*out = (struct node_volume){.is_mirrored = true};
-	out->info = (struct volume_info){.id = f->id,
-					 .size_bytes = f->size_bytes,
-					 .lba_bytes = f->lba_bytes,
-					 .created_wall_ns = f->created_wall_ns};
-	memcpy(out->info.name, f->name, sizeof(out->info.name));
-	i->home_id = f->home_id;
-	node_call(n, &f->home_id, i->home_name);
-	i->state = fact_state_name(f->state);
-	i->doing = "";
-	i->is_here = uuid_equal(&f->home_id, &n->id);
-	if (i->is_here && v)
-		info_here(n, v, i);
-	if (!i->copy_count && view)
-		info_from_view(n, view, i);
-	if (v && v->mirror)
-		mirror_snapshot_walk(v->mirror, count_layer, &out->info.snapshot_count);
-}
-
-int mirrored_get(struct node *n, const struct uuid *id, struct node_volume *out, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	if (!f)
-		return why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
-	info_fill(n, f, out);
-	return 0;
-}
-
-void mirrored_condition(const struct mirrored *v, struct node_condition *out)
-{
-	struct node_volume *info = mem_alloc(sizeof(*info));
-	const struct fact_volume *f = facts_volume(&v->node->meta.facts, &v->id);
-	*out = (struct node_condition){.reason = "VolumeWaits"};
-	if (f) {
-		info_fill(v->node, f, info);
-		snprintf(out->message, sizeof(out->message), "the mirrored volume %s %.380s", f->name,
-			 info->mirror.has_condition ? info->mirror.condition.message : "is starting");
-		snprintf(out->hint, sizeof(out->hint), "%s", info->mirror.condition.hint);
-		out->since_wall_ns = v->waits_since_wall_ns;
-	}
-	free(info);
-}
-
-static bool has_copy(const struct node *n, const struct uuid *volume_id, const struct uuid *pool_id)
-{
-	const struct fact_view *view = facts_view(&n->meta.facts, volume_id);
-	for (uint32_t i = 0; view && i < view->count; i++) {
-		if (uuid_equal(&view->pools[i], pool_id))
-			return true;
-	}
-	return false;
-}
-
-void mirrored_walk(struct node *n, const struct uuid *pool_id,
-		   bool (*fn)(void *ctx, const struct node_volume *v), void *ctx)
-{
-	struct node_volume *out = mem_alloc(sizeof(*out));
-	const struct fact_volume *f;
-	list_for_each (f, &n->meta.facts.volumes, link) {
-		if (pool_id && !has_copy(n, &f->id, pool_id))
-			continue;
-		info_fill(n, f, out);
-		if (!fn(ctx, out))
-			break;
-	}
-	free(out);
-}
-
-void node_mirrored_walk(struct node *n, bool (*fn)(void *ctx, const struct node_volume *v), void *ctx)
-{
-	mirrored_walk(n, NULL, fn, ctx);
+	return err; /* and `why` says that no pool is known */
 }
 
 /* ---- entering ------------------------------------------------------------------------------------------------------------------ */
 
-static int elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why)
+int mirrored_elsewhere(struct node *n, const struct fact_volume *f, struct node_why *why)
 {
 	char name[NODE_NAME_SIZE];
 	const struct fact_node *home = facts_node(&n->meta.facts, &f->home_id);
@@ -371,7 +100,7 @@ static int elsewhere(struct node *n, const struct fact_volume *f, struct node_wh
 static int waits(struct node *n, const struct fact_volume *f, struct node_why *why)
 {
 	struct node_volume *out = mem_alloc(sizeof(*out));
-	info_fill(n, f, out);
+	mirrored_info_fill(n, f, out);
 	const struct node_condition *c = &out->mirror.condition;
 	why_set(why, OXE_NOTREADY, "the volume \"%s\" does not serve now: %.380s", f->name,
 		out->mirror.has_condition ? c->message : "it is being looked at");
@@ -390,8 +119,7 @@ static bool serves(const struct node *n, const struct uuid *id)
 	return s.serves;
 }
 
-/* Its engine runs here and serves: it may have paused for a change a moment ago. Leave it again. */
-static int engine_enter(struct node *n, const struct uuid *id, struct mirrored **out, struct node_why *why)
+int mirrored_engine_enter(struct node *n, const struct uuid *id, struct mirrored **out, struct node_why *why)
 {
 	struct uuid volume_id = *id;
 	uint64_t deadline_ns = rt_now_ns(n->options.rt) + PAUSE_NS;
@@ -406,222 +134,18 @@ static int engine_enter(struct node *n, const struct uuid *id, struct mirrored *
 			return waits(n, f, why);
 		fiber_sleep(LOOK_NS);
 	}
-	return f ? elsewhere(n, f, why) : why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
+	return f ? mirrored_elsewhere(n, f, why)
+		 : why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
 }
 
-static int engine_leave(struct mirrored *v, int err)
+int mirrored_engine_leave(struct mirrored *v, int err)
 {
 	if (--v->users == 0)
 		waitq_wake_all(&v->changed);
 	return err;
 }
 
-/* An engine that was fenced, or stopped, in the middle of it. */
-static int engine_said(struct node_why *why, int err, const char *name, const char *what)
-{
-	why_failed(why, err, "cannot %s \"%s\"", what, name);
-	if (err == OXE_FENCED || err == OXE_SHUTDOWN)
-		why_hint(why, "its engine has just ended here; look at 'oxbow volume show %s'", name);
-	return err == OXE_FENCED ? OXE_NOTREADY : err;
-}
-
-/* ---- the record ------------------------------------------------------------------------------------------------------------------ */
-
-/* Change the record as `edit` says, from whatever it is now. `edit` returns 0, or why not, having filled `why`. */
-static int record_edit(struct node *n, const struct uuid *id,
-		       int (*edit)(struct fact_volume *f, const void *arg, struct node_why *why),
-		       const void *arg, struct node_why *why)
-{
-	char key[FACT_KEY_SIZE];
-	int err = OXE_DIFFERS;
-	fact_key(key, "volume", id);
-	for (unsigned i = 0; err == OXE_DIFFERS && i < RECORD_TRIES; i++) {
-		const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-		if (!f)
-			return why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
-		struct fact_volume next = *f;
-		err = edit(&next, arg, why);
-		if (!err)
-			err = node_meta_put(n, key, fact_volume_value(&next), f->revision, "a volume", why);
-	}
-	return err;
-}
-
-static int edit_size(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	(void)why;
-	f->size_bytes = u64_max(f->size_bytes, *(const uint64_t *)arg);
-	return 0;
-}
-
-static int edit_size_is(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	(void)why;
-	f->size_bytes = *(const uint64_t *)arg;
-	return 0;
-}
-
-static int edit_deleting(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	(void)arg;
-	(void)why;
-	f->state = FACT_DELETING;
-	return 0;
-}
-
-static int edit_home(struct fact_volume *f, const void *arg, struct node_why *why)
-{
-	if (f->state != FACT_LIVE)
-		return why_set(why, OXE_BUSY, "the volume \"%s\" is %s", f->name, fact_state_name(f->state));
-	f->home_id = *(const struct uuid *)arg;
-	return 0;
-}
-
-/* ---- create ------------------------------------------------------------------------------------------------------------------------ */
-
-static int pool_resolve(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
-{
-	const struct fact_pool *p;
-	unsigned count = 0;
-	int err;
-	const struct node_pool *here = pool_by_ref(n, ref, &err, why);
-	if (here) {
-		*id = here->id;
-		return 0;
-	}
-	if (err != OXE_NOENT)
-		return err;
-	if (uuid_parse(ref, id) == 0 && facts_pool(&n->meta.facts, id))
-		return 0;
-	list_for_each (p, &n->meta.facts.pools, link) {
-		if (strcmp(p->name, ref) == 0) {
-			*id = p->id;
-			count++;
-		}
-	}
-	if (count == 1)
-		return 0;
-	if (count > 1) {
-		why_set(why, OXE_INVAL, "%u pools are called \"%.80s\"", count, ref);
-		why_hint(why, "name it by its uuid");
-		return OXE_INVAL;
-	}
-	return err; /* and `why` says that no pool is known */
-}
-
-static int pools_resolve(struct node *n, const char *pools, struct view *view, struct node_why *why)
-{
-	char ref[POOL_NAME_MAX + UUID_TEXT_LEN + 1];
-	for (const char *at = pools; at;) {
-		const char *comma = strchr(at, ',');
-		size_t length = comma ? (size_t)(comma - at) : strlen(at);
-		struct uuid id;
-		if (length == 0 || length >= sizeof(ref))
-			return why_set(why, OXE_INVAL, "\"%.80s\" is no list of pools: POOL,POOL...", pools);
-		if (view->replica_count == VIEW_REPLICAS_MAX)
-			return why_set(why, OXE_INVAL, "a volume has at most %u copies", VIEW_REPLICAS_MAX);
-		memcpy(ref, at, length);
-		ref[length] = '\0';
-		int err = pool_resolve(n, ref, &id, why);
-		if (err)
-			return err;
-		if (view_find(view, &id))
-			return why_set(why, OXE_INVAL, "the pool \"%s\" is named twice", ref);
-		view->replicas[view->replica_count++] =
-			(struct view_replica){.pool_id = id, .role = VIEW_MEMBER};
-		at = comma ? comma + 1 : NULL;
-	}
-	return 0;
-}
-
-static int name_is_free(struct node *n, const char *name, struct node_why *why)
-{
-	struct node_pool *p;
-	struct volume_info info;
-	list_for_each (p, &n->pools, link) {
-		if (!p->pool || p->closing || volume_find(p->pool, name, &info) != 0)
-			continue;
-		why_set(why, OXE_EXISTS, "the pool \"%s\" has a volume \"%s\"", p->name, name);
-		why_hint(why, "choose another name: a mirrored volume is known by it alone");
-		return OXE_EXISTS;
-	}
-	if (!facts_volume_named(&n->meta.facts, name))
-		return 0;
-	why_set(why, OXE_EXISTS, "there is a mirrored volume \"%s\"", name);
-	why_hint(why, "choose another name, or look at it with 'oxbow volume show %s'", name);
-	return OXE_EXISTS;
-}
-
-/* Of deletions that are not over nothing is made anew under the same id. */
-static int reaps_are_over(struct node *n, const struct uuid *id, struct node_why *why)
-{
-	const struct fact_reap *r;
-	list_for_each (r, &n->meta.facts.reaps, link) {
-		if (uuid_equal(&r->volume_id, id))
-			return why_set(why, OXE_BUSY,
-				       "copies of a deleted volume of this id are still being removed");
-	}
-	return 0;
-}
-
-/* Volume, name and first view: all of it or nothing. */
-static int record_create(struct node *n, const struct fact_volume *f, const struct view *view,
-			 struct node_why *why)
-{
-	char keys[3][FACT_KEY_SIZE];
-	uint8_t *bytes = mem_alloc(VIEW_BYTES_MAX);
-	char *volume = fact_volume_value(f), *name = fact_name_value(&f->id);
-	fact_key(keys[0], "volume", &f->id);
-	fact_name_key(keys[1], f->name);
-	fact_key(keys[2], "view", &f->id);
-	const struct meta_compare compares[] = {{.key = keys[0]}, {.key = keys[1]}, {.key = keys[2]}};
-	const struct meta_write writes[] = {
-		{.key = keys[0], .value = volume, .value_len_bytes = strlen(volume)},
-		{.key = keys[1], .value = name, .value_len_bytes = strlen(name)},
-		{.key = keys[2], .value = bytes, .value_len_bytes = view_encode(view, bytes)}};
-	const struct meta_txn txn = {
-		.compares = compares, .compare_count = 3, .writes = writes, .write_count = 3};
-	int err = node_meta_commit(n, &txn, "creating a volume", why);
-	if (err == OXE_DIFFERS) {
-		why_set(why, OXE_EXISTS,
-			"a mirrored volume of this name, or id, was made at the same moment");
-		err = OXE_EXISTS;
-	}
-	free(volume);
-	free(name);
-	free(bytes);
-	return err;
-}
-
-static int create_anew(struct node *n, const char *pools, const struct volume_spec *spec,
-		       struct node_why *why)
-{
-	struct fact_volume f = {.id = spec->id,
-				.home_id = n->id,
-				.size_bytes = spec->size_bytes,
-				.lba_bytes = spec->lba_bytes,
-				.state = FACT_CREATING,
-				.created_wall_ns = rt_wall_ns(n->options.rt)};
-	struct view *view = mem_zalloc(sizeof(*view));
-	*view = (struct view){.volume_id = spec->id, .epoch = 1};
-	memcpy(f.name, spec->name, sizeof(f.name));
-	int err = pools_resolve(n, pools, view, why);
-	if (!err)
-		err = name_is_free(n, f.name, why);
-	if (!err)
-		err = reaps_are_over(n, &f.id, why);
-	if (!err)
-		err = record_create(n, &f, view, why);
-	if (!err)
-		LOG_INFO("volume.created", "a mirrored volume is on record", F_UUID("volume", &f.id),
-			 F_STR("volume_name", f.name), F_U64("size_bytes", f.size_bytes),
-			 F_U64("copies", view->replica_count));
-	free(view);
-	return err;
-}
-
-/* Until it serves; or until its copies were refused, which waiting may not mend. */
-static int serve_wait(struct node *n, const struct uuid *id, struct node_why *why)
+int mirrored_serve_wait(struct node *n, const struct uuid *id, struct node_why *why)
 {
 	uint64_t deadline_ns = rt_now_ns(n->options.rt) + SERVE_WAIT_NS;
 	const struct fact_volume *f;
@@ -636,574 +160,34 @@ static int serve_wait(struct node *n, const struct uuid *id, struct node_why *wh
 	f = facts_volume(&n->meta.facts, id);
 	if (!f)
 		return why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
-	return uuid_equal(&f->home_id, &n->id) ? waits(n, f, why) : elsewhere(n, f, why);
+	return uuid_equal(&f->home_id, &n->id) ? waits(n, f, why) : mirrored_elsewhere(n, f, why);
 }
 
-static int same_check(const struct fact_volume *f, const struct volume_spec *spec, struct node_why *why)
+int mirrored_engine_said(struct node_why *why, int err, const char *name, const char *what)
 {
-	if (strcmp(f->name, spec->name) == 0 && f->size_bytes == spec->size_bytes &&
-	    f->lba_bytes == spec->lba_bytes && f->state != FACT_DELETING)
-		return 0;
-	return why_set(why, OXE_EXISTS, "this id is the volume \"%s\", of %llu bytes", f->name,
-		       (unsigned long long)f->size_bytes);
+	why_failed(why, err, "cannot %s \"%s\"", what, name);
+	if (err == OXE_FENCED || err == OXE_SHUTDOWN)
+		why_hint(why, "its engine has just ended here; look at 'oxbow volume show %s'", name);
+	return err == OXE_FENCED ? OXE_NOTREADY : err;
 }
 
-int node_volume_create_mirrored(struct node *n, const char *pools, const struct volume_spec *spec,
-				bool *created, struct node_volume *out, struct node_why *why)
-{
-	int err = volume_spec_check(spec, why);
-	if (err)
-		return err;
-	if (!n->meta.is_known)
-		return node_meta_away(n, why);
-	const struct fact_volume *f = facts_volume(&n->meta.facts, &spec->id);
-	*created = !f;
-	err = f ? same_check(f, spec, why) : create_anew(n, pools, spec, why);
-	if (!err)
-		err = serve_wait(n, &spec->id, why);
-	return err ? err : mirrored_get(n, &spec->id, out, why);
-}
+/* ---- the record ------------------------------------------------------------------------------------------------------------------ */
 
-/* ---- rename, grow, delete, move ------------------------------------------------------------------------------------------------------ */
-
-/* Its record and both names, in one transaction. */
-static int rename_record(struct node *n, const struct fact_volume *f, const char *name, struct node_why *why)
-{
-	char keys[3][FACT_KEY_SIZE];
-	struct fact_volume next = *f;
-	struct meta_list old;
-	struct meta *m = node_meta_enter(n);
-	if (!m)
-		return node_meta_away(n, why);
-	fact_key(keys[0], "volume", &f->id);
-	fact_name_key(keys[1], name);
-	fact_name_key(keys[2], f->name);
-	snprintf(next.name, sizeof(next.name), "%s", name);
-	char *volume = fact_volume_value(&next), *value = fact_name_value(&f->id);
-	uint64_t revision = f->revision;
-	int err = meta_get(m, keys[2], &old);
-	node_meta_leave(n, err);
-	if (!err) {
-		const struct meta_compare compares[] = {
-			{.key = keys[0], .mod_revision = revision},
-			{.key = keys[1]},
-			{.key = keys[2], .mod_revision = old.count ? old.entries[0].mod_revision : 0}};
-		const struct meta_write writes[] = {
-			{.key = keys[0], .value = volume, .value_len_bytes = strlen(volume)},
-			{.key = keys[1], .value = value, .value_len_bytes = strlen(value)},
-			{.key = keys[2], .is_delete = true}};
-		const struct meta_txn txn = {
-			.compares = compares, .compare_count = 3, .writes = writes, .write_count = 3};
-		meta_list_free(&old);
-		err = node_meta_commit(n, &txn, "renaming a volume", why);
-	} else {
-		why_failed(why, err, "the metastore says");
-	}
-	free(volume);
-	free(value);
-	return err;
-}
-
-int mirrored_rename(struct node *n, const struct uuid *id, const char *name, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	if (strcmp(f->name, name) == 0)
-		return 0;
-	if (!uuid_equal(&f->home_id, &n->id))
-		return elsewhere(n, f, why);
-	int err = name_is_free(n, name, why);
-	if (!err)
-		err = rename_record(n, f, name, why);
-	if (!err)
-		LOG_INFO("volume.changed", "a mirrored volume was renamed", F_UUID("volume", id),
-			 F_STR("volume_name", name));
-	return err;
-}
-
-int mirrored_grow(struct node *n, const struct uuid *id, uint64_t size_bytes, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	struct mirrored *v;
-	if (size_bytes < f->size_bytes)
-		return why_set(why, OXE_INVAL, "a volume only grows, and \"%s\" has %llu bytes", f->name,
-			       (unsigned long long)f->size_bytes);
-	int err = engine_enter(n, id, &v, why);
-	if (err)
-		return err;
-	err = engine_said(why, mirror_grow(v->mirror, size_bytes), v->name, "grow");
-	if (!err)
-		err = record_edit(n, id, edit_size, &size_bytes, why);
-	if (!err) {
-		LOG_INFO("volume.changed", "a mirrored volume was grown", F_UUID("volume", id),
-			 F_STR("volume_name", v->name), F_U64("size_bytes", size_bytes));
-		node_volumes_changed(n);
-		ublk_grown(n, id);
-	}
-	return engine_leave(v, err);
-}
-
-/* The engine goes first: who still holds the volume is in the way. If the record then cannot be changed the keeper starts another. */
-static int engine_give_up(struct node *n, const struct uuid *id, struct node_why *why)
-{
-	struct mirrored *v = mirrored_find(n, id);
-	if (!v)
-		return 0;
-	v->users++;
-	fmutex_lock(&v->lock);
-	int err = mirrored_engine_stop(v, false);
-	if (err)
-		why_failed(why, err, "cannot delete the volume \"%s\"", v->name);
-	else
-		err = record_edit(n, id, edit_deleting, NULL, why);
-	fmutex_unlock(&v->lock);
-	mirrored_poke(v);
-	return engine_leave(v, err);
-}
-
-int mirrored_delete(struct node *n, const struct uuid *id, struct node_why *why)
-{
-	const struct fact_volume *f = facts_volume(&n->meta.facts, id);
-	struct uuid volume_id = *id;
-	if (!uuid_equal(&f->home_id, &n->id))
-		return elsewhere(n, f, why);
-	int err = engine_give_up(n, &volume_id, why);
-	uint64_t deadline_ns = rt_now_ns(n->options.rt) + SERVE_WAIT_NS;
-	while (!err && facts_volume(&n->meta.facts, &volume_id)) {
-		if (!waitq_wait_until(&n->meta.facts_changed, deadline_ns)) {
-			err = why_set(why, OXE_NOTREADY,
-				      "the volume is on record as deleted, and not gone yet");
-			why_hint(why, "it goes on by itself; see 'oxbow volume list'");
-		}
-	}
-	node_volumes_changed(n);
-	return err;
-}
-
-static int node_resolve(const struct node *n, const char *ref, struct uuid *id, struct node_why *why)
-{
-	const struct fact_node *f;
-	unsigned count = 0;
-	if (uuid_parse(ref, id) == 0 && facts_node(&n->meta.facts, id))
-		return 0;
-	list_for_each (f, &n->meta.facts.nodes, link) {
-		if (strcmp(f->name, ref) == 0) {
-			*id = f->id;
-			count++;
-		}
-	}
-	if (count == 1)
-		return 0;
-	int err = why_set(why, count ? OXE_INVAL : OXE_NOENT,
-			  count ? "several nodes are called \"%.80s\"" : "no node \"%.80s\" is known", ref);
-	why_hint(why, "'oxbow node list' shows them");
-	return err;
-}
-
-static int not_mirrored(struct node *n, const char *ref, struct node_why *why)
-{
-	struct node_volume *v = mem_alloc(sizeof(*v));
-	int err = node_volume_get(n, ref, v, why);
-	free(v);
-	if (err)
-		return err;
-	why_set(why, OXE_INVAL, "\"%.100s\" is a volume of one pool", ref);
-	why_hint(
-		why,
-		"only a mirrored volume has copies: oxbow volume create NAME --size SIZE --copies POOL,POOL");
-	return OXE_INVAL;
-}
-
-int node_volume_move(struct node *n, const char *ref, const char *node_ref, struct node_volume *out,
-		     struct node_why *why)
-{
-	struct uuid home;
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	if (!f)
-		return not_mirrored(n, ref, why);
-	struct uuid id = f->id;
-	int err = node_resolve(n, node_ref, &home, why);
-	if (!err && !uuid_equal(&home, &f->home_id))
-		err = record_edit(n, &id, edit_home, &home, why);
-	if (!err)
-		LOG_INFO("volume.moved", "a mirrored volume has another home", F_UUID("volume", &id),
-			 F_UUID("node", &home));
-	return err ? err : mirrored_get(n, &id, out, why);
-}
-
-/* ---- copies ------------------------------------------------------------------------------------------------------------------------------ */
-
-static int copy_verb_enter(struct node *n, const char *ref, const char *pool_ref, struct uuid *pool_id,
-			   struct mirrored **v, struct node_why *why)
-{
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	if (!f)
-		return not_mirrored(n, ref, why);
-	struct uuid id = f->id;
-	int err = pool_resolve(n, pool_ref, pool_id, why);
-	return err ? err : engine_enter(n, &id, v, why);
-}
-
-static int copy_verb_leave(struct node *n, struct mirrored *v, int err, struct node_volume *out,
-			   struct node_why *why)
-{
-	struct uuid id = v->id;
-	engine_leave(v, err);
-	return err ? err : mirrored_get(n, &id, out, why);
-}
-
-int node_volume_scrub(struct node *n, const char *ref, bool start, uint64_t bytes_per_s,
-		      struct node_volume *out, struct node_why *why)
-{
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	struct mirrored *v;
-	if (!f)
-		return not_mirrored(n, ref, why);
-	struct uuid id = f->id;
-	int err = engine_enter(n, &id, &v, why);
-	if (err)
-		return err;
-	if (start)
-		mirror_scrub_start(v->mirror, bytes_per_s);
-	else
-		mirror_scrub_stop(v->mirror);
-	LOG_INFO("volume.scrub", start ? "the members of a volume are compared" : "comparing was stopped",
-		 F_UUID("volume", &id), F_STR("volume_name", v->name), F_U64("bytes_per_s", bytes_per_s));
-	return copy_verb_leave(n, v, 0, out, why);
-}
-
-/* What a copy that was forgotten left there must not be removed under the new one. */
-static int reap_cancel(struct node *n, const struct uuid *pool_id, const struct uuid *volume_id,
-		       struct node_why *why)
+int mirrored_record_edit(struct node *n, const struct uuid *id,
+			 int (*edit)(struct fact_volume *f, const void *arg, struct node_why *why),
+			 const void *arg, struct node_why *why)
 {
 	char key[FACT_KEY_SIZE];
-	const struct fact_reap *r = facts_reap(&n->meta.facts, pool_id, volume_id);
-	if (!r)
-		return 0;
-	if (r->begun) {
-		why_set(why, OXE_BUSY, "a copy that was forgotten is still being removed from that pool");
-		why_hint(why, "try again in a moment");
-		return OXE_BUSY;
+	int err = OXE_DIFFERS;
+	fact_key(key, "volume", id);
+	for (unsigned i = 0; err == OXE_DIFFERS && i < RECORD_TRIES; i++) {
+		const struct fact_volume *f = facts_volume(&n->meta.facts, id);
+		if (!f)
+			return why_set(why, OXE_NOENT, "the volume was deleted meanwhile");
+		struct fact_volume next = *f;
+		err = edit(&next, arg, why);
+		if (!err)
+			err = node_meta_put(n, key, fact_volume_value(&next), f->revision, "a volume", why);
 	}
-	fact_reap_key(key, pool_id, volume_id);
-	return node_meta_put(n, key, NULL, r->revision, "a copy", why);
-}
-
-int node_copy_add(struct node *n, const char *ref, const char *pool_ref, struct node_volume *out,
-		  struct node_why *why)
-{
-	struct uuid pool_id;
-	struct mirrored *v;
-	int err = copy_verb_enter(n, ref, pool_ref, &pool_id, &v, why);
-	if (err)
-		return err;
-	err = reap_cancel(n, &pool_id, &v->id, why);
-	if (!err) {
-		err = mirror_copy_add(v->mirror, &pool_id);
-		engine_said(why, err, v->name, "add a copy to");
-		if (err == OXE_NOSPC)
-			err = why_set(why, OXE_INVAL, "\"%s\" has %u copies, and no volume has more", v->name,
-				      VIEW_REPLICAS_MAX);
-	}
-	if (!err)
-		LOG_INFO("copy.added", "a copy is being made", F_UUID("volume", &v->id),
-			 F_UUID("pool", &pool_id));
-	return copy_verb_leave(n, v, err, out, why);
-}
-
-/* On record first, so that its space is freed whatever happens; while a view has it the record does nothing. */
-static int reap_promise(struct node *n, const struct uuid *pool_id, const struct uuid *volume_id,
-			struct node_why *why)
-{
-	char key[FACT_KEY_SIZE];
-	if (facts_reap(&n->meta.facts, pool_id, volume_id))
-		return 0;
-	fact_reap_key(key, pool_id, volume_id);
-	return node_meta_put(n, key, fact_reap_value(false), 0, "a copy", why);
-}
-
-int node_copy_forget(struct node *n, const char *ref, const char *pool_ref, struct node_volume *out,
-		     struct node_why *why)
-{
-	struct uuid pool_id;
-	struct mirrored *v;
-	struct node_why ignored;
-	int err = copy_verb_enter(n, ref, pool_ref, &pool_id, &v, why);
-	if (err)
-		return err;
-	if (has_copy(n, &v->id, &pool_id))
-		err = reap_promise(n, &pool_id, &v->id, why);
-	if (!err) {
-		err = mirror_copy_forget(v->mirror, &pool_id);
-		engine_said(why, err, v->name, "forget a copy of");
-	}
-	if (err == OXE_BUSY) {
-		why_set(why, err, "the copy in \"%.80s\" is the last that is up to date", pool_ref);
-		why_hint(why, "wait until another one is a member: 'oxbow volume show %s'", v->name);
-		(void)reap_cancel(n, &pool_id, &v->id, &ignored);
-	}
-	if (!err)
-		LOG_INFO("copy.forgotten", "a copy is no longer one, and is being removed",
-			 F_UUID("volume", &v->id), F_UUID("pool", &pool_id));
-	reaper_kick(n);
-	return copy_verb_leave(n, v, err, out, why);
-}
-
-/* ---- snapshots ------------------------------------------------------------------------------------------------------------------------------ */
-
-static void snapshot_describe(const struct mirrored *v, const struct replica_layer *layer,
-			      struct node_snapshot *out)
-{
-	*out = (struct node_snapshot){
-		.info = {.id = layer->id, .volume_id = v->id, .size_bytes = layer->size_bytes}};
-	memcpy(out->info.name, layer->name, sizeof(out->info.name));
-	snprintf(out->volume_name, sizeof(out->volume_name), "%s", v->name);
-}
-
-static int snapshot_enter(struct node *n, const char *ref, struct mirrored **v, struct replica_layer *layer,
-			  struct node_why *why)
-{
-	const char *name;
-	const struct fact_volume *f = by_snapshot_ref(n, ref, &name);
-	if (!f)
-		return why_set(why, OXE_NOENT, "there is no snapshot \"%.120s\"", ref);
-	struct uuid id = f->id;
-	int err = engine_enter(n, &id, v, why);
-	if (err || layer_of(*v, name, layer))
-		return err;
-	why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", (*v)->name, name);
-	why_hint(why, "'oxbow snapshot list %s' shows them", (*v)->name);
-	return engine_leave(*v, OXE_NOENT);
-}
-
-int mirrored_snapshot_create(struct node *n, const struct uuid *volume_id, const struct uuid *id,
-			     const char *name, bool *created, uint64_t *pause_ns, struct node_snapshot *out,
-			     struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	char text[UUID_TEXT_LEN + 1];
-	int err = engine_enter(n, volume_id, &v, why);
-	if (err)
-		return err;
-	*created = !layer_of(v, uuid_format(id, text), &layer);
-	err = mirror_snapshot(v->mirror, id, name, pause_ns);
-	engine_said(why, err, v->name, "take a snapshot of");
-	if (!err && *created)
-		LOG_INFO("snapshot.created", "a snapshot was taken", F_UUID("snapshot", id),
-			 F_STR("snapshot_name", name), F_UUID("volume", &v->id),
-			 F_STR("volume_name", v->name), F_U64("pause_us", *pause_ns / NS_PER_US));
-	if (!err && !layer_of(v, text, &layer))
-		err = why_set(why, OXE_NOENT, "the snapshot was deleted meanwhile");
-	if (!err)
-		snapshot_describe(v, &layer, out);
-	node_volumes_changed(n);
-	return engine_leave(v, err);
-}
-
-int mirrored_snapshot_get(struct node *n, const char *ref, struct node_snapshot *out, struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	int err = snapshot_enter(n, ref, &v, &layer, why);
-	if (err)
-		return err;
-	snapshot_describe(v, &layer, out);
-	return engine_leave(v, 0);
-}
-
-int mirrored_snapshot_rename(struct node *n, const char *ref, const char *name, struct node_snapshot *out,
-			     struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	int err = snapshot_enter(n, ref, &v, &layer, why);
-	if (err)
-		return err;
-	err = mirror_layer_rename(v->mirror, &layer.id, name);
-	engine_said(why, err, v->name, "rename a snapshot of");
-	if (!err) {
-		LOG_INFO("snapshot.renamed", "a snapshot was renamed", F_UUID("snapshot", &layer.id),
-			 F_STR("snapshot_name", name), F_STR("old_name", layer.name));
-		snprintf(layer.name, sizeof(layer.name), "%s", name);
-		snapshot_describe(v, &layer, out);
-	}
-	node_volumes_changed(n);
-	return engine_leave(v, err);
-}
-
-int mirrored_snapshot_delete(struct node *n, const char *ref, struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	int err = snapshot_enter(n, ref, &v, &layer, why);
-	if (err)
-		return err;
-	err = mirror_layer_delete(v->mirror, &layer.id);
-	engine_said(why, err, v->name, "delete a snapshot of");
-	if (!err)
-		LOG_INFO("snapshot.deleted", "a snapshot was deleted; its layer is merged in the background",
-			 F_UUID("snapshot", &layer.id), F_STR("snapshot_name", layer.name),
-			 F_UUID("volume", &v->id), F_STR("volume_name", v->name));
-	node_volumes_changed(n);
-	return engine_leave(v, err);
-}
-
-struct snapshot_walk {
-	const struct mirrored *v;
-	bool (*fn)(void *ctx, const struct node_snapshot *s);
-	void *ctx;
-	bool stopped;
-};
-
-static bool snapshot_walked(void *ctx, const struct replica_layer *layer)
-{
-	struct snapshot_walk *w = ctx;
-	struct node_snapshot s;
-	snapshot_describe(w->v, layer, &s);
-	w->stopped = !w->fn(w->ctx, &s);
-	return !w->stopped;
-}
-
-bool mirrored_snapshot_walk(struct node *n, const struct uuid *volume_id,
-			    bool (*fn)(void *ctx, const struct node_snapshot *s), void *ctx)
-{
-	struct snapshot_walk w = {.fn = fn, .ctx = ctx};
-	struct mirrored *v;
-	list_for_each (v, &n->mirrored, link) {
-		w.v = v;
-		if (!w.stopped && v->mirror && (!volume_id || uuid_equal(volume_id, &v->id)))
-			mirror_snapshot_walk(v->mirror, snapshot_walked, &w);
-	}
-	return !w.stopped;
-}
-
-int mirrored_revert(struct node *n, const struct uuid *volume_id, const char *snapshot,
-		    const struct uuid *head_id, struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	const char *at = strchr(snapshot, '@');
-	int err = engine_enter(n, volume_id, &v, why);
-	if (err)
-		return err;
-	if (!layer_of(v, at ? at + 1 : snapshot, &layer)) {
-		why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", v->name, snapshot);
-		why_hint(why, "'oxbow snapshot list %s' shows them", v->name);
-		return engine_leave(v, OXE_NOENT);
-	}
-	err = mirror_revert(v->mirror, &layer.id, head_id, NULL);
-	engine_said(why, err, v->name, "revert");
-	if (!err)
-		LOG_INFO("volume.reverted", "a mirrored volume was reverted to a snapshot",
-			 F_UUID("volume", &v->id), F_STR("volume_name", v->name),
-			 F_UUID("snapshot", &layer.id), F_UUID("head", head_id));
-	if (!err)
-		err = record_edit(n, volume_id, edit_size_is, &layer.size_bytes, why);
-	node_volumes_changed(n);
-	return engine_leave(v, err);
-}
-
-/* ---- extents ------------------------------------------------------------------------------------------------------------------------------------ */
-
-/* `since` by its name, uuid or whole reference; "": none. */
-static int since_find(const struct mirrored *v, const char *since, struct uuid *id, struct node_why *why)
-{
-	struct replica_layer layer;
-	const char *at = strchr(since, '@');
-	if (!*since)
-		return 0;
-	if (!layer_of(v, at ? at + 1 : since, &layer))
-		return why_set(why, OXE_NOENT, "the volume \"%s\" has no snapshot \"%.80s\"", v->name, since);
-	*id = layer.id;
-	return 0;
-}
-
-static int export_enter(struct node *n, const char *ref, struct mirrored **v, struct replica_layer *layer,
-			bool *is_snapshot, struct node_why *why)
-{
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	*is_snapshot = !f;
-	if (!f)
-		return snapshot_enter(n, ref, v, layer, why);
-	struct uuid id = f->id;
-	layer->size_bytes = f->size_bytes;
-	return engine_enter(n, &id, v, why);
-}
-
-int mirrored_extents(struct node *n, const char *ref, const char *since, uint64_t offset_bytes,
-		     uint64_t len_bytes, struct vol_extent *extents, size_t max_extents, size_t *extent_count,
-		     uint64_t *end_bytes, struct node_why *why)
-{
-	struct replica_layer layer;
-	struct uuid since_id;
-	struct mirrored *v;
-	bool is_snapshot;
-	int err = export_enter(n, ref, &v, &layer, &is_snapshot, why);
-	if (err)
-		return err;
-	err = since_find(v, since, &since_id, why);
-	if (!err && offset_bytes > layer.size_bytes)
-		err = why_set(why, OXE_RANGE, "offset %llu lies behind the end, %llu",
-			      (unsigned long long)offset_bytes, (unsigned long long)layer.size_bytes);
-	if (err)
-		return engine_leave(v, err);
-	len_bytes = u64_min(len_bytes, layer.size_bytes - offset_bytes);
-	*end_bytes = offset_bytes + len_bytes;
-	if (len_bytes)
-		err = mirror_extents(v->mirror, is_snapshot ? &layer.id : NULL, *since ? &since_id : NULL,
-				     offset_bytes, len_bytes, extents, max_extents, extent_count);
-	engine_said(why, err, ref, "list the extents of");
-	if (!err && *extent_count)
-		*end_bytes = extents[*extent_count - 1].offset_bytes + extents[*extent_count - 1].len_bytes;
-	return engine_leave(v, err);
-}
-
-/* ---- the id of a volume or snapshot ------------------------------------------------------------------------------------------------------------ */
-
-int mirrored_export_id(struct node *n, const char *ref, struct uuid *id, struct node_why *why)
-{
-	struct replica_layer layer;
-	struct mirrored *v;
-	const struct fact_volume *f = mirrored_by_ref(n, ref);
-	if (f) {
-		*id = f->id;
-		return uuid_equal(&f->home_id, &n->id) ? 0 : elsewhere(n, f, why);
-	}
-	int err = snapshot_enter(n, ref, &v, &layer, why);
-	if (err)
-		return err;
-	*id = layer.id;
-	return engine_leave(v, 0);
-}
-
-/* ---- nodes ----------------------------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_alive(const struct node *n, const struct fact_node *f)
-{
-	return rt_now_ns(n->options.rt) - f->heard_ns < ALIVE_BEATS * NODE_BEAT_NS;
-}
-
-static void node_describe(const struct node *n, const struct fact_node *f, struct node_info *out)
-{
-	const struct fact_pool *p;
-	const struct fact_volume *v;
-	*out = (struct node_info){.id = f->id, .is_this = uuid_equal(&f->id, &n->id)};
-	snprintf(out->name, sizeof(out->name), "%s", f->name);
-	snprintf(out->address, sizeof(out->address), "%s", f->address_count ? f->addresses[0] : "");
-	out->is_alive = out->is_this || is_alive(n, f);
-	list_for_each (p, &n->meta.facts.pools, link)
-		out->pool_count += uuid_equal(&p->node_id, &f->id);
-	list_for_each (v, &n->meta.facts.volumes, link)
-		out->volume_count += uuid_equal(&v->home_id, &f->id);
-}
-
-void node_walk(const struct node *n, bool (*fn)(void *ctx, const struct node_info *i), void *ctx)
-{
-	const struct fact_node *f;
-	struct node_info info;
-	list_for_each (f, &n->meta.facts.nodes, link) {
-		node_describe(n, f, &info);
-		if (!fn(ctx, &info))
-			return;
-	}
+	return err;
 }

@@ -5,7 +5,7 @@
  *     on record    a view has the pool      to do
  *     waiting      yes                      nothing: it is a copy still, or again
  *                  no                       record that it has begun
- *     begun        yes                      record that it has not: a copy is only added again while it has not begun (node_mirrored.c)
+ *     begun        yes                      record that it has not: a copy is only added again while it has not begun (mirrored_copies.c)
  *                  no                       delete what is there, and then the record
  *
  * Each node does this for the pools it has open; a pool that is away is seen to when it is back.
