@@ -1,72 +1,20 @@
 /*
- * cluster_run.c: see cluster_run.h.
+ * cluster_run.c: one seed: the beginning of its world, its life, and its end; see cluster_run.h.
  *
  *     director   on the loop's stack, every few hundred milliseconds: does one thing to the world, or undoes one
  *     minder     the same, often: restarts processes when their time has come, and starts an engine where none is left
  *     clients    fibers in the process of an engine: read, write, zero, trim, flush, snapshots, deletions, growth
- *
- * Besides what the director does, a seed has a climate, which says what its disks do: nothing, fail requests, lose sectors under data, be
- * small and nearly full, or lie upon a file system that is.
+ *     peace      on the loop's stack, often: when the faults have stopped, is all well?
  */
 #include "sim/cluster_run.h"
 
 #include "base/log.h"
-#include "sim/cluster.h"
+#include "sim/cluster_private.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define VOLUME_BYTES	 (6 * MiB)
-#define VOLUME_BYTES_MAX (12 * MiB)
-#define DISK_BYTES	 (96 * MiB)
-#define CLIENTS		 3u
-#define REQUEST_SECTORS	 64u
-#define SNAPSHOTS_MAX	 12u
-#define ENGINES_MAX	 400u
-#define WELL_WITHIN_NS	 (120 * NS_PER_S)
-#define HOT_PLACES	 12u
-#define LOST_MAX	 64u
-
-enum climate { FAIR, DISK_ERRORS, LOST_SECTORS, SMALL_POOLS, NO_SPACE_BELOW };
-
-struct snapshot {
-	struct uuid id;
-	char name[POOL_NAME_MAX + 1];
-	struct history_image *image; /* NULL: nobody knows what it holds */
-	bool is_deleted;	     /* or being so */
-	bool is_renamed;	     /* nobody knows what it is called */
-};
-
-/* A request of a client, until it has ended. */
-struct doing {
-	struct list link;
-	struct cluster_engine *engine;
-	struct history_write write;
-	bool is_write;
-};
-
-struct run {
-	struct cluster cluster;
-	struct list doing;
-	struct cluster_engine *engines[ENGINES_MAX];
-	uint32_t engine_count;
-	uint64_t next_value, size_bytes;
-	struct snapshot snapshots[SNAPSHOTS_MAX];
-	uint32_t snapshot_count;
-	uint32_t actions_left;
-	struct cluster_engine *snapshot_under_way; /* who makes one, or the like; NULL: nobody */
-	bool faults_are_over, clients_stop, is_done;
-	enum climate climate;
-	uint64_t lost[LOST_MAX]; /* sectors of node 0 */
-	uint32_t lost_count;
-	uint64_t engine_wanted_ns; /* none is left: when to start one */
-	uint64_t hot[HOT_PLACES];
-	uint64_t swaps_at_peace, peace_ns;
-	struct cluster_report *report;
-	void (*tell)(uint64_t now_ns, const char *line);
-};
-
-static struct run *the_run; /* for callbacks that get a node */
+struct run *the_run; /* for callbacks that get a node */
 
 void cluster_fail(struct cluster *cl, const char *format, ...)
 {
@@ -80,17 +28,7 @@ void cluster_fail(struct cluster *cl, const char *format, ...)
 	the_run->is_done = true;
 }
 
-static uint64_t chance(struct run *r, uint64_t below)
-{
-	return prng_below(r->cluster.rng, below);
-}
-
-static uint64_t now_ns(struct run *r)
-{
-	return sim_now_ns(r->cluster.sim);
-}
-
-/* ---- processes ------------------------------------------------------------------------------------------------------------------- */
+/* ---- processes ----------------------------------------------------------------------------------------------------------------------------- */
 
 static void process_main(void *arg)
 {
@@ -113,7 +51,7 @@ static void process_main(void *arg)
 		n->cluster->wire->serve(n);
 }
 
-static void process_start(struct cluster_node *n)
+void process_start(struct cluster_node *n)
 {
 	if (!sim_node_has_power(n->machine) || uuid_is_nil(&n->boot_id))
 		prng_fill(n->cluster->rng, &n->boot_id, sizeof(n->boot_id));
@@ -126,8 +64,6 @@ static void process_start(struct cluster_node *n)
 	n->door = NULL;
 	fiber_spawn(rt, "process", process_main, n);
 }
-
-static void engine_over(struct cluster_engine *e);
 
 static void process_gone(struct cluster_node *n, bool power_too)
 {
@@ -154,7 +90,7 @@ static void process_gone(struct cluster_node *n, bool power_too)
 	n->restart_ns = now_ns(r) + 50 * NS_PER_MS + chance(r, 6 * NS_PER_S);
 }
 
-/* ---- what clients do ---------------------------------------------------------------------------------------------------------------- */
+/* ---- what clients do ----------------------------------------------------------------------------------------------------------------------- */
 
 static void doing_begin(struct run *r, struct doing *d, struct cluster_engine *e, uint64_t first,
 			uint64_t count, uint64_t value)
@@ -449,7 +385,7 @@ static void client_act(struct run *r, struct cluster_engine *e, uint8_t *data)
 	}
 }
 
-static void client_main(void *arg)
+void client_main(void *arg)
 {
 	struct cluster_engine *e = arg;
 	struct run *r = the_run;
@@ -464,10 +400,10 @@ static void client_main(void *arg)
 	free(data);
 }
 
-/* ---- engines ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- engines ------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Its clients are answered, one by one, unless its process is gone. */
-static void engine_over(struct cluster_engine *e)
+void engine_over(struct cluster_engine *e)
 {
 	if (e->is_over)
 		return;
@@ -476,7 +412,7 @@ static void engine_over(struct cluster_engine *e)
 }
 
 /* Its fibers never run again. */
-static void clients_cut_off(struct run *r, struct cluster_node *n)
+void clients_cut_off(struct run *r, struct cluster_node *n)
 {
 	struct doing *d, *tmp;
 	list_for_each_safe (d, tmp, &r->doing, link) {
@@ -526,7 +462,7 @@ static void engine_main(void *arg)
 }
 
 /* On a node that runs none; an older one elsewhere may live on without knowing. */
-static void engine_start(struct run *r)
+void engine_start(struct run *r)
 {
 	uint32_t first = (uint32_t)chance(r, CLUSTER_NODES);
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
@@ -561,7 +497,7 @@ static bool the_owner_lives(const struct run *r)
 	return false;
 }
 
-static void node_down(struct run *r, struct cluster_node *n, bool power_too)
+void node_down(struct run *r, struct cluster_node *n, bool power_too)
 {
 	if (!n->is_up)
 		return;
@@ -570,7 +506,7 @@ static void node_down(struct run *r, struct cluster_node *n, bool power_too)
 	process_gone(n, power_too);
 }
 
-/* ---- the minder ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the minder ---------------------------------------------------------------------------------------------------------------------------- */
 
 static bool pool_failed(const struct cluster_node *n)
 {
@@ -580,8 +516,6 @@ static bool pool_failed(const struct cluster_node *n)
 	pool_stats(n->pool, &stats);
 	return stats.failed;
 }
-
-static bool all_is_even(const struct run *r);
 
 static bool is_member(const struct cluster_node *n)
 {
@@ -619,7 +553,7 @@ static void filler_delete(void *arg)
 }
 
 /* There is room again. */
-static void fillers_delete(struct run *r)
+void fillers_delete(struct run *r)
 {
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
 		struct cluster_node *n = &r->cluster.nodes[i];
@@ -630,7 +564,7 @@ static void fillers_delete(struct run *r)
 	}
 }
 
-static void minder(void *arg)
+void minder(void *arg)
 {
 	struct run *r = arg;
 	if (r->is_done)
@@ -654,7 +588,7 @@ static void minder(void *arg)
 	sim_at(r->cluster.sim, now_ns(r) + 20 * NS_PER_MS, minder, r);
 }
 
-/* ---- the director ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the director -------------------------------------------------------------------------------------------------------------------------- */
 
 static void all_down(struct run *r, bool power_too)
 {
@@ -681,7 +615,7 @@ static void engines_forget(struct run *r)
 }
 
 /* V3, V11: is there a machine that stays on, and has everything that was acknowledged? */
-static bool another_has_all(struct run *r, const struct cluster_node *cut)
+bool another_has_all(struct run *r, const struct cluster_node *cut)
 {
 	bool any = false;
 	who_has_all(r);
@@ -737,7 +671,7 @@ static void engine_replace(struct run *r)
 	engine_start(r);
 }
 
-static void heal_all(struct run *r)
+void heal_all(struct run *r)
 {
 	memset(r->cluster.views_cut, 0, sizeof(r->cluster.views_cut));
 	memset(r->cluster.cut, 0, sizeof(r->cluster.cut));
@@ -891,7 +825,7 @@ static void net_follow(struct run *r)
 	}
 }
 
-static void director(void *arg)
+void director(void *arg)
 {
 	struct run *r = arg;
 	if (r->is_done)
@@ -914,9 +848,9 @@ static void director(void *arg)
 	       now_ns(r) + 100 * NS_PER_MS + chance(r, chance(r, 4) ? NS_PER_S : 8 * NS_PER_S), director, r);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------------------------------------------------------------- */
 
-static struct cluster_engine *engine_that_serves(const struct run *r, struct mirror_status *status)
+struct cluster_engine *engine_that_serves(const struct run *r, struct mirror_status *status)
 {
 	for (uint32_t i = 0; i < r->engine_count; i++) {
 		struct cluster_engine *e = r->engines[i];
@@ -929,7 +863,7 @@ static struct cluster_engine *engine_that_serves(const struct run *r, struct mir
 	return NULL;
 }
 
-static bool all_is_even(const struct run *r)
+bool all_is_even(const struct run *r)
 {
 	struct mirror_status status;
 	if (!engine_that_serves(r, &status) || status.unsettled_count || r->cluster.view.seal_count)
@@ -1109,7 +1043,7 @@ static void read_all(struct run *r, struct cluster_engine *e)
 	free(data);
 }
 
-/* ---- rot ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- rot ----------------------------------------------------------------------------------------------------------------------------------- */
 
 /* One bit of every place on a disk where this sector lies. */
 static void sector_flip(struct sim_disk *disk, const uint8_t *sector)
@@ -1162,8 +1096,6 @@ static void scrub_judge(struct run *r, const struct mirror_scrub_status *s, uint
 		cluster_fail(&r->cluster, "a rotten block of one of %u members was not found", members);
 }
 
-static void explain_stuck(struct run *r);
-
 /* Until then a copy that was wrong in a snapshot is filled anew. */
 static void even_wait(struct run *r)
 {
@@ -1182,7 +1114,7 @@ static void scrub_wait(struct cluster_engine *e, struct mirror_scrub_status *sta
 }
 
 /* A bit rots in one member. Of three and more that one is repaired; of two nobody knows, and it is healed by hand. */
-static void rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
+void rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
 {
 	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
 	uint64_t number = chance(r, r->size_bytes / HISTORY_SECTOR_BYTES);
@@ -1225,7 +1157,7 @@ static void inspector(void *arg)
 	r->is_done = true;
 }
 
-static void explain_stuck(struct run *r)
+void explain_stuck(struct run *r)
 {
 	char text[600];
 	size_t used = 0;
@@ -1257,7 +1189,7 @@ static bool clients_have_stopped(const struct run *r)
 }
 
 /* Peace: all must become even while clients still work, and then they stop. */
-static void judge_peace(void *arg)
+void judge_peace(void *arg)
 {
 	struct run *r = arg;
 	struct mirror_status status;
@@ -1280,10 +1212,10 @@ static void judge_peace(void *arg)
 	sim_at(r->cluster.sim, now_ns(r) + 200 * NS_PER_MS, judge_peace, r);
 }
 
-/* ---- the beginning -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the beginning ------------------------------------------------------------------------------------------------------------------------- */
 
 /* A few MiB are left. */
-static int filler_make(struct cluster_node *n, struct pool *pool)
+int filler_make(struct cluster_node *n, struct pool *pool)
 {
 	struct pool_stats stats;
 	struct volume_spec spec = {.id = filler_id(), .name = "filler", .size_bytes = DISK_BYTES};
@@ -1408,7 +1340,7 @@ static void run_end(struct run *r)
 	history_free(r->cluster.history);
 }
 
-static enum climate climate_of(uint64_t seed)
+enum climate climate_of(uint64_t seed)
 {
 	static const enum climate climates[] = {FAIR,	     FAIR, DISK_ERRORS,	 FAIR,
 						SMALL_POOLS, FAIR, LOST_SECTORS, NO_SPACE_BELOW};
