@@ -23,11 +23,6 @@ static void doing_end(struct run *r, struct doing *d, bool acknowledged)
 	history_write_end(r->cluster.history, &d->write, acknowledged);
 }
 
-static bool is_over_error(int err)
-{
-	return err == OXE_FENCED || err == OXE_SHUTDOWN;
-}
-
 /* Errors that nothing in the world accounts for. A disk that fails requests accounts for OXE_IO, and for that of the last copy only. */
 static void judge(struct run *r, struct cluster_engine *e, const char *what, int err)
 {

@@ -73,6 +73,12 @@ static inline uint64_t now_ns(const struct run *r)
 	return sim_now_ns(r->cluster.sim);
 }
 
+/* Said by an engine that another has replaced, or that is being stopped. */
+static inline bool is_over_error(int err)
+{
+	return err == OXE_FENCED || err == OXE_SHUTDOWN;
+}
+
 /* ---- cluster_process.c ---- */
 
 void process_start(struct cluster_node *n);
@@ -113,7 +119,8 @@ void judge_peace(void *arg);
 
 /* ---- cluster_rot.c ---- */
 
-/* From a fiber of the engine's process; waits until all is even again. `members` are all the copies there are. */
-void rot_one(struct run *r, struct cluster_engine *e, uint32_t members);
+/* From a fiber of the engine's process; waits until all is even again. `members` are all the copies there are. OXE_FENCED: another engine
+ * began meanwhile; nothing was judged, and what had rotted is as it was. */
+OX_CHECKED int rot_one(struct run *r, struct cluster_engine *e, uint32_t members);
 
 #endif

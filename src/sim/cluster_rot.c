@@ -74,14 +74,22 @@ static void scrub_wait(struct cluster_engine *e, struct mirror_scrub_status *sta
 		fiber_sleep(20 * NS_PER_MS);
 }
 
+static bool was_fenced(const struct cluster_engine *e)
+{
+	struct mirror_status status;
+	mirror_status(e->mirror, &status);
+	return status.was_fenced;
+}
+
 /* A bit rots in one member. Of three and more that one is repaired; of two nobody knows, and it is healed by hand. */
-void rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
+int rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
 {
 	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
 	uint64_t number = chance(r, r->size_bytes / HISTORY_SECTOR_BYTES);
 	uint8_t *sector = cluster_buffer(HISTORY_SECTOR_BYTES);
 	struct sim_disk *disk = sim_disk_find(n->machine, "/dev/sda");
 	struct mirror_scrub_status status;
+	bool fenced = false;
 	mirror_scrub_stop(e->mirror);
 	scrub_wait(e, &status);
 	if (members > 1 && view_find(&r->cluster.view, &n->pool_id) &&
@@ -91,11 +99,13 @@ void rot_one(struct run *r, struct cluster_engine *e, uint32_t members)
 		bool rotten = is_rotten(r, n, number, sector);
 		mirror_scrub_start(e->mirror, 0);
 		scrub_wait(e, &status);
-		if (rotten)
+		fenced = was_fenced(e);
+		if (rotten && !fenced)
 			scrub_judge(r, &status, number, members);
 		even_wait(r);
-		if (members == 2)
+		if (members == 2 || fenced)
 			sector_flip_back(disk, sector);
 	}
 	free(sector);
+	return fenced ? OXE_FENCED : 0;
 }
