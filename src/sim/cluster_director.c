@@ -5,7 +5,7 @@
  * others, a store of views that is away, calls that get lost, slow disks. After a number of them comes peace, and all is healed.
  *
  * Besides, a seed has a climate, by its number, which says what its disks do: nothing, fail requests, lose sectors under data, be small and
- * nearly full, or lie upon a file system that is.
+ * nearly full, or lie upon a file system that is. And the clocks of its machines run at the same rate, or do not.
  */
 #include "sim/cluster_private.h"
 
@@ -16,6 +16,17 @@ enum climate climate_of(uint64_t seed)
 	static const enum climate climates[] = {FAIR,	     FAIR, DISK_ERRORS,	 FAIR,
 						SMALL_POOLS, FAIR, LOST_SECTORS, NO_SPACE_BELOW};
 	return climates[seed / 2 % ARRAY_COUNT(climates)];
+}
+
+bool clocks_differ(uint64_t seed)
+{
+	return seed / 16 % 4 == 1;
+}
+
+/* The fastest is a little more than a tenth faster than the slowest: as much as a lease has to bear (V5, mirror.h). */
+uint32_t clock_permille(struct run *r)
+{
+	return r->clocks_differ ? 950 + (uint32_t)chance(r, 101) : 1000;
 }
 
 static struct uuid filler_id(void)

@@ -67,6 +67,7 @@ static void world_make(struct run *r)
 		struct cluster_node *n = &cl->nodes[i];
 		*n = (struct cluster_node){
 			.cluster = cl, .index = i, .machine = sim_node_new(cl->sim, names[i])};
+		sim_node_set_clock(n->machine, clock_permille(r));
 		prng_fill(cl->rng, &n->pool_id, sizeof(n->pool_id));
 		sim_disk_new(n->machine, "/dev/sda", DISK_BYTES, 512);
 		if (i < copies)
@@ -146,6 +147,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
 	sim_shuffle(r->cluster.sim, spec->seed % 2);
 	r->climate = climate_of(spec->seed);
+	r->clocks_differ = clocks_differ(spec->seed);
 	r->tell = spec->tell;
 	if (r->tell)
 		log_sink_set(log_line, r, LOG_LEVEL_DEBUG);

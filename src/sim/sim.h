@@ -72,6 +72,10 @@ void sim_node_power_cut(struct sim_node *node);
 /* The process is gone and the power too, or the process only. */
 bool sim_node_has_power(const struct sim_node *node);
 
+/* How fast its clock runs, in thousandths of the world's time, ever since the world began: rt_now_ns, and all deadlines. The calendar is right
+ * everywhere. While nothing runs. */
+void sim_node_set_clock(struct sim_node *node, uint32_t permille);
+
 /* ---- disks ------------------------------------------------------------------------------------------------------------ */
 
 enum sim_discard {

@@ -66,7 +66,7 @@ bool sim_chance(struct sim *sim, uint32_t one_in)
 
 static uint64_t op_now_exact_ns(struct rt *rt)
 {
-	return node_of(rt)->sim->now_ns;
+	return node_clock_ns(node_of(rt));
 }
 
 static uint64_t op_wall_ns(struct rt *rt)
@@ -247,12 +247,34 @@ struct sim_node *sim_node_new(struct sim *sim, const char *name)
 	struct sim_node *node = mem_zalloc(sizeof(*node));
 	node->sim = sim;
 	node->name = name;
+	node->clock_permille = 1000;
 	node->index = ++sim->node_count;
 	assert(node->index < 255);
 	snprintf(node->address, sizeof(node->address), "10.0.0.%u", node->index & 0xff);
 	list_init(&node->disks);
 	list_add_tail(&sim->nodes, &node->link);
 	return node;
+}
+
+void sim_node_set_clock(struct sim_node *node, uint32_t permille)
+{
+	assert(!node->runs && permille > 0);
+	node->clock_permille = permille;
+}
+
+uint64_t node_clock_ns(const struct sim_node *node)
+{
+	return node->sim->now_ns / 1000 * node->clock_permille +
+	       node->sim->now_ns % 1000 * node->clock_permille / 1000;
+}
+
+/* The first one at which the clock says so much, or a little more. A deadline beyond all time stays one. */
+uint64_t node_moment_ns(const struct sim_node *node, uint64_t clock_ns)
+{
+	uint64_t permille = node->clock_permille;
+	if (permille == 1000 || clock_ns > UINT64_MAX / 2000)
+		return clock_ns;
+	return (clock_ns * 1000 + permille - 1) / permille;
 }
 
 const char *sim_node_address(const struct sim_node *node)
@@ -265,7 +287,7 @@ struct rt *sim_node_start(struct sim_node *node)
 	assert(!node->runs);
 	memset(&node->rt, 0, sizeof(node->rt));
 	rt_core_init(&node->rt, &sim_ops);
-	node->rt.now_ns = node->sim->now_ns;
+	node->rt.now_ns = node_clock_ns(node);
 	node->runs = node->has_power = true;
 	node->incarnation++;
 	sim_trace(node->sim, "node.start", node->index, node->incarnation, 0);
@@ -319,7 +341,7 @@ void sim_node_power_cut(struct sim_node *node)
 
 void node_enter(struct sim_node *node)
 {
-	node->rt.now_ns = node->sim->now_ns;
+	node->rt.now_ns = node_clock_ns(node);
 	rt_core_enter(&node->rt);
 }
 
@@ -348,7 +370,7 @@ static void run_queue_shuffle(struct sim *sim, struct list *queue)
 static void node_run(struct sim_node *node)
 {
 	struct sim *sim = node->sim;
-	node->rt.now_ns = sim->now_ns;
+	node->rt.now_ns = node_clock_ns(node);
 	if (!sim->shuffle) {
 		rt_core_run(&node->rt, 0);
 		return;
@@ -381,7 +403,7 @@ static uint64_t next_moment(struct sim *sim)
 	struct sim_node *node;
 	list_for_each (node, &sim->nodes, link) {
 		if (node->runs)
-			next = u64_min(next, rt_core_next_deadline_ns(&node->rt));
+			next = u64_min(next, node_moment_ns(node, rt_core_next_deadline_ns(&node->rt)));
 	}
 	return next == UINT64_MAX ? next : u64_max(next, sim->now_ns);
 }

@@ -606,6 +606,41 @@ static void hang(struct world *w, struct rt_disk *disk)
 	fiber_park();
 }
 
+/* Three machines with clocks of their own: each sleeps a second by its own. */
+struct clocked {
+	struct sim *sim;
+	uint64_t from_ns, to_ns, woke_ns;
+};
+
+static void clock_script(void *arg)
+{
+	struct clocked *c = arg;
+	c->from_ns = rt_now_exact_ns(rt_current());
+	fiber_sleep(NS_PER_S);
+	c->to_ns = rt_now_ns(rt_current());
+	c->woke_ns = sim_now_ns(c->sim);
+}
+
+TEST(a_clock_that_runs_slow_wakes_its_machine_late_and_one_that_runs_fast_early)
+{
+	static const uint32_t permilles[] = {900, 1000, 1037};
+	struct clocked clocks[3];
+	struct sim *sim = sim_new(5);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sim_node *node = sim_node_new(sim, "a");
+		clocks[i] = (struct clocked){.sim = sim};
+		sim_node_set_clock(node, permilles[i]);
+		fiber_spawn(sim_node_start(node), "script", clock_script, &clocks[i]);
+	}
+	CHECK_EQ(sim_run(sim, NULL, UINT64_MAX), SIM_DONE);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK(clocks[i].to_ns - clocks[i].from_ns >= NS_PER_S);
+		CHECK(clocks[i].to_ns - clocks[i].from_ns < NS_PER_S + 2);
+		CHECK_EQ(clocks[i].woke_ns, (NS_PER_S * 1000 + permilles[i] - 1) / permilles[i]);
+	}
+	sim_free(sim);
+}
+
 TEST(a_hang_is_noticed)
 {
 	struct world w = world_new(1);
