@@ -5,7 +5,8 @@
  * others, a store of views that is away, calls that get lost, slow disks. After a number of them comes peace, and all is healed.
  *
  * Besides, a seed has a climate, by its number, which says what its disks do: nothing, fail requests, lose sectors under data, be small and
- * nearly full, or lie upon a file system that is. And the clocks of its machines run at the same rate, or do not.
+ * nearly full, or lie upon a file system that is. And the clocks of its machines run at the same rate, or do not; and processes are paused, or are
+ * not.
  */
 #include "sim/cluster_private.h"
 
@@ -16,6 +17,11 @@ enum climate climate_of(uint64_t seed)
 	static const enum climate climates[] = {FAIR,	     FAIR, DISK_ERRORS,	 FAIR,
 						SMALL_POOLS, FAIR, LOST_SECTORS, NO_SPACE_BELOW};
 	return climates[seed / 2 % ARRAY_COUNT(climates)];
+}
+
+bool pauses(uint64_t seed)
+{
+	return seed / 16 % 8 == 1 || seed / 16 % 8 == 3;
 }
 
 bool clocks_differ(uint64_t seed)
@@ -243,6 +249,29 @@ static void disk_worse(struct run *r)
 	}
 }
 
+static void pause_over(void *arg)
+{
+	struct cluster_node *n = arg;
+	if (!the_run->is_done)
+		sim_node_resume(n->machine);
+}
+
+/* For longer than a lease, mostly; often it is an engine's process, and another engine has the volume when it goes on. */
+static void pause_one(struct run *r)
+{
+	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
+	bool an_engine = chance(r, 2);
+	for (uint32_t i = 0; an_engine && i < CLUSTER_NODES; i++)
+		if (r->cluster.nodes[i].engine && !r->cluster.nodes[i].engine->is_over)
+			n = &r->cluster.nodes[i];
+	if (!n->is_up || sim_node_is_paused(n->machine))
+		return;
+	sim_node_pause(n->machine);
+	sim_at(r->cluster.sim, now_ns(r) + 100 * NS_PER_MS + chance(r, 8 * NS_PER_S), pause_over, n);
+	if (chance(r, 2))
+		engine_start(r);
+}
+
 static void act(struct run *r)
 {
 	struct cluster_node *n = &r->cluster.nodes[chance(r, CLUSTER_NODES)];
@@ -319,6 +348,8 @@ void director(void *arg)
 	r->actions_left--;
 	if (chance(r, 3) == 0)
 		disk_act(r);
+	if (r->pauses && chance(r, 4) == 0)
+		pause_one(r);
 	act(r);
 	net_follow(r);
 	sim_at(r->cluster.sim,

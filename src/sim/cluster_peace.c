@@ -31,7 +31,8 @@ bool all_is_even(const struct run *r)
 		    status.copies[i].may_lack)
 			return false;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
-		if (!r->cluster.nodes[i].is_up || !r->cluster.nodes[i].pool)
+		if (!r->cluster.nodes[i].is_up || !r->cluster.nodes[i].pool ||
+		    sim_node_is_paused(r->cluster.nodes[i].machine))
 			return false;
 	return status.copy_count > 0;
 }

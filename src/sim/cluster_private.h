@@ -52,7 +52,7 @@ struct run {
 	struct cluster_engine *snapshot_under_way; /* who makes one, or the like; NULL: nobody */
 	bool faults_are_over, clients_stop, is_done;
 	enum climate climate;
-	bool clocks_differ;
+	bool clocks_differ, pauses;
 	uint64_t lost[LOST_MAX]; /* sectors of node 0 */
 	uint32_t lost_count;
 	uint64_t engine_wanted_ns; /* none is left: when to start one */
@@ -104,7 +104,8 @@ void clients_cut_off(struct run *r, struct cluster_node *n);
 /* ---- cluster_director.c ---- */
 
 enum climate climate_of(uint64_t seed);
-/* In a quarter of the seeds. */
+/* Each in a quarter of the seeds, and both in an eighth. */
+bool pauses(uint64_t seed);
 bool clocks_differ(uint64_t seed);
 /* Drawn anew for each node; nothing is drawn where they do not differ. */
 uint32_t clock_permille(struct run *r);

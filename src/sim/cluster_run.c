@@ -147,6 +147,7 @@ bool cluster_run(const struct cluster_spec *spec, struct cluster_report *report)
 	r->cluster.history = history_new(VOLUME_BYTES_MAX / HISTORY_SECTOR_BYTES);
 	sim_shuffle(r->cluster.sim, spec->seed % 2);
 	r->climate = climate_of(spec->seed);
+	r->pauses = pauses(spec->seed);
 	r->clocks_differ = clocks_differ(spec->seed);
 	r->tell = spec->tell;
 	if (r->tell)

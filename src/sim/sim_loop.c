@@ -308,6 +308,7 @@ void sim_node_stop(struct sim_node *node)
 {
 	assert(node->runs);
 	sim_trace(node->sim, "node.stop", node->index, 0, 0);
+	assert(!node->paused);
 	net_node_gone(node, false);
 	node_disks_crash(node, false);
 	rt_core_fini(&node->rt);
@@ -322,6 +323,7 @@ static void node_crash(struct sim_node *node, bool power_cut)
 		rt_core_fini(&node->rt);
 		node->runs = false;
 	}
+	node->paused = false;
 	node->has_power = !power_cut;
 	net_node_gone(node, power_cut);
 	node_disks_crash(node, power_cut);
@@ -337,6 +339,28 @@ void sim_node_power_cut(struct sim_node *node)
 {
 	sim_trace(node->sim, "node.power_cut", node->index, 0, 0);
 	node_crash(node, true);
+}
+
+void sim_node_pause(struct sim_node *node)
+{
+	assert(node->runs && !node->rt.current);
+	node->paused = true;
+	sim_trace(node->sim, "node.pause", node->index, 0, 0);
+}
+
+void sim_node_resume(struct sim_node *node)
+{
+	if (!node->paused)
+		return;
+	assert(node->runs);
+	node->paused = false;
+	sim_trace(node->sim, "node.resume", node->index, 0, 0);
+	node_disks_tell(node);
+}
+
+bool sim_node_is_paused(const struct sim_node *node)
+{
+	return node->paused;
 }
 
 void node_enter(struct sim_node *node)
@@ -370,6 +394,8 @@ static void run_queue_shuffle(struct sim *sim, struct list *queue)
 static void node_run(struct sim_node *node)
 {
 	struct sim *sim = node->sim;
+	if (!node->runs || node->paused)
+		return;
 	node->rt.now_ns = node_clock_ns(node);
 	if (!sim->shuffle) {
 		rt_core_run(&node->rt, 0);
@@ -389,10 +415,10 @@ static void nodes_run(struct sim *sim)
 			start = start->next;
 	}
 	for (item = start->next; item != start; item = item->next) {
-		if (item != &sim->nodes && list_entry(item, struct sim_node, link)->runs)
+		if (item != &sim->nodes)
 			node_run(list_entry(item, struct sim_node, link));
 	}
-	if (start != &sim->nodes && list_entry(start, struct sim_node, link)->runs)
+	if (start != &sim->nodes)
 		node_run(list_entry(start, struct sim_node, link));
 }
 
@@ -402,7 +428,7 @@ static uint64_t next_moment(struct sim *sim)
 	uint64_t next = sim->event_count ? sim->events[1].when_ns : UINT64_MAX;
 	struct sim_node *node;
 	list_for_each (node, &sim->nodes, link) {
-		if (node->runs)
+		if (node->runs && !node->paused)
 			next = u64_min(next, node_moment_ns(node, rt_core_next_deadline_ns(&node->rt)));
 	}
 	return next == UINT64_MAX ? next : u64_max(next, sim->now_ns);
@@ -412,7 +438,7 @@ static bool fibers_ready(struct sim *sim)
 {
 	struct sim_node *node;
 	list_for_each (node, &sim->nodes, link) {
-		if (node->runs && !list_empty(&node->rt.run_queue))
+		if (node->runs && !node->paused && !list_empty(&node->rt.run_queue))
 			return true;
 	}
 	return false;

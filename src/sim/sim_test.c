@@ -486,6 +486,36 @@ TEST(a_request_may_stall)
 	world_free(&w);
 }
 
+/* What a paused process had asked its disk for is done, and heard of later; killed, it never hears of it. */
+static void write_and_note(void *arg)
+{
+	struct world *w = arg;
+	struct rt_disk *disk;
+	CHECK_OK(rt_disk_open(rt_current(), DISK, 0, 0, &disk));
+	CHECK_OK(write_byte(w, disk, 7, 0, 4096, 0));
+	w->done = true;
+}
+
+TEST(what_a_paused_process_had_asked_for_is_done_and_told_when_it_goes_on)
+{
+	for (int killed = 0; killed < 2; killed++) {
+		struct world w = world_new(1);
+		sim_disk_faults(w.disk)->latency_min_ns = sim_disk_faults(w.disk)->latency_max_ns = NS_PER_MS;
+		fiber_spawn(sim_node_start(w.node), "script", write_and_note, &w);
+		CHECK_EQ(sim_run(w.sim, &w.done, 500 * NS_PER_US), SIM_LATE);
+		sim_node_pause(w.node);
+		CHECK(sim_node_is_paused(w.node));
+		CHECK_EQ(sim_run(w.sim, &w.done, NS_PER_S), SIM_STUCK);
+		CHECK_EQ(sector_byte(w.disk, 0), 7);
+		if (killed)
+			sim_node_kill(w.node);
+		sim_node_resume(w.node);
+		CHECK_EQ(sim_run(w.sim, &w.done, 2 * NS_PER_S), killed ? SIM_STUCK : SIM_DONE);
+		CHECK_EQ(w.done, !killed);
+		world_free(&w);
+	}
+}
+
 /* A read while a write of the same place is in flight. */
 static struct rt_io racing_io;
 static uint8_t *racing_buf;
@@ -785,6 +815,21 @@ TEST(a_killed_process_resets_its_peers)
 	sim_node_kill(t.server);
 	CHECK_EQ(sim_run(t.sim, &t.done, NS_PER_S), SIM_DONE);
 	CHECK(t.echoed < t.total_bytes);
+	sim_free(t.sim);
+}
+
+TEST(a_paused_process_keeps_its_connections_and_hears_nothing_until_it_goes_on)
+{
+	struct talk t = talk_new(4);
+	talk_start(&t);
+	CHECK_EQ(sim_run(t.sim, &t.done, 500 * NS_PER_US), SIM_LATE);
+	sim_node_pause(t.server);
+	uint64_t before = t.echoed;
+	CHECK_EQ(sim_run(t.sim, &t.done, 20 * NS_PER_S), SIM_STUCK);
+	CHECK(t.echoed - before < t.total_bytes / 2);
+	sim_node_resume(t.server);
+	CHECK_EQ(sim_run(t.sim, &t.done, UINT64_MAX), SIM_DONE);
+	CHECK_EQ(t.echoed, t.total_bytes);
 	sim_free(t.sim);
 }
 
