@@ -8,6 +8,9 @@
  */
 #include "sim/cluster_private.h"
 
+/* What is read to be compared, by one inspector at a time. Fresh memory for each was a quarter of all page faults. */
+static _Alignas(RT_IO_ALIGN) uint8_t rooms[2][VOLUME_BYTES_MAX];
+
 struct cluster_engine *engine_that_serves(const struct run *r, struct mirror_status *status)
 {
 	for (uint32_t i = 0; i < r->engine_count; i++) {
@@ -41,7 +44,7 @@ bool all_is_even(const struct run *r)
 static bool layer_equal(struct run *r, struct replica *a, struct replica *b,
 			const struct replica_layer *layer, uint64_t size_bytes)
 {
-	uint8_t *x = cluster_buffer(MiB), *y = cluster_buffer(MiB);
+	uint8_t *x = rooms[0], *y = rooms[1];
 	bool same = true;
 	for (uint64_t at = 0; same && at < size_bytes; at += MiB) {
 		uint64_t len_bytes = u64_min(MiB, size_bytes - at);
@@ -62,8 +65,6 @@ static bool layer_equal(struct run *r, struct replica *a, struct replica *b,
 			same = false;
 		}
 	}
-	free(x);
-	free(y);
 	return same;
 }
 
@@ -76,12 +77,11 @@ static void snapshot_check(struct run *r, struct replica *a, const struct replic
 			continue;
 		uint64_t bytes =
 			u64_min(history_image_sectors(s->image) * HISTORY_SECTOR_BYTES, layer->size_bytes);
-		uint8_t *data = cluster_buffer(bytes);
+		uint8_t *data = rooms[0];
 		int err = a->ops->layer_read(a, &layer->id, data, 0, bytes);
 		if (err ||
 		    !history_image_check(s->image, 0, bytes / HISTORY_SECTOR_BYTES, data, why, sizeof(why)))
 			cluster_fail(&r->cluster, "snapshot %s: %s", s->name, err ? err_name(err) : why);
-		free(data);
 	}
 }
 
@@ -188,7 +188,7 @@ static int copies_compare(struct run *r)
 
 static int read_all(struct run *r, struct cluster_engine *e)
 {
-	uint8_t *data = cluster_buffer(MiB);
+	uint8_t *data = rooms[0];
 	char why[700];
 	int err = 0;
 	for (uint64_t at = 0; !err && at < r->size_bytes && !r->cluster.failed; at += MiB) {
@@ -203,7 +203,6 @@ static int read_all(struct run *r, struct cluster_engine *e)
 					   len_bytes / HISTORY_SECTOR_BYTES, data, why, sizeof(why)))
 			cluster_fail(&r->cluster, "in the end: %s", why);
 	}
-	free(data);
 	return err;
 }
 
