@@ -72,6 +72,16 @@ void sim_node_power_cut(struct sim_node *node);
 /* The process is gone and the power too, or the process only. */
 bool sim_node_has_power(const struct sim_node *node);
 
+/* SIGSTOP, until SIGCONT: no fiber of the process runs, and it hears of nothing. What it has asked its disks for is done, its connections stay
+ * and fill up, its clock goes on. Ends with the process, too. Not from a fiber; once more is no harm. */
+void sim_node_pause(struct sim_node *node);
+void sim_node_resume(struct sim_node *node);
+bool sim_node_is_paused(const struct sim_node *node);
+
+/* How fast its clock runs, in thousandths of the world's time, ever since the world began: rt_now_ns, and all deadlines. The calendar is right
+ * everywhere. While nothing runs. */
+void sim_node_set_clock(struct sim_node *node, uint32_t permille);
+
 /* ---- disks ------------------------------------------------------------------------------------------------------------ */
 
 enum sim_discard {

@@ -22,6 +22,7 @@ struct sim_disk {
 	struct sim_disk_counts counts;
 	struct disk_handle *handle; /* NULL: not open */
 	struct list requests;
+	struct list untold; /* done, and their process was paused */
 	const char *probe_text;
 	void (*watch)(void *ctx, struct sim_disk *disk);
 	void *watch_ctx;
@@ -87,6 +88,7 @@ static struct sim_disk *disk_add(struct sim_node *node, const char *path, uint32
 		.torn_bytes = lba_bytes,
 	};
 	list_init(&disk->requests);
+	list_init(&disk->untold);
 	list_add_tail(&node->disks, &disk->link);
 	return disk;
 }
@@ -241,7 +243,7 @@ static struct sim_disk *disk_of(struct rt_disk *base)
 void disk_op_close(struct rt_disk *base)
 {
 	struct sim_disk *disk = disk_of(base);
-	assert(list_empty(&disk->requests));
+	assert(list_empty(&disk->requests) && list_empty(&disk->untold));
 	sim_trace(disk->node->sim, "disk.close", disk->node->index, 0, 0);
 	disk->handle = NULL;
 	free(container_of(base, struct disk_handle, base));
@@ -527,6 +529,17 @@ static void request_free(struct request *r)
 	free(r);
 }
 
+static void request_tell(struct request *r)
+{
+	struct sim_disk *disk = r->disk;
+	struct rt_io *io = r->io;
+	io->result = r->result;
+	request_free(r);
+	node_enter(disk->node);
+	io->done(io);
+	node_leave();
+}
+
 static void request_done(void *arg)
 {
 	struct request *r = arg;
@@ -548,11 +561,19 @@ static void request_done(void *arg)
 	disk->counts.errors += r->result == OXE_IO;
 	disk->counts.refusals += r->result == OXE_NOSPC;
 	sim_trace(disk->node->sim, done_names[r->op], io->offset_bytes, (uint64_t)(int64_t)r->result, r->crc);
-	io->result = r->result;
-	request_free(r);
-	node_enter(disk->node);
-	io->done(io);
-	node_leave();
+	if (disk->node->paused)
+		list_add_tail(&disk->untold, &r->link);
+	else
+		request_tell(r);
+}
+
+void node_disks_tell(struct sim_node *node)
+{
+	struct sim_disk *disk;
+	struct request *r;
+	list_for_each (disk, &node->disks, link)
+		while ((r = list_pop(&disk->untold, struct request, link)) != NULL)
+			request_tell(r);
 }
 
 /* ---- crashes -------------------------------------------------------------------------------------------------------------------- */
@@ -563,6 +584,8 @@ static void disk_crash(struct sim_disk *disk, bool power_cut)
 	struct request *r;
 	while ((r = list_pop(&disk->requests, struct request, link)) != NULL)
 		r->io = NULL;
+	while ((r = list_pop(&disk->untold, struct request, link)) != NULL)
+		request_free(r);
 	free(disk->handle);
 	disk->handle = NULL;
 	disk->medium.torn_bytes = disk->faults.torn_bytes;

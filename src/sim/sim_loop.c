@@ -66,7 +66,7 @@ bool sim_chance(struct sim *sim, uint32_t one_in)
 
 static uint64_t op_now_exact_ns(struct rt *rt)
 {
-	return node_of(rt)->sim->now_ns;
+	return node_clock_ns(node_of(rt));
 }
 
 static uint64_t op_wall_ns(struct rt *rt)
@@ -247,12 +247,34 @@ struct sim_node *sim_node_new(struct sim *sim, const char *name)
 	struct sim_node *node = mem_zalloc(sizeof(*node));
 	node->sim = sim;
 	node->name = name;
+	node->clock_permille = 1000;
 	node->index = ++sim->node_count;
 	assert(node->index < 255);
 	snprintf(node->address, sizeof(node->address), "10.0.0.%u", node->index & 0xff);
 	list_init(&node->disks);
 	list_add_tail(&sim->nodes, &node->link);
 	return node;
+}
+
+void sim_node_set_clock(struct sim_node *node, uint32_t permille)
+{
+	assert(!node->runs && permille > 0);
+	node->clock_permille = permille;
+}
+
+uint64_t node_clock_ns(const struct sim_node *node)
+{
+	return node->sim->now_ns / 1000 * node->clock_permille +
+	       node->sim->now_ns % 1000 * node->clock_permille / 1000;
+}
+
+/* The first one at which the clock says so much, or a little more. A deadline beyond all time stays one. */
+uint64_t node_moment_ns(const struct sim_node *node, uint64_t clock_ns)
+{
+	uint64_t permille = node->clock_permille;
+	if (permille == 1000 || clock_ns > UINT64_MAX / 2000)
+		return clock_ns;
+	return (clock_ns * 1000 + permille - 1) / permille;
 }
 
 const char *sim_node_address(const struct sim_node *node)
@@ -265,7 +287,7 @@ struct rt *sim_node_start(struct sim_node *node)
 	assert(!node->runs);
 	memset(&node->rt, 0, sizeof(node->rt));
 	rt_core_init(&node->rt, &sim_ops);
-	node->rt.now_ns = node->sim->now_ns;
+	node->rt.now_ns = node_clock_ns(node);
 	node->runs = node->has_power = true;
 	node->incarnation++;
 	sim_trace(node->sim, "node.start", node->index, node->incarnation, 0);
@@ -286,6 +308,7 @@ void sim_node_stop(struct sim_node *node)
 {
 	assert(node->runs);
 	sim_trace(node->sim, "node.stop", node->index, 0, 0);
+	assert(!node->paused);
 	net_node_gone(node, false);
 	node_disks_crash(node, false);
 	rt_core_fini(&node->rt);
@@ -300,6 +323,7 @@ static void node_crash(struct sim_node *node, bool power_cut)
 		rt_core_fini(&node->rt);
 		node->runs = false;
 	}
+	node->paused = false;
 	node->has_power = !power_cut;
 	net_node_gone(node, power_cut);
 	node_disks_crash(node, power_cut);
@@ -317,9 +341,31 @@ void sim_node_power_cut(struct sim_node *node)
 	node_crash(node, true);
 }
 
+void sim_node_pause(struct sim_node *node)
+{
+	assert(node->runs && !node->rt.current);
+	node->paused = true;
+	sim_trace(node->sim, "node.pause", node->index, 0, 0);
+}
+
+void sim_node_resume(struct sim_node *node)
+{
+	if (!node->paused)
+		return;
+	assert(node->runs);
+	node->paused = false;
+	sim_trace(node->sim, "node.resume", node->index, 0, 0);
+	node_disks_tell(node);
+}
+
+bool sim_node_is_paused(const struct sim_node *node)
+{
+	return node->paused;
+}
+
 void node_enter(struct sim_node *node)
 {
-	node->rt.now_ns = node->sim->now_ns;
+	node->rt.now_ns = node_clock_ns(node);
 	rt_core_enter(&node->rt);
 }
 
@@ -348,7 +394,9 @@ static void run_queue_shuffle(struct sim *sim, struct list *queue)
 static void node_run(struct sim_node *node)
 {
 	struct sim *sim = node->sim;
-	node->rt.now_ns = sim->now_ns;
+	if (!node->runs || node->paused)
+		return;
+	node->rt.now_ns = node_clock_ns(node);
 	if (!sim->shuffle) {
 		rt_core_run(&node->rt, 0);
 		return;
@@ -367,10 +415,10 @@ static void nodes_run(struct sim *sim)
 			start = start->next;
 	}
 	for (item = start->next; item != start; item = item->next) {
-		if (item != &sim->nodes && list_entry(item, struct sim_node, link)->runs)
+		if (item != &sim->nodes)
 			node_run(list_entry(item, struct sim_node, link));
 	}
-	if (start != &sim->nodes && list_entry(start, struct sim_node, link)->runs)
+	if (start != &sim->nodes)
 		node_run(list_entry(start, struct sim_node, link));
 }
 
@@ -380,8 +428,8 @@ static uint64_t next_moment(struct sim *sim)
 	uint64_t next = sim->event_count ? sim->events[1].when_ns : UINT64_MAX;
 	struct sim_node *node;
 	list_for_each (node, &sim->nodes, link) {
-		if (node->runs)
-			next = u64_min(next, rt_core_next_deadline_ns(&node->rt));
+		if (node->runs && !node->paused)
+			next = u64_min(next, node_moment_ns(node, rt_core_next_deadline_ns(&node->rt)));
 	}
 	return next == UINT64_MAX ? next : u64_max(next, sim->now_ns);
 }
@@ -390,7 +438,7 @@ static bool fibers_ready(struct sim *sim)
 {
 	struct sim_node *node;
 	list_for_each (node, &sim->nodes, link) {
-		if (node->runs && !list_empty(&node->rt.run_queue))
+		if (node->runs && !node->paused && !list_empty(&node->rt.run_queue))
 			return true;
 	}
 	return false;

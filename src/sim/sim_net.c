@@ -577,7 +577,7 @@ int net_op_connect(struct rt *rt, const char *address, uint64_t deadline_ns, str
 			    sim_between(sim, sim->net_faults.latency_min_ns, sim->net_faults.latency_max_ns));
 		bool open = way_is_open(sim, from, to) && way_is_open(sim, to, from);
 		struct port *port = open ? port_find(to, &t, from) : NULL;
-		if (sim->now_ns >= deadline_ns)
+		if (node_clock_ns(from) >= deadline_ns)
 			return OXE_TIMEOUT;
 		if (open && !port)
 			return t.is_unix ? OXE_NOENT : OXE_CLOSED;
@@ -585,7 +585,7 @@ int net_op_connect(struct rt *rt, const char *address, uint64_t deadline_ns, str
 			handshake(from, port, out);
 			return 0;
 		}
-		fiber_sleep(u64_min(sim->net_faults.retransmit_ns, deadline_ns - sim->now_ns));
+		fiber_sleep(u64_min(sim->net_faults.retransmit_ns, deadline_ns - node_clock_ns(from)));
 	}
 }
 

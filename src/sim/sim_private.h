@@ -49,6 +49,8 @@ struct sim_node {
 	uint32_t index;
 	uint64_t incarnation; /* counts starts; what was sent to an earlier one is lost */
 	bool runs, has_power;
+	bool paused; /* it runs, and no code of it does */
+	uint32_t clock_permille;
 };
 
 static inline struct sim_node *node_of(struct rt *rt)
@@ -58,6 +60,9 @@ static inline struct sim_node *node_of(struct rt *rt)
 
 /* ---- sim_loop.c ---- */
 void sim_after(struct sim *sim, uint64_t delay_ns, void (*fn)(void *arg), void *arg);
+/* What its clock says, and when in the world's time it will say so. */
+uint64_t node_clock_ns(const struct sim_node *node);
+uint64_t node_moment_ns(const struct sim_node *node, uint64_t clock_ns);
 /* Around a completion that runs code of the node. */
 void node_enter(struct sim_node *node);
 void node_leave(void);
@@ -72,6 +77,8 @@ int disk_op_probe(struct rt *rt, const char *path, char *what, size_t what_size_
 void disk_op_submit(struct rt_io *io);
 void node_disks_crash(struct sim_node *node, bool power_cut);
 void node_disks_free(struct sim_node *node);
+/* Say what was done while the node was paused. */
+void node_disks_tell(struct sim_node *node);
 
 /* ---- sim_net.c ---- */
 void net_init(struct sim *sim);

@@ -486,6 +486,36 @@ TEST(a_request_may_stall)
 	world_free(&w);
 }
 
+/* What a paused process had asked its disk for is done, and heard of later; killed, it never hears of it. */
+static void write_and_note(void *arg)
+{
+	struct world *w = arg;
+	struct rt_disk *disk;
+	CHECK_OK(rt_disk_open(rt_current(), DISK, 0, 0, &disk));
+	CHECK_OK(write_byte(w, disk, 7, 0, 4096, 0));
+	w->done = true;
+}
+
+TEST(what_a_paused_process_had_asked_for_is_done_and_told_when_it_goes_on)
+{
+	for (int killed = 0; killed < 2; killed++) {
+		struct world w = world_new(1);
+		sim_disk_faults(w.disk)->latency_min_ns = sim_disk_faults(w.disk)->latency_max_ns = NS_PER_MS;
+		fiber_spawn(sim_node_start(w.node), "script", write_and_note, &w);
+		CHECK_EQ(sim_run(w.sim, &w.done, 500 * NS_PER_US), SIM_LATE);
+		sim_node_pause(w.node);
+		CHECK(sim_node_is_paused(w.node));
+		CHECK_EQ(sim_run(w.sim, &w.done, NS_PER_S), SIM_STUCK);
+		CHECK_EQ(sector_byte(w.disk, 0), 7);
+		if (killed)
+			sim_node_kill(w.node);
+		sim_node_resume(w.node);
+		CHECK_EQ(sim_run(w.sim, &w.done, 2 * NS_PER_S), killed ? SIM_STUCK : SIM_DONE);
+		CHECK_EQ(w.done, !killed);
+		world_free(&w);
+	}
+}
+
 /* A read while a write of the same place is in flight. */
 static struct rt_io racing_io;
 static uint8_t *racing_buf;
@@ -604,6 +634,41 @@ static void hang(struct world *w, struct rt_disk *disk)
 {
 	(void)w, (void)disk;
 	fiber_park();
+}
+
+/* Three machines with clocks of their own: each sleeps a second by its own. */
+struct clocked {
+	struct sim *sim;
+	uint64_t from_ns, to_ns, woke_ns;
+};
+
+static void clock_script(void *arg)
+{
+	struct clocked *c = arg;
+	c->from_ns = rt_now_exact_ns(rt_current());
+	fiber_sleep(NS_PER_S);
+	c->to_ns = rt_now_ns(rt_current());
+	c->woke_ns = sim_now_ns(c->sim);
+}
+
+TEST(a_clock_that_runs_slow_wakes_its_machine_late_and_one_that_runs_fast_early)
+{
+	static const uint32_t permilles[] = {900, 1000, 1037};
+	struct clocked clocks[3];
+	struct sim *sim = sim_new(5);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sim_node *node = sim_node_new(sim, "a");
+		clocks[i] = (struct clocked){.sim = sim};
+		sim_node_set_clock(node, permilles[i]);
+		fiber_spawn(sim_node_start(node), "script", clock_script, &clocks[i]);
+	}
+	CHECK_EQ(sim_run(sim, NULL, UINT64_MAX), SIM_DONE);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK(clocks[i].to_ns - clocks[i].from_ns >= NS_PER_S);
+		CHECK(clocks[i].to_ns - clocks[i].from_ns < NS_PER_S + 2);
+		CHECK_EQ(clocks[i].woke_ns, (NS_PER_S * 1000 + permilles[i] - 1) / permilles[i]);
+	}
+	sim_free(sim);
 }
 
 TEST(a_hang_is_noticed)
@@ -750,6 +815,21 @@ TEST(a_killed_process_resets_its_peers)
 	sim_node_kill(t.server);
 	CHECK_EQ(sim_run(t.sim, &t.done, NS_PER_S), SIM_DONE);
 	CHECK(t.echoed < t.total_bytes);
+	sim_free(t.sim);
+}
+
+TEST(a_paused_process_keeps_its_connections_and_hears_nothing_until_it_goes_on)
+{
+	struct talk t = talk_new(4);
+	talk_start(&t);
+	CHECK_EQ(sim_run(t.sim, &t.done, 500 * NS_PER_US), SIM_LATE);
+	sim_node_pause(t.server);
+	uint64_t before = t.echoed;
+	CHECK_EQ(sim_run(t.sim, &t.done, 20 * NS_PER_S), SIM_STUCK);
+	CHECK(t.echoed - before < t.total_bytes / 2);
+	sim_node_resume(t.server);
+	CHECK_EQ(sim_run(t.sim, &t.done, UINT64_MAX), SIM_DONE);
+	CHECK_EQ(t.echoed, t.total_bytes);
 	sim_free(t.sim);
 }
 
