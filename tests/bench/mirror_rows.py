@@ -24,6 +24,7 @@ MEMORY = "/dev/shm"
 POOL_BYTES = 4 * GIB
 SILENCE_S, GRACE_S = 3, 2  # oxbowd --copy-timeout and --copy-grace, as they are when nobody says otherwise
 ALL_COPIES = "p0,p1,p2"
+IN_MEMORY = "NVMe/TCP: 3 copies, memory pools"
 
 # Another program on another machine, in a run of its own: SPDK's raid1 of three over NVMe/TCP, all in one process, on memory disks.
 SPDK = {"4 KiB random write, depth 1": "p50 57 µs", "4 KiB random write, depth 32": "115,000/s",
@@ -175,14 +176,22 @@ class Node(cluster_test.Node):
     def pool_path(self):
         return os.path.join(self.memory, self.pool)
 
+    def pools_make(self):
+        """p0 in tmpfs, and m0 in the daemon's own memory, which ends with it."""
+        self.pool_make(self.pool, self.pool_path())
+        self.pool_make(f"m{self.index}", f"mem:{GIB}:m{self.index}")
+
+    def pool_make(self, name, path):
+        self.api.call("POST", "/v1/pools", {"name": name, "path": path, "size_bytes": GIB if path.startswith("mem:") else POOL_BYTES})
+
 
 @contextlib.contextmanager
 def cluster():
     with harness.bench_dir() as directory, harness.bench_dir(MEMORY) as memory, contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(harness.running(Node(directory, i, memory))) for i in range(cluster_test.NODES)]
         for node in nodes:
-            node.api.call("POST", "/v1/pools", {"name": node.pool, "path": node.pool_path(), "size_bytes": POOL_BYTES})
-        harness.wait_until(lambda: all(n["pool_count"] == 1 for n in nodes[0].api.call("GET", "/v1/nodes")["nodes"]), "the pools on record")
+            node.pools_make()
+        harness.wait_until(lambda: all(n["pool_count"] == 2 for n in nodes[0].api.call("GET", "/v1/nodes")["nodes"]), "the pools on record")
         yield nodes
 
 
@@ -268,13 +277,15 @@ def three_daemons(size, table):
             nbd.append(OverNbd(f"NBD: {title}", home.uri(name), groups, size.volume_bytes))
             nvme.append(OverNvme(f"NVMe/TCP: {title}", home, name, groups))
         nbd += quorums(stack, size)
+        volume_make(home, "memory", size.volume_bytes, copies="m0,m1,m2")
+        nvme.append(OverNvme(IN_MEMORY, home, "memory", groups))
         found = measured([*nbd, *nvme], ROWS, size, "three daemons")
     parts = [make(table, subjects, ROWS, found) for subjects in (nbd, nvme) for make in (speed_table, cost_table)]
-    return "\n\n".join(parts), spdk_lines({title: figures for (title, name), figures in found.items() if name == "NVMe/TCP: 3 copies"})
+    return "\n\n".join(parts), spdk_lines({title: figures for (title, name), figures in found.items() if name == IN_MEMORY})
 
 
 def spdk_lines(ours):
-    return [[f"three daemons, 3 copies, NVMe/TCP: {title}", f"{ours[title]['iops']:,.0f}/s, p50 {ours[title]['p50_us']:.0f} µs",
+    return [[f"three daemons, {IN_MEMORY}: {title}", f"{ours[title]['iops']:,.0f}/s, p50 {ours[title]['p50_us']:.0f} µs",
              f"SPDK: {theirs}", f"{SPDK_GOALS[title]:,.0f}/s" if title in SPDK_GOALS else ""] for title, theirs in SPDK.items()]
 
 
