@@ -225,7 +225,8 @@ class QemuQuorum:
     def child(self, index):
         if index == 0 and self.near:
             return self.file(index)
-        host, port = f"127.0.0.{index + 2}", harness.free_port()
+        host = f"127.0.0.{index + 2}"
+        port = harness.free_port(host)
         process = self.spawn(*self.file(index), "--nbd-server", f"addr.type=inet,addr.host={host},addr.port={port}",
                              "--export", f"type=nbd,id=export,node-name=c{index},name=vol,writable=on")
         peers.await_tcp((host, port), process)
