@@ -257,8 +257,10 @@ static void bench_main(void *arg)
 	world_up();
 	row(true, 1);
 	row(true, DEPTH_MAX);
+#ifndef OXBOW_MUTANTS /* a read has nothing to do with intents */
 	row(false, 1);
 	row(false, DEPTH_MAX);
+#endif
 	_exit(0);
 }
 
