@@ -423,6 +423,7 @@ static void report_json(const struct load_result *r)
 	js_set(o, "write", way_js(r, 1));
 	js_set_u64(o, "cpu_ms_per_million", (uint64_t)(cpu_s_per_million(r) * 1e3));
 	js_set_u64(o, "longest_pause_ms", r->longest_pause_ns / NS_PER_MS);
+	js_set_u64(o, "longest_pause_us", r->longest_pause_ns / NS_PER_US);
 	js_set_u64(o, "associations", r->associations);
 	js_set_u64(o, "replayed", r->replayed);
 	js_set_u64(o, "errors", r->errors);

@@ -26,7 +26,8 @@ class Node(harness.Daemon):
 
     def __init__(self, directory, index):
         self.index, self.name, self.pool = index, f"n{index}", f"p{index}"
-        self.address = f"127.0.0.{index + 2}:{harness.free_port()}"
+        host = f"127.0.0.{index + 2}"
+        self.address = f"{host}:{harness.free_port(host)}"
         super().__init__(os.path.join(directory, self.name), "--metastore", f"sqlite:{directory}/metastore.db", "--node", self.name,
                          "--nvme", "tcp:" + self.address)
 

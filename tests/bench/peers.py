@@ -25,6 +25,19 @@ def await_socket(path, process):
     raise RuntimeError(f"nobody answers on {path}")
 
 
+def await_tcp(address, process):
+    """The same of (host, port)."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            try:
+                probe.connect(address)
+                return
+            except OSError:
+                time.sleep(0.01)
+    raise RuntimeError(f"nobody answers on {address}")
+
+
 class Peer:
     """A server of somebody else's: one process, one file, one export named vol."""
     name, tools, places = "", (), ("disk", "tmpfs")

@@ -31,6 +31,11 @@ static void pin_count(struct mirror *m, struct intent_pin *pin)
 void mirror_intents_pin(struct mirror *m, struct intent_pin *pin, uint64_t offset_bytes, uint64_t len_bytes)
 {
 	*pin = (struct intent_pin){.offset_bytes = offset_bytes, .len_bytes = len_bytes};
+	if (MUTANT(203)) { /* nothing is left of intents, so that what they cost can be measured */
+		list_init(&pin->link);
+		pin->first = 1;
+		return;
+	}
 	list_add_tail(&m->pinned, &pin->link);
 	pin_count(m, pin);
 	for (uint32_t r = pin->first; r <= pin->last; r++)

@@ -184,10 +184,12 @@ static void piece_start(struct remote *m, struct pieces *all, struct piece *p, c
 /* From *at_bytes of the call on, and it is moved. */
 static int pieces_run(struct remote *m, const struct ranged *c, uint64_t *at_bytes)
 {
-	struct pieces all = {.fiber = fiber_current()};
+	struct pieces all; /* large: each piece is filled in when it is used */
 	uint64_t session = m->session, max_bytes = nvme_host_max_bytes(m->host, c->op);
 	uint32_t count = 0;
 	int err = 0;
+	all.fiber = fiber_current();
+	all.pending = 0;
 	for (; count < PIECES && *at_bytes < c->len_bytes; count++) {
 		uint64_t n = u64_min(c->len_bytes - *at_bytes, max_bytes);
 		all.pending++; /* none is done before the submit returns */
