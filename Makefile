@@ -25,7 +25,8 @@ asan: deps          ## unit tests under AddressSanitizer and UBSan
 	@meson test -C build/asan --no-rebuild --suite heavy --timeout-multiplier 4
 
 tsan: deps          ## unit tests under ThreadSanitizer
-	@tests/run unit-tsan
+	@scripts/build tsan
+	@setarch -R meson test -C build/tsan --no-rebuild --no-suite slow --no-suite sim --no-suite solo --timeout-multiplier 8
 
 FUZZ_SECONDS ?= 60
 fuzz: deps          ## each fuzz target for FUZZ_SECONDS (60)
