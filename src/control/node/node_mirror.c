@@ -227,12 +227,11 @@ static void step_create(struct mirrored *v, const struct fact_volume *known)
 static void step_start(struct mirrored *v, const struct fact_volume *f)
 {
 	struct node *n = v->node;
-	const struct mirror_options options = {
-		.volume_id = v->id,
-		.views = &n->views.store,
-		.replica_new = copy_find,
-		.ctx = n,
-		.grace_ns = n->options.copy_grace_ns};
+	const struct mirror_options options = {.volume_id = v->id,
+					       .views = &n->views.store,
+					       .replica_new = copy_find,
+					       .ctx = n,
+					       .grace_ns = n->options.copy_grace_ns};
 	struct mirror *m;
 	memcpy(v->name, f->name, sizeof(v->name));
 	int err = mirror_new(n->options.rt, &options, &m);
