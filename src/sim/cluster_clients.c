@@ -171,7 +171,7 @@ static void client_rename(struct run *r, struct cluster_engine *e)
 		return;
 	r->snapshot_under_way = e;
 	s->is_renamed = true;
-	snprintf(name, sizeof(name), "s%llu", (unsigned long long)++r->next_value);
+	snprintf(name, sizeof(name), "r%llu", (unsigned long long)++r->next_value);
 	int err = mirror_layer_rename(e->mirror, &s->id, name);
 	r->snapshot_under_way = NULL;
 	s->is_renamed = err != 0;
