@@ -1,7 +1,7 @@
 /*
  * node_impl.h: what node.c (lifecycle, readiness), node_state.c (the list), node_pool.c (pool actions), node_keeper.c (the
  * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_nodes.c (the nodes that share it), node_mirror.c
- * (the keepers of mirrored volumes), node_mirrored.c and mirrored_*.c (what is asked of those; mirrored.h has what they share) and
+ * (the keepers of mirrored volumes), node_mirrored.c, mirrored_*.c and node_salvage.c (what is asked of those; mirrored.h has what they share) and
  * node_reap.c (copies that are none any more) share.
  *
  * A pool may be closed by its keeper while a call into it is suspended. So every call enters and leaves: `users` counts those

@@ -119,7 +119,7 @@ struct mirror_loss {
 	uint64_t epoch_before; /* under which it was opened before this engine's */
 	uint32_t region_count; /* MEMBER: where something may be missing */
 	uint64_t region_bytes;
-	bool is_alone; /* it is the only one already */
+	bool is_alone; /* it is the only one already, and answers */
 };
 /* What would be lost, as far as this is known now; or why not, as above. Does not suspend. */
 OX_CHECKED int mirror_salvage_look(const struct mirror *m, const struct uuid *pool_id,

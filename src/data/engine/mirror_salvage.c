@@ -133,9 +133,11 @@ static int view_salvage(struct mirror *m, uint32_t index)
 	return err;
 }
 
+/* And answers. */
 static bool is_alone(const struct mirror *m, uint32_t index)
 {
-	return m->view.replicas[index].role == VIEW_MEMBER && mirror_copies_in_view(m) == 1u << index;
+	return m->view.replicas[index].role == VIEW_MEMBER && mirror_copies_in_view(m) == 1u << index &&
+	       m->copies[index]->session == MIRROR_OPEN;
 }
 
 /* A swap that failed is tried again by the plan, for as long as the order stands. */

@@ -687,6 +687,9 @@ MIRROR_TEST(2, salvage_is_refused_when_a_member_that_answers_has_everything)
 	CHECK_OK(salvage(w, 0)); /* it is the only one already */
 	CHECK_ERR(salvage(w, 1), OXE_EXISTS);
 	CHECK_ERR(salvage(w, 2), OXE_NOENT);
+	w->places[0].away = true;
+	fiber_sleep(NS_PER_S);
+	CHECK_ERR(salvage(w, 0), OXE_NOTREADY);
 }
 
 MIRROR_TEST(2, salvage_is_refused_for_a_copy_that_does_not_answer)
