@@ -267,6 +267,36 @@ def salvaged_by_name_it_serves_what_that_copy_has_and_who_returns_is_made_equal(
         copies_are_the_same(daemon, volume_id, ("a", "b"))
 
 
+def conditions_of(daemon):
+    return {pool["name"]: [c["reason"] for c in pool["conditions"]] for pool in daemon.api.pools()}
+
+
+def copies_that_a_lost_metastore_does_not_name_are_told_of_and_kept():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon)
+        volume_id = volume_make(daemon, copies="a,b")["id"]
+        expect(not any(conditions_of(daemon).values()), f"nothing is unknown: {conditions_of(daemon)}")
+        daemon.kill()
+        kept = {name: os.path.join(daemon.data_dir, name) for name in os.listdir(daemon.data_dir) if name.startswith("metastore.db")}
+        expect(kept, "no metastore")
+        for path in kept.values():
+            os.rename(path, path + ".kept")
+        daemon.start()
+        reasons = conditions_of(daemon)
+        expect([reasons[name] for name in POOLS] == [["CopiesUnknown"], ["CopiesUnknown"], []], f"conditions: {reasons}")
+        told = next(pool for pool in daemon.api.pools() if pool["name"] == "a")["conditions"][0]
+        expect(volume_id in told["message"], f"which volume: {told}")
+        daemon.kill()
+        for name in os.listdir(daemon.data_dir):
+            if name.startswith("metastore.db") and not name.endswith(".kept"):
+                os.unlink(os.path.join(daemon.data_dir, name))
+        for path in kept.values():
+            os.rename(path + ".kept", path)
+        daemon.start()
+        wait_whole(daemon)
+        expect(not any(conditions_of(daemon).values()), f"all is named again: {conditions_of(daemon)}")
+
+
 def waits_for(daemon, words):
     try:
         conditions = mirror_of(daemon)["conditions"]
@@ -391,6 +421,7 @@ TESTS = [
     a_pool_that_goes_and_returns_is_filled_with_what_it_missed_alone,
     with_every_pool_away_it_waits_and_says_for_whom,
     salvaged_by_name_it_serves_what_that_copy_has_and_who_returns_is_made_equal,
+    copies_that_a_lost_metastore_does_not_name_are_told_of_and_kept,
     snapshots_growth_and_names_are_the_same_on_every_copy,
     a_copy_is_added_under_load_and_another_given_up,
     a_creation_that_was_killed_is_finished_or_never_was,
