@@ -33,7 +33,8 @@ static void copy_left(struct mirror *m, struct copy *c, enum view_role role_befo
 /* Salvaged (V9) it may be the first member that answers, and was never in the view: nothing was asked of it, or known from it. */
 static void member_became(struct mirror *m, struct copy *c, enum view_role before)
 {
-	m->size_bytes = u64_max(m->size_bytes, c->state.size_bytes);
+	if (before == VIEW_ABSENT || !m->size_bytes) /* one that joined was given the volume's */
+		m->size_bytes = u64_max(m->size_bytes, c->state.size_bytes);
 	m->lba_bytes = c->state.lba_bytes;
 	if (!m->first_open_ns)
 		m->first_open_ns = rt_now_ns(m->rt);

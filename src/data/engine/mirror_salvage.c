@@ -17,8 +17,6 @@
 #include "base/log.h"
 #include "data/engine/mirror_impl.h"
 
-#define DOUBT_SHIFT 48u /* regions so large that all of them are the whole of any volume */
-
 /* ---- the order ------------------------------------------------------------------------------------------------------------- */
 
 const struct order *mirror_salvage_ordered(const struct mirror *m)
@@ -100,7 +98,7 @@ static void entry_leave(struct mirror *m, struct view *next, uint32_t index, con
 	*e = (struct view_replica){.pool_id = e->pool_id,
 				   .role = VIEW_ABSENT,
 				   .seal_id = *doubt_id,
-				   .missed_shift = DOUBT_SHIFT};
+				   .missed_shift = VIEW_DOUBT_SHIFT};
 	memset(&e->missed, 0xff, sizeof(e->missed));
 }
 

@@ -17,7 +17,7 @@
  *     JOINING    gets every write, and is not read: what is below its head is being copied
  *     ABSENT     gets nothing. seal_id is the layer that the others sealed when it left, so that its head and that layer
  *                differ in the regions `missed` alone; nil: nobody knows, and everything since the newest layer both have is compared.
- *                With all regions in `missed` it is doubted: another copy was salvaged, so that even layers that both have may differ.
+ *                With all regions in `missed`, of VIEW_DOUBT_SHIFT, it is doubted: another copy was salvaged, so that even layers that both have may differ.
  *                Then seal_id is no layer's, and each layer that it is given is compared whole
  *
  * A change that moves a copy names a layer in `seals`. No write is accepted under such a view until the members have sealed
@@ -41,6 +41,7 @@
 #define VIEW_REPLICAS_MAX 8u
 #define VIEW_SEALS_MAX	  8u
 #define VIEW_BYTES_MAX	  (32 * KiB)
+#define VIEW_DOUBT_SHIFT  48u /* no volume's regions are so large, and all of them are the whole of any */
 
 static_assert(VIEW_SEALS_MAX >= VIEW_REPLICAS_MAX, "see mirror_plan.h");
 
@@ -84,7 +85,7 @@ struct view_replica *view_find(struct view *v, const struct uuid *pool_id);
 /* It may differ anywhere: each layer it is given is compared whole. */
 static inline bool view_replica_is_doubted(const struct view_replica *r)
 {
-	return regions_count(&r->missed) == REPLICA_REGIONS;
+	return r->missed_shift == VIEW_DOUBT_SHIFT && regions_count(&r->missed) == REPLICA_REGIONS;
 }
 
 static inline bool view_is_reverting(const struct view *v)
