@@ -60,6 +60,7 @@ enum verb_option {
 	OPT_LINKS,
 	OPT_COPIES,
 	OPT_TO,
+	OPT_ACCEPT_LOSS,
 	OPT_COUNT
 };
 #define OPT(name) (1u << OPT_##name)

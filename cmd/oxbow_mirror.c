@@ -1,4 +1,4 @@
-/* oxbow_mirror.c: mirrored volumes: copies added and given up, compared, another home; and the nodes there are. */
+/* oxbow_mirror.c: mirrored volumes: copies added and given up, compared, another home, one salvaged; and the nodes there are. */
 #include "oxbow_verbs.h"
 
 static int copy_verb(struct cli *cli, const char *method, const char *what)
@@ -39,6 +39,22 @@ int volume_move(struct cli *cli)
 	struct answer a = daemon_ask(cli, "POST", target_of("/v1/volumes/", id, "/move"), body);
 	show_done(cli, &a, "volume %s: node %s serves it from now on", cli->args[0],
 		  js_path_text(a.body, "mirror.home"));
+	return answer_done(&a);
+}
+
+/* Without --accept-loss the daemon says what would be lost, and that is the answer: an error. */
+int volume_salvage(struct cli *cli)
+{
+	char id[UUID_TEXT_LEN + 1];
+	struct answer found;
+	struct js *body = js_object();
+	daemon_resolve(cli, "/v1/volumes/", cli->args[0], id, &found);
+	answer_free(&found);
+	js_set_text(body, "pool", cli->values[OPT_POOL]);
+	js_set_bool(body, "accept_loss", cli->values[OPT_ACCEPT_LOSS]);
+	struct answer a = daemon_ask(cli, "POST", target_of("/v1/volumes/", id, "/salvage"), body);
+	show_done(cli, &a, "volume %s: the copy in %s is all there is from now on", cli->args[0],
+		  cli->values[OPT_POOL]);
 	return answer_done(&a);
 }
 

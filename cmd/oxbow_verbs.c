@@ -8,6 +8,7 @@ const struct option_text option_texts[OPT_COUNT] = {
 	[OPT_COPIES] = {"copies", "POOL,POOL",
 			"mirror it: a copy in each of these pools, of this node or others"},
 	[OPT_TO] = {"to", "NODE", "which node, by name or uuid"},
+	[OPT_ACCEPT_LOSS] = {"accept-loss", NULL, "do it; without, it only says what would be lost"},
 	[OPT_NAME] = {"name", "NAME", "the pool's name"},
 	[OPT_SIZE] = {"size", "SIZE", "like 512M, 10G, 1.5T (powers of 1024), or bytes; rounded up to 4 KiB"},
 	[OPT_FORCE] = {"force", NULL, "overwrite what is on that disk"},
@@ -91,6 +92,10 @@ const struct verb verbs[] = {
 	{"volume", "move", "VOLUME --to NODE", "let another node serve a mirrored volume",
 	 "For a node that is lost, or is to be left alone. Its engine ends, if it lives; clients go to the other node.", OPT(TO), OPT(TO), 1, 1,
 	 volume_move},
+
+	{"volume", "salvage", "VOLUME --pool POOL", "go on with one copy of a mirrored volume, when those it waits for never return",
+	 "What they have and that copy has not is lost. They have to be off for good: they are not fenced. Should one return all the same, it is compared whole and "
+	 "made equal.", OPT(POOL) | OPT(ACCEPT_LOSS), OPT(POOL), 1, 1, volume_salvage},
 
 	{"volume", "scrub", "VOLUME", "compare the copies of a mirrored volume, and repair what more than half agree on",
 	 "In the background; where nobody knows who is right it is said and left. --cancel stops it.", OPT(CANCEL), 0, 1, 1, volume_scrub},

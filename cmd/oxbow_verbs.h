@@ -74,6 +74,7 @@ int snapshot_usage(struct cli *cli);
 int copy_add(struct cli *cli);
 int copy_forget(struct cli *cli);
 int volume_move(struct cli *cli);
+int volume_salvage(struct cli *cli);
 int volume_scrub(struct cli *cli);
 int node_list(struct cli *cli);
 

@@ -3,7 +3,7 @@
 _oxbow_verbs() {
 	case "$1" in
 	pool) echo "create import export list show grow check" ;;
-	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents move scrub" ;;
+	volume) echo "create list show delete grow rename clone flatten revert allow disallow unreserve extents move salvage scrub" ;;
 	copy) echo "add forget" ;;
 	node) echo "list" ;;
 	snapshot) echo "create list show delete rename usage" ;;
@@ -37,6 +37,7 @@ _oxbow_options() {
 	"volume unreserve") echo "--help --yes" ;;
 	"volume extents") echo "--help --since" ;;
 	"volume move") echo "--help --to" ;;
+	"volume salvage") echo "--help --pool --accept-loss" ;;
 	"volume scrub") echo "--help --cancel" ;;
 	"copy add") echo "--help" ;;
 	"copy forget") echo "--help --yes" ;;

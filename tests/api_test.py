@@ -245,6 +245,7 @@ def walk_mirrored(check, directory):
     check.call("PUT", "/v1/volumes/nothing/copies/mirror-b", status=404)
     harness.wait_until(lambda: all(c["role"] == "member" for c in check.call("GET", "/v1/volumes/mirrored")["mirror"]["copies"]),
                        "a second member")
+    check.call("POST", "/v1/volumes/mirrored/salvage", {"pool": "mirror-a", "accept_loss": True}, status=409)
     check.call("POST", "/v1/volumes/mirrored/scrub", {"bytes_per_s": 0})
     check.call("POST", "/v1/volumes/nothing/scrub", status=404)
     harness.wait_until(lambda: check.call("GET", "/v1/volumes/mirrored")["mirror"]["scrub"]["runs_done"] == 1, "the end of a scrub")
@@ -256,6 +257,9 @@ def walk_mirrored(check, directory):
     node, = check.call("GET", "/v1/nodes")["nodes"]
     check.call("POST", "/v1/volumes/mirrored/move", {"node": node["name"]})
     check.call("POST", "/v1/volumes/mirrored/move", {"node": "nothing"}, status=404)
+    check.call("POST", "/v1/volumes/mirrored/salvage", {"pool": "mirror-b"})  # the only copy is all there is already
+    check.call("POST", "/v1/volumes/mirrored/salvage", {"pool": "mirror-a"}, status=404)
+    check.call("POST", "/v1/volumes/nothing/salvage", {"pool": "mirror-a"}, status=404)
     check.call("POST", "/v1/volumes/mirrored/snapshots", {"name": "s1"}, status=201)
     check.call("GET", "/v1/snapshots/mirrored@s1")
     check.call("GET", "/v1/volumes/mirrored/snapshots")

@@ -220,6 +220,83 @@ def with_every_pool_away_it_waits_and_says_for_whom():
         wait_whole(daemon)
 
 
+def without_pools(daemon, *pools):
+    daemon.kill()
+    for pool in pools:
+        os.rename(pool_path(daemon, pool), pool_path(daemon, pool + ".away"))
+    daemon.process = daemon.spawn()
+
+
+def pool_returns(daemon, pool):
+    os.rename(pool_path(daemon, pool + ".away"), pool_path(daemon, pool))
+    daemon.api.call("POST", "/v1/pools/import", {"path": pool_path(daemon, pool)})
+
+
+def salvage(daemon, *arguments):
+    return daemon.oxbow("volume", "salvage", "db", *arguments, check=False)
+
+
+def salvaged_by_name_it_serves_what_that_copy_has_and_who_returns_is_made_equal():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon)
+        volume_id = volume_make(daemon, copies="a,b")["id"]
+        qemu_io(daemon, "write -P 1 0 1M", "write -P 1 8M 1M", "flush")
+        without_pools(daemon, "b")
+        harness.wait_until(lambda: serves(daemon), "service without pool b", 30)
+        qemu_io(daemon, "write -P 2 0 1M", "flush")
+        without_pools(daemon, "a")
+        harness.wait_until(lambda: waits_for(daemon, "pool a"), "condition that names pool a", 30)
+        expect("volume salvage" in mirror_of(daemon)["conditions"][0]["hint"], f"conditions: {mirror_of(daemon)['conditions']}")
+        pool_returns(daemon, "b")
+        harness.wait_until(lambda: copy_of(daemon, "b")["session"] == "open", "an answer of the copy in b", 30)
+        expect(not serves(daemon), "an absent copy is not gone on with by itself")
+        told = salvage(daemon, "--pool", "b")
+        expect(told.returncode == 1 and "would be lost" in told.stderr and "--accept-loss" in told.stderr, f"without --accept-loss: {told}")
+        expect(not serves(daemon) and copy_of(daemon, "b")["role"] == "absent", "something was done without --accept-loss")
+        expect(salvage(daemon, "--pool", "a", "--accept-loss").returncode == 1, "a copy that does not answer")
+        expect(salvage(daemon, "--pool", "c", "--accept-loss").returncode == 1, "a pool that has no copy")
+        for _ in range(2):
+            done = salvage(daemon, "--pool", "b", "--accept-loss")
+            expect(done.returncode == 0, f"salvage: {done}")
+        qemu_io(daemon, "read -P 1 0 1M", "write -P 3 16M 1M", "flush")
+        pool_returns(daemon, "a")
+        wait_whole(daemon)
+        expect(salvage(daemon, "--pool", "a", "--accept-loss").returncode == 1, "salvage of what lacks nothing")
+        qemu_io(daemon, "read -P 1 0 1M", "read -P 1 8M 1M", "read -P 3 16M 1M")
+        daemon.kill()
+        copies_are_the_same(daemon, volume_id, ("a", "b"))
+
+
+def conditions_of(daemon):
+    return {pool["name"]: [c["reason"] for c in pool["conditions"]] for pool in daemon.api.pools()}
+
+
+def copies_that_a_lost_metastore_does_not_name_are_told_of_and_kept():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon)
+        volume_id = volume_make(daemon, copies="a,b")["id"]
+        expect(not any(conditions_of(daemon).values()), f"nothing is unknown: {conditions_of(daemon)}")
+        daemon.kill()
+        kept = {name: os.path.join(daemon.data_dir, name) for name in os.listdir(daemon.data_dir) if name.startswith("metastore.db")}
+        expect(kept, "no metastore")
+        for path in kept.values():
+            os.rename(path, path + ".kept")
+        daemon.start()
+        reasons = conditions_of(daemon)
+        expect([reasons[name] for name in POOLS] == [["CopiesUnknown"], ["CopiesUnknown"], []], f"conditions: {reasons}")
+        told = next(pool for pool in daemon.api.pools() if pool["name"] == "a")["conditions"][0]
+        expect(volume_id in told["message"], f"which volume: {told}")
+        daemon.kill()
+        for name in os.listdir(daemon.data_dir):
+            if name.startswith("metastore.db") and not name.endswith(".kept"):
+                os.unlink(os.path.join(daemon.data_dir, name))
+        for path in kept.values():
+            os.rename(path + ".kept", path)
+        daemon.start()
+        wait_whole(daemon)
+        expect(not any(conditions_of(daemon).values()), f"all is named again: {conditions_of(daemon)}")
+
+
 def waits_for(daemon, words):
     try:
         conditions = mirror_of(daemon)["conditions"]
@@ -343,6 +420,8 @@ TESTS = [
     killed_under_verified_load_it_loses_nothing_and_every_copy_is_the_same,
     a_pool_that_goes_and_returns_is_filled_with_what_it_missed_alone,
     with_every_pool_away_it_waits_and_says_for_whom,
+    salvaged_by_name_it_serves_what_that_copy_has_and_who_returns_is_made_equal,
+    copies_that_a_lost_metastore_does_not_name_are_told_of_and_kept,
     snapshots_growth_and_names_are_the_same_on_every_copy,
     a_copy_is_added_under_load_and_another_given_up,
     a_creation_that_was_killed_is_finished_or_never_was,

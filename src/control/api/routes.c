@@ -357,6 +357,14 @@ static int volume_move_post(struct call *c)
 	return volume_result(c, err, &v);
 }
 
+static int volume_salvage_post(struct call *c)
+{
+	struct node_volume v;
+	int err = node_volume_salvage(c->api->node, param(c, 0), arg_text(c, "pool"),
+				      arg_bool(c, "accept_loss"), &v, &c->why);
+	return volume_result(c, err, &v);
+}
+
 static bool push_node(void *ctx, const struct node_info *i)
 {
 	js_push(ctx, show_node(i));
@@ -762,6 +770,8 @@ const struct route api_routes[] = {
 	{"POST",   "/v1/volumes/{volume}/scrub", volume_scrub_post, .body = {{"bytes_per_s", FIELD_BYTES, false}},
 	 .statuses = "200 404"},
 	{"DELETE", "/v1/volumes/{volume}/scrub", volume_scrub_delete, .statuses = "200 404"},
+	{"POST",   "/v1/volumes/{volume}/salvage", volume_salvage_post,
+	 .body = {{"pool", FIELD_REF, true}, {"accept_loss", FIELD_BOOL, false}}, .statuses = "200 404 409"},
 	{"POST",   "/v1/volumes/{volume}/move", volume_move_post, .body = {{"node", FIELD_REF, true}},
 	 .statuses = "200 404 409"},
 	{"GET",    "/v1/volumes/{volume}/hosts", volume_hosts_list, .statuses = "200 404"},

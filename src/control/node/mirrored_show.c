@@ -138,7 +138,7 @@ static void waiting_describe(const struct node *n, const struct mirrored *v, str
 		snprintf(c->message, sizeof(c->message), "waits for %s", names);
 		snprintf(c->hint, sizeof(c->hint),
 			 "bring the pool or its node back: the volume goes on by itself, nothing is lost "
-			 "meanwhile");
+			 "meanwhile. If it never returns: 'oxbow volume salvage'");
 	} else {
 		snprintf(c->message, sizeof(c->message), "its engine is starting (%s)", out->doing);
 	}

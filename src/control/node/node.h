@@ -243,6 +243,10 @@ OX_CHECKED int node_volume_scrub(struct node *n, const char *ref, bool start, ui
 /* Another node is its home from now on: an engine starts there, and the one before is fenced. */
 OX_CHECKED int node_volume_move(struct node *n, const char *ref, const char *node_ref,
 				struct node_volume *out, struct node_why *why);
+/* V9: go on with the copy in that pool alone, whatever other members that never return may have. Without accept_loss nothing is done: OXE_BUSY,
+ * and `why` says what would be lost. Refused as mirror_salvage has it. 0: it is salvaged, and serves or is about to. */
+OX_CHECKED int node_volume_salvage(struct node *n, const char *ref, const char *pool_ref, bool accept_loss,
+				   struct node_volume *out, struct node_why *why);
 OX_CHECKED int node_volume_get(struct node *n, const char *ref, struct node_volume *out,
 			       struct node_why *why);
 /* Rename (unless `name` is NULL) and grow (unless size_bytes is 0), in this order. */

@@ -1,8 +1,8 @@
 /*
  * node_impl.h: what node.c (lifecycle, readiness), node_state.c (the list), node_pool.c (pool actions), node_keeper.c (the
  * keeper fibers), node_volume.c (what is in pools), node_meta.c (the metastore), node_nodes.c (the nodes that share it), node_mirror.c
- * (the keepers of mirrored volumes), node_mirrored.c and mirrored_*.c (what is asked of those; mirrored.h has what they share) and
- * node_reap.c (copies that are none any more) share.
+ * (the keepers of mirrored volumes), node_mirrored.c, mirrored_*.c and node_salvage.c (what is asked of those; mirrored.h has what they share) and
+ * node_reap.c (copies that are none any more) and node_orphan.c (copies that nothing names) share.
  *
  * A pool may be closed by its keeper while a call into it is suspended. So every call enters and leaves: `users` counts those
  * inside, and whoever closes first changes the state, so that nobody enters any more, and then waits for users to be 0.
@@ -233,6 +233,11 @@ OX_CHECKED int node_note_set(struct node *n, const struct uuid *volume_id, enum 
 const char *node_call(const struct node *n, const struct uuid *id, char out[NODE_NAME_SIZE]);
 /* By name or uuid. OXE_NOENT, OXE_INVAL: several are called so. */
 OX_CHECKED int node_resolve(const struct node *n, const char *ref, struct uuid *id, struct node_why *why);
+
+/* ---- node_orphan.c ---- */
+
+/* The pool is open, and has copies that nothing on record names. False: it has none. Does not suspend. */
+bool orphans_condition(const struct node_pool *p, struct node_condition *out);
 
 /* ---- node_reap.c --------------------------------------------------------------------------------------------------------- */
 

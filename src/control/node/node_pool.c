@@ -121,6 +121,8 @@ static void pool_info(const struct node_pool *p, struct node_pool_info *out)
 		out->has_condition = true;
 		damage_condition(p, &out->stats, &out->condition);
 	}
+	if (!out->has_condition)
+		out->has_condition = orphans_condition(p, &out->condition);
 }
 
 int node_pool_get(const struct node *n, const char *ref, struct node_pool_info *out, struct node_why *why)

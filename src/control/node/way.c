@@ -17,6 +17,13 @@ struct way {
 	uint64_t lost_since_wall_ns;
 };
 
+#define COPY_NAME "~copy-"
+
+bool way_name_is_copy(const char *name)
+{
+	return strncmp(name, COPY_NAME, sizeof(COPY_NAME) - 1) == 0;
+}
+
 static struct way *way_of(struct replica *r)
 {
 	return container_of(r, struct way, base);
@@ -65,7 +72,7 @@ static int way_create(struct replica *r, const struct volume_spec *spec)
 {
 	struct volume_spec named = *spec;
 	char text[UUID_TEXT_LEN + 1];
-	snprintf(named.name, sizeof(named.name), "~copy-%s", uuid_format(&spec->id, text));
+	snprintf(named.name, sizeof(named.name), COPY_NAME "%s", uuid_format(&spec->id, text));
 	return THROUGH(r, create, &named);
 }
 

@@ -45,6 +45,8 @@ struct ways {
 
 void ways_init(struct ways *w, struct rt *rt);
 
+/* Is it what a copy that was made through a way is called in its pool? */
+bool way_name_is_copy(const char *name);
 /* Does not suspend. */
 struct replica *way_new(struct ways *w, const struct uuid *pool_id, const struct uuid *volume_id);
 

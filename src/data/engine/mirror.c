@@ -56,7 +56,7 @@ uint64_t mirror_backoff_ns(struct mirror *m, uint32_t tries)
 
 /* ---- the facts ------------------------------------------------------------------------------------------------------------- */
 
-static void copy_facts(struct mirror *m, uint32_t index, struct mirror_copy_facts *f)
+static void copy_facts(const struct mirror *m, uint32_t index, struct mirror_copy_facts *f)
 {
 	const struct copy *c = m->copies[index];
 	enum view_role role = m->view.replicas[index].role;
@@ -65,12 +65,24 @@ static void copy_facts(struct mirror *m, uint32_t index, struct mirror_copy_fact
 		.silent_since_ns = c->silent_since_ns,
 		.failed = c->failed != 0,
 		.may_lack = mirror_copy_may_lack(c),
+		.is_empty = c->session == MIRROR_OPEN && !c->state.exists,
+		.is_partial = role == VIEW_JOINING ? c->state.fill_begun && !c->state.is_joining
+						   : c->state.is_joining || c->state.fill_begun,
 		.has_chain = c->has_chain && regions_empty(&m->unsettled) && !mirror_copy_may_lack(c),
 		.may_join = role == VIEW_ABSENT && c->session == MIRROR_OPEN && c->state.exists,
 		.join_not_before_ns = c->join_not_before_ns};
 }
 
-static void facts_gather(struct mirror *m, struct mirror_facts *f)
+static void salvage_facts(const struct mirror *m, struct mirror_facts *f)
+{
+	const struct order *o = mirror_salvage_ordered(m);
+	f->has_salvage = o != NULL;
+	for (uint32_t i = 0; o && i < m->view.replica_count; i++)
+		if (uuid_equal(&m->view.replicas[i].pool_id, o->id))
+			f->salvage = 1u << i;
+}
+
+void mirror_facts_gather(const struct mirror *m, struct mirror_facts *f)
 {
 	*f = (struct mirror_facts){.now_ns = rt_now_ns(m->rt),
 				   .grace_ns = m->options.grace_ns,
@@ -88,6 +100,7 @@ static void facts_gather(struct mirror *m, struct mirror_facts *f)
 		return;
 	for (uint32_t i = 0; i < m->view.replica_count; i++)
 		copy_facts(m, i, &f->copies[i]);
+	salvage_facts(m, f);
 }
 
 /* ---- the life -------------------------------------------------------------------------------------------------------------- */
@@ -119,6 +132,9 @@ static void step_take(struct mirror *m, const struct mirror_step *step)
 		break;
 	case MIRROR_CLAIM:
 		mirror_step_claim(m);
+		break;
+	case MIRROR_SALVAGE:
+		mirror_step_salvage(m, step->copies);
 		break;
 	case MIRROR_PUT_OUT:
 		mirror_step_put_out(m, step->copies);
@@ -159,7 +175,7 @@ static void life_fiber(void *arg)
 	struct mirror *m = arg;
 	while (!m->closing) {
 		struct mirror_facts facts;
-		facts_gather(m, &facts);
+		mirror_facts_gather(m, &facts);
 		struct mirror_step step = mirror_plan(&facts);
 		doing_note(m, &step);
 		if (step.todo == MIRROR_STOP)

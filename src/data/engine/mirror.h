@@ -108,6 +108,23 @@ OX_CHECKED int mirror_copy_add(struct mirror *m, const struct uuid *pool_id);
 /* One copy less. OXE_BUSY if it is the last member. What it holds stays where it is. 0 if there is none. */
 OX_CHECKED int mirror_copy_forget(struct mirror *m, const struct uuid *pool_id);
 
+/* V9: the copy becomes the only member, whatever others may have that it has not; they are absent, and compared whole should they return. A
+ * person's word, who knows that those that do not answer never will, and serve nobody: they are not fenced. 0 also if it is the only one already.
+ * OXE_EXISTS: there is no need, members that answer have all there is. OXE_NOTREADY: it does not answer. OXE_BUSY: it was being filled, and has
+ * no moment's content. OXE_NOENT: it is no copy, or there is nothing in it. Waits until those that are silent have been so for their
+ * grace, and while the store of views is away. */
+OX_CHECKED int mirror_salvage(struct mirror *m, const struct uuid *pool_id);
+struct mirror_loss {
+	enum view_role role;   /* a MEMBER lacks at most what was not flushed; others all since they left */
+	uint64_t epoch_before; /* under which it was opened before this engine's */
+	uint32_t region_count; /* MEMBER: where something may be missing */
+	uint64_t region_bytes;
+	bool is_alone; /* it is the only one already, and answers */
+};
+/* What would be lost, as far as this is known now; or why not, as above. Does not suspend. */
+OX_CHECKED int mirror_salvage_look(const struct mirror *m, const struct uuid *pool_id,
+				   struct mirror_loss *out);
+
 /* ---- for people, and for the manager. None suspends ------------------------------------------------------------------- */
 
 struct mirror_copy_status {

@@ -30,6 +30,22 @@ static void copy_left(struct mirror *m, struct copy *c, enum view_role role_befo
 	mirror_absence_begin(c);
 }
 
+/* Salvaged (V9) it may be the first member that answers, and was never in the view: nothing was asked of it, or known from it. */
+static void member_became(struct mirror *m, struct copy *c, enum view_role before)
+{
+	if (before == VIEW_ABSENT || !m->size_bytes) /* one that joined was given the volume's */
+		m->size_bytes = u64_max(m->size_bytes, c->state.size_bytes);
+	m->lba_bytes = c->state.lba_bytes;
+	if (!m->first_open_ns)
+		m->first_open_ns = rt_now_ns(m->rt);
+	if (before != VIEW_ABSENT)
+		return;
+	m->salvages++;
+	m->layers_agreed = false;
+	c->is_adopted = false;
+	mirror_settle_lacking(m, c);
+}
+
 static void role_changed(struct mirror *m, struct copy *c, enum view_role before, enum view_role now)
 {
 	if (now == VIEW_ABSENT)
@@ -40,6 +56,7 @@ static void role_changed(struct mirror *m, struct copy *c, enum view_role before
 		c->is_adopted = true;
 	}
 	if (now == VIEW_MEMBER) {
+		member_became(m, c, before);
 		c->joins_failed = 0;
 		c->suspect_id = (struct uuid){0};
 	}
@@ -205,7 +222,7 @@ static void entry_put_out(struct mirror *m, struct view *next, uint32_t index, c
 	memset(&e->join_id, 0, sizeof(e->join_id));
 	if ((view_is_reverting(next) || !uuid_is_nil(&c->suspect_id)) && !MUTANT(252)) {
 		/* It may have gone back, or not; or it is to be filled from further below: nothing is known of its head. */
-		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
+		view_replica_unknown(e);
 	} else if (was_member) {
 		e->seal_id = *seal_id;
 		e->missed_shift = replica_region_shift(m->size_bytes);
@@ -258,7 +275,7 @@ static void entry_join(struct view_replica *e, const struct copy *c, const struc
 {
 	e->role = VIEW_JOINING;
 	e->join_id = *join_id;
-	if (uuid_is_nil(&e->seal_id))
+	if (uuid_is_nil(&e->seal_id) || view_replica_is_doubted(e))
 		return;
 	if (replica_region_shift(c->state.size_bytes) == e->missed_shift) {
 		if (!MUTANT(221))
@@ -556,6 +573,8 @@ static int order_run(struct mirror *m, struct order *o)
 		return mirror_order_revert(m, o);
 	case ORDER_LET_GO:
 		return mirror_order_let_go(m, o);
+	case ORDER_SALVAGE:
+		break;
 	}
 	return OXE_INVAL;
 }

@@ -7,7 +7,7 @@
  *         it is sealed as that layer, which flushes it
  *
  * Where they may differ: if the copy left the view at that very layer, the regions it missed (intents at its departure, and its own).
- * Else wherever the layer or the copy's old head says something that the layer below does not. Both are derived each time from what the
+ * All of it, in each layer, if the view doubts the copy. Else wherever the layer or the copy's old head says something that the layer below does not. Both are derived each time from what the
  * disks say, so that a filling which is interrupted goes on from the layer it had reached, and compares one layer again.
  *
  * What is compared: the blocks that the copy's old head says something of. Of others it has nothing of its own, and they are just copied.
@@ -237,8 +237,8 @@ static int window_fill(struct filling *f, struct fill_window *w)
 		return FILL_OVER;
 	mirror_work_begin(f->m, &f->work);
 	w->copied_bytes = 0;
-	int said = uuid_equal(&e->seal_id, &f->next->id) ? window_missed(w, e, &any)
-							 : window_touched(f, w, &any);
+	bool by_regions = uuid_equal(&e->seal_id, &f->next->id) || view_replica_is_doubted(e);
+	int said = by_regions ? window_missed(w, e, &any) : window_touched(f, w, &any);
 	if (said == FILL_OK && any)
 		said = window_even(f, w);
 	f->to->fill_done_bytes += said == FILL_OK ? w->len_bytes : 0;

@@ -7,7 +7,7 @@
  *     mirror_intent.c  intents                                    mirror_settle.c   regions made equal after a crash
  *     mirror_fill.c    layers copied to a joining copy            mirror_layers.c   which layers there are
  *     mirror_scrub.c   members compared                           mirror_work.c    what yields to clients
- *     mirror_janitor.c layers nobody needs merged away
+ *     mirror_janitor.c layers nobody needs merged away            mirror_salvage.c  gone on with one copy, as a person said
  *     mirror_range.c   overlap                                    mirror_snapshot.c snapshots: the list, names, reading, going back
  *
  * The gate. Whatever touches copies on behalf of somebody passes it, and is inside for as long as calls of copies are under way, never while
@@ -59,7 +59,8 @@ enum order_kind {
 	ORDER_FORGET,
 	ORDER_RENAME,
 	ORDER_REVERT,
-	ORDER_LET_GO
+	ORDER_LET_GO,
+	ORDER_SALVAGE, /* its own step */
 };
 
 #define ORDER_AGAIN 1 /* when everybody answers */
@@ -103,6 +104,7 @@ struct mirror {
 
 	struct copy *copies[VIEW_REPLICAS_MAX]; /* as in the view */
 
+	uint64_t salvages;   /* how often a copy that was not in the view became the only one in it */
 	uint64_t lacks_seen; /* how often a copy was opened that may lack something */
 
 	/* The gate. */
@@ -161,6 +163,7 @@ void mirror_pause(struct mirror *m, uint64_t until_ns);
 /* Somebody newer has the volume: nothing more is served. Logged here, once. Does not suspend. */
 void mirror_fenced(struct mirror *m, const char *by);
 uint64_t mirror_backoff_ns(struct mirror *m, uint32_t tries);
+void mirror_facts_gather(const struct mirror *m, struct mirror_facts *f);
 
 /* ---- the gate, mirror_request.c ---- */
 
@@ -203,9 +206,9 @@ struct request {
 
 	uint32_t pending, done, refused; /* copies by bit: not asked or not answered, did it, said no */
 	bool has_begun;
-	uint64_t lacks_seen; /* of the mirror, when it was asked */
-	int err;	     /* what the first that said no said */
-	uint32_t refused_by; /* which one that was */
+	uint64_t lacks_seen, salvages_seen; /* of the mirror, when it was asked */
+	int err;			    /* what the first that said no said */
+	uint32_t refused_by;		    /* which one that was */
 };
 
 /* Until every copy that is in the view has it. 0, or a copy's own error. */
@@ -269,6 +272,12 @@ void mirror_seal_name(const struct uuid *id, char name[POOL_NAME_MAX + 1]);
 int mirror_order_give(struct mirror *m, struct order *o);
 /* Before the first request, and after each change: size and intents. False: not yet. */
 bool mirror_copies_agree(struct mirror *m);
+
+/* ---- mirror_salvage.c ---- */
+
+/* NULL: nobody asks for it. Does not suspend. */
+const struct order *mirror_salvage_ordered(const struct mirror *m);
+void mirror_step_salvage(struct mirror *m, uint32_t copies);
 
 /* ---- mirror_layers.c ---- */
 

@@ -43,7 +43,7 @@ void mirror_absence_begin(struct copy *c)
 
 static bool holds_layers(const struct view_replica *e)
 {
-	return e->role == VIEW_ABSENT && !uuid_is_nil(&e->seal_id);
+	return e->role == VIEW_ABSENT && !uuid_is_nil(&e->seal_id) && !view_replica_is_doubted(e);
 }
 
 static bool is_over_the_limit(const struct mirror *m, const struct copy *c)

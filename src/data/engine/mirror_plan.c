@@ -5,9 +5,9 @@
 
 const char *mirror_todo_name(enum mirror_todo todo)
 {
-	static const char *const names[MIRROR_TODOS] = {"stop",	  "ask",   "claim", "put out",
-							"revert", "seal",  "serve", "tidy",
-							"admit",  "order", "join",  "wait"};
+	static const char *const names[MIRROR_TODOS] = {"stop",	  "ask",  "claim", "salvage", "put out",
+							"revert", "seal", "serve", "tidy",    "admit",
+							"order",  "join", "wait"};
 	return todo < MIRROR_TODOS ? names[todo] : "unknown";
 }
 
@@ -133,6 +133,43 @@ static struct mirror_step plan_whole(const struct mirror_facts *f)
 	return plan_join(f, copies_of(f, VIEW_ABSENT));
 }
 
+static uint32_t copies_empty(const struct mirror_facts *f)
+{
+	uint32_t set = 0;
+	for (uint32_t i = 0; i < copies_count(f); i++)
+		set |= (uint32_t)f->copies[i].is_empty << i;
+	return set;
+}
+
+/* Members that answer have everything, or as much as anybody: all are here. */
+static bool is_whole_without(const struct mirror_facts *f)
+{
+	uint32_t members = copies_of(f, VIEW_MEMBER), open = plan_open(f);
+	uint32_t here = members & open & ~copies_empty(f);
+	return (here & ~copies_that_may_lack(f)) || (here && !(members & ~open));
+}
+
+int mirror_salvage_check(const struct mirror_facts *f)
+{
+	if (!f->salvage)
+		return OXE_NOENT;
+	if (is_whole_without(f))
+		return OXE_EXISTS;
+	const struct mirror_copy_facts *c = &f->copies[__builtin_ctz(f->salvage) % VIEW_REPLICAS_MAX];
+	if (c->session != MIRROR_OPEN)
+		return OXE_NOTREADY;
+	return c->is_empty ? OXE_NOENT : c->is_partial ? OXE_BUSY : 0;
+}
+
+/* Who has just fallen silent, or has not been asked yet, may be back in a moment, and nothing be lost. */
+static struct mirror_step plan_salvage(const struct mirror_facts *f)
+{
+	uint32_t away = (copies_of(f, VIEW_MEMBER) | f->salvage) & ~plan_open(f) & ~copies_silent(f);
+	if (away && f->salvage && !is_whole_without(f))
+		return wait_for(away, grace_ends_ns(f, away));
+	return step_of(MIRROR_SALVAGE, f->salvage);
+}
+
 struct mirror_step mirror_plan(const struct mirror_facts *f)
 {
 	if (f->was_fenced)
@@ -141,6 +178,8 @@ struct mirror_step mirror_plan(const struct mirror_facts *f)
 		return step_of(MIRROR_ASK, 0);
 	if (!uuid_equal(&f->view->engine_id, &f->engine_id))
 		return step_of(MIRROR_CLAIM, 0);
+	if (f->has_salvage)
+		return plan_salvage(f);
 
 	uint32_t members = copies_of(f, VIEW_MEMBER), in_view = members | copies_of(f, VIEW_JOINING);
 	uint32_t open = plan_open(f), silent = copies_silent(f) & in_view,

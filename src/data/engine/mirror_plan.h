@@ -8,6 +8,7 @@
  *     somebody newer was seen, or has the view                              -> STOP       for ever: this engine is over
  *     the view was never read, or nobody knows what the last swap did       -> ASK
  *     the view is another engine's                                          -> CLAIM      V3: a higher epoch, ours
+ *     a person said salvage, and nobody who may have more is just silent    -> SALVAGE    V9: that copy alone; or why not
  *     no member answers                                                     -> WAIT       V9, V12: for whom, the status says
  *     those that answer may lack something, and there are others            -> WAIT       V3, V9: one of them may have it
  *     a copy in the view has failed, or did not answer for grace_ns,
@@ -44,8 +45,10 @@ struct mirror_copy_facts {
 	uint64_t silent_since_ns; /* not open: since when */
 	bool failed;		  /* it answers, and can not be used: it refuses writes, or is empty */
 	bool may_lack; /* what was acknowledged and not flushed: its machine was off, and it has not been made good */
-	bool has_chain; /* joining: all layers below its new head are there */
-	bool may_join;	/* absent: it is open and nothing speaks against it */
+	bool has_chain;	 /* joining: all layers below its new head are there */
+	bool is_empty;	 /* it is open, and the volume is not there */
+	bool is_partial; /* its chain was being filled: it is of no moment */
+	bool may_join;	 /* absent: it is open and nothing speaks against it */
 	uint64_t join_not_before_ns;
 };
 
@@ -60,6 +63,8 @@ struct mirror_facts {
 	uint64_t wait_until_ns; /* of view->must_wait: 0 if no member has been opened yet */
 	bool has_unfinished;	/* requests that some copies have and others may not have */
 	bool has_order;
+	bool has_salvage;
+	uint32_t salvage; /* the copy, by bit; 0: it is none of these */
 	struct mirror_copy_facts copies[VIEW_REPLICAS_MAX];
 };
 
@@ -67,6 +72,7 @@ enum mirror_todo {
 	MIRROR_STOP,
 	MIRROR_ASK,
 	MIRROR_CLAIM,
+	MIRROR_SALVAGE,
 	MIRROR_PUT_OUT,
 	MIRROR_REVERT,
 	MIRROR_SEAL,
@@ -82,11 +88,15 @@ const char *mirror_todo_name(enum mirror_todo todo); /* "stop" ... */
 
 struct mirror_step {
 	enum mirror_todo todo;
-	uint32_t copies;   /* PUT_OUT: bit i for copy i. ADMIT, JOIN: one of them */
+	uint32_t copies;   /* PUT_OUT: bit i for copy i. SALVAGE, ADMIT, JOIN: one of them */
 	uint32_t awaited;  /* WAIT: copies that keep it from going on */
 	uint64_t until_ns; /* WAIT: ask again then at the latest; UINT64_MAX: when something happens */
 };
 
 struct mirror_step mirror_plan(const struct mirror_facts *f);
+
+/* V9: may the copy be gone on with alone, if a person says so? 0. OXE_NOENT: there is no such copy, or the volume is not in it. OXE_EXISTS: there
+ * is no need, the members that answer have what there is. OXE_NOTREADY: it does not answer. OXE_BUSY: its chain was being filled. */
+int mirror_salvage_check(const struct mirror_facts *f);
 
 #endif

@@ -296,6 +296,87 @@ TEST(nobody_joins_and_nothing_is_ordered_while_a_request_is_half_done)
 	wants(MIRROR_WAIT, 0);
 }
 
+static void salvage_ordered(uint32_t i)
+{
+	facts.has_salvage = true;
+	facts.salvage = 1u << i;
+}
+
+TEST(salvage_is_refused_while_members_that_answer_have_all_there_is)
+{
+	all_is_well();
+	salvage_ordered(0);
+	wants(MIRROR_SALVAGE, 1);
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_EXISTS);
+	copy_silent(1, 0);
+	facts.copies[0].may_lack = true;
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_EXISTS); /* the third has it */
+	copy_is_absent(1);
+	facts.copies[2].may_lack = true;
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_EXISTS); /* all are here: each is as good as any */
+}
+
+TEST(salvage_goes_on_with_a_member_that_may_lack_something_when_the_sure_one_is_silent)
+{
+	all_is_well();
+	facts.copies[0].may_lack = facts.copies[2].may_lack = true;
+	copy_silent(1, 0);
+	salvage_ordered(2);
+	wants(MIRROR_SALVAGE, 4);
+	CHECK_OK(mirror_salvage_check(&facts));
+}
+
+TEST(salvage_goes_on_with_a_copy_that_is_no_member_when_no_member_answers)
+{
+	all_is_well();
+	for (uint32_t i = 0; i < 3; i++)
+		copy_silent(i, 0);
+	copy_is_absent(2);
+	salvage_ordered(2);
+	wants(MIRROR_SALVAGE, 4);
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_NOTREADY);
+	facts.copies[2].session = MIRROR_OPEN;
+	CHECK_OK(mirror_salvage_check(&facts));
+	facts.copies[2].is_partial = true;
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_BUSY);
+	facts.copies[2].is_empty = true;
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_NOENT);
+}
+
+TEST(salvage_waits_for_a_member_that_has_just_fallen_silent_until_its_grace_ends)
+{
+	all_is_well();
+	facts.copies[0].may_lack = facts.copies[2].may_lack = true;
+	copy_silent(1, NOW_NS - GRACE_NS + 1);
+	salvage_ordered(0);
+	struct mirror_step step = mirror_plan(&facts);
+	CHECK_EQ(step.todo, MIRROR_WAIT);
+	CHECK_EQ(step.awaited, 2);
+	CHECK(step.until_ns == NOW_NS + 1);
+	facts.now_ns++;
+	wants(MIRROR_SALVAGE, 1);
+}
+
+TEST(salvage_of_a_pool_that_has_no_copy_is_answered_at_once)
+{
+	all_is_well();
+	copy_silent(1, NOW_NS);
+	facts.has_salvage = true;
+	wants(MIRROR_SALVAGE, 0);
+	CHECK_ERR(mirror_salvage_check(&facts), OXE_NOENT);
+}
+
+TEST(a_salvage_does_not_go_before_the_outcome_of_a_swap_is_known_or_the_view_is_ours)
+{
+	all_is_well();
+	salvage_ordered(0);
+	facts.view_is_known = false;
+	wants(MIRROR_ASK, 0);
+	facts.view_is_known = true;
+	view.engine_id = (struct uuid){{3}};
+	wants(MIRROR_CLAIM, 0);
+}
+
 /* Every combination of roles, sessions, failures and lacks of three copies: whatever is put out, a member that answers is left, and one that has
  * everything while there is any that may; and a step is never taken on a copy that does not answer. */
 static void combination(uint32_t number)

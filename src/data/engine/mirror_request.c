@@ -228,8 +228,11 @@ static int ask_all(struct mirror *m, struct request *q, bool *first)
 	int err = q->inside ? q->inside(m, q) : 0;
 	if (err)
 		return err;
-	if (*first) {
+	if (*first || q->salvages_seen != m->salvages) {
 		q->pending = mirror_copies_in_view(m);
+		q->done = q->refused = 0; /* nothing was done where it counts now */
+		q->err = 0;
+		q->salvages_seen = m->salvages;
 		q->lacks_seen = m->lacks_seen;
 	}
 	*first = false;

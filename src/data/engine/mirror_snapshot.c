@@ -190,7 +190,7 @@ int mirror_layer_rename(struct mirror *m, const struct uuid *layer_id, const cha
 static void entry_follow_revert(struct view_replica *e)
 {
 	if (e->role != VIEW_MEMBER && !(MUTANT(252) && e->role == VIEW_ABSENT))
-		*e = (struct view_replica){.pool_id = e->pool_id, .role = VIEW_ABSENT};
+		view_replica_unknown(e);
 }
 
 static int revert_promise(struct mirror *m, const struct order *o)

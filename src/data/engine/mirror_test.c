@@ -591,6 +591,182 @@ MIRROR_TEST(2, a_read_is_not_answered_when_one_member_has_not_been_heard_for_a_l
 	waits_for(w, one_alone_is_done);
 }
 
+/* ---- salvage ---------------------------------------------------------------------------------------------------------------- */
+
+#define MIB_AT (2 * MiB)
+
+static void back_in_a_second(void *arg)
+{
+	struct world *w = arg;
+	fiber_sleep(NS_PER_S);
+	w->places[1].away = false;
+	w->alone++;
+}
+
+static void write_far_alone(void *arg)
+{
+	struct world *w = arg;
+	writes(w, MIB_AT, BLOCK, 5);
+	w->alone++;
+}
+
+/* The same layer in each copy, whatever is in it. */
+static void seals_there(struct world *w, uint32_t index)
+{
+	struct uuid volume_id = an_id(VOLUME_ID), layer_id = an_id(LAYER + 9);
+	uint64_t pause_ns;
+	CHECK_OK(snapshot_create(w->places[index].pool, &volume_id, &layer_id, "both", &pause_ns));
+}
+
+static int salvage(struct world *w, uint32_t index)
+{
+	return mirror_salvage(w->m, &w->places[index].pool_id);
+}
+
+/* The first lost power, and has 1 where 2 was acknowledged; the second, which has it, is gone. */
+static void the_sure_one_is_gone(struct world *w)
+{
+	writes(w, 0, BLOCK, 1);
+	CHECK_OK(mirror_flush(w->m));
+	writes(w, 0, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, 0, 1);
+	w->places[0].away = false;
+	w->places[1].away = true;
+	mirror_up(w);
+}
+
+MIRROR_TEST(2, a_copy_that_lost_power_serves_alone_when_a_person_says_salvage)
+{
+	the_sure_one_is_gone(w);
+	CHECK_ERR(mirror_wait(w->m, rt_now_ns(rt_current()) + 30 * NS_PER_S), OXE_TIMEOUT);
+	CHECK_OK(salvage(w, 0));
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 1));
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 1);
+	CHECK_OK(mirror_flush(w->m));
+	CHECK(!w->places[0].lost_power);
+	uint64_t revision = w->revision;
+	CHECK_OK(salvage(w, 0));
+	CHECK_EQ(w->revision, revision);
+}
+
+/* What it sealed since, and under which ids, is believed of nothing: every difference is found, also where nobody wrote again. */
+MIRROR_TEST(2, who_returns_after_a_salvage_becomes_what_was_salvaged)
+{
+	the_sure_one_is_gone(w);
+	CHECK_OK(salvage(w, 0));
+	serves(w);
+	writes(w, MIB_AT, BLOCK, 7);
+	comes_back(w, 1);
+	CHECK(reads_as(w, 0, BLOCK, 1) && reads_as(w, MIB_AT, BLOCK, 7));
+	CHECK(copy_reads_as(w, 1, 0, 1) && copy_reads_as(w, 1, MIB_AT, 7));
+}
+
+/* Both sealed it when they differed already, and neither wrote there since: only the doubt says that they have to be compared. */
+MIRROR_TEST(2, after_a_salvage_a_layer_that_both_copies_have_proves_nothing)
+{
+	writes(w, 0, BLOCK, 2);
+	mirror_close(w->m);
+	loses_power(w, 0, 0, 1);
+	seals_there(w, 0);
+	seals_there(w, 1);
+	w->places[0].away = false;
+	w->places[1].away = true;
+	mirror_up(w);
+	CHECK_OK(salvage(w, 0));
+	serves(w);
+	comes_back(w, 1);
+	CHECK(copy_reads_as(w, 0, 0, 1) && copy_reads_as(w, 1, 0, 1));
+}
+
+MIRROR_TEST(2, salvage_is_refused_when_a_member_that_answers_has_everything)
+{
+	CHECK_ERR(salvage(w, 0), OXE_EXISTS);
+	goes_away(w, 1);
+	CHECK_OK(salvage(w, 0)); /* it is the only one already */
+	CHECK_ERR(salvage(w, 1), OXE_EXISTS);
+	CHECK_ERR(salvage(w, 2), OXE_NOENT);
+	w->places[0].away = true;
+	fiber_sleep(NS_PER_S);
+	CHECK_ERR(salvage(w, 0), OXE_NOTREADY);
+}
+
+MIRROR_TEST(2, salvage_is_refused_for_a_copy_that_does_not_answer)
+{
+	w->places[0].away = w->places[1].away = true;
+	fiber_sleep(NS_PER_S);
+	CHECK_ERR(salvage(w, 0), OXE_NOTREADY);
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 2);
+}
+
+MIRROR_TEST(2, salvage_does_not_go_on_with_what_is_left_when_the_other_is_back_within_its_grace)
+{
+	the_sure_one_is_gone(w);
+	fiber_spawn_big(rt_current(), "back", back_in_a_second, w);
+	CHECK_ERR(salvage(w, 0), OXE_EXISTS);
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 2));
+	waits_for(w, one_alone_is_done);
+}
+
+MIRROR_TEST(2, an_absent_copy_serves_alone_when_all_members_are_gone_and_a_person_says_salvage)
+{
+	writes(w, 0, BLOCK, 1);
+	snapshot(w, LAYER, "old");
+	goes_away(w, 1);
+	writes(w, 0, BLOCK, 2);
+	snapshot(w, LAYER + 1, "new");
+	w->places[0].away = true;
+	fiber_spawn_big(rt_current(), "write", write_far_alone, w);
+	fiber_sleep(4 * NS_PER_S);
+	w->places[1].away = false;
+	fiber_sleep(4 * NS_PER_S);
+	CHECK_EQ(w->alone, 0);
+	CHECK_OK(salvage(w, 1));
+	serves(w);
+	CHECK(reads_as(w, 0, BLOCK, 1));
+	CHECK_STR(snapshots(w), "old");
+	waits_for(w, one_alone_is_done); /* and what was asked before is asked of it */
+	CHECK(copy_reads_as(w, 1, MIB_AT, 5));
+	comes_back(w, 0);
+	CHECK(copy_reads_as(w, 0, 0, 1) && copy_reads_as(w, 0, MIB_AT, 5));
+	CHECK_STR(snapshots(w), "old");
+}
+
+MIRROR_TEST(2, an_empty_copy_is_not_salvaged)
+{
+	struct volume_spec volume = {
+		.id = an_id(VOLUME_ID), .name = "v", .size_bytes = VOLUME_BYTES, .lba_bytes = 512};
+	writes(w, 0, BLOCK, 1);
+	mirror_close(w->m);
+	CHECK_OK(volume_create(w->places[2].pool, &volume));
+	w->view.replicas[w->view.replica_count++] =
+		(struct view_replica){.pool_id = w->places[2].pool_id, .role = VIEW_ABSENT};
+	w->places[0].away = w->places[1].away = true;
+	mirror_up(w);
+	CHECK_ERR(salvage(w, 2), OXE_NOENT);
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 2);
+	w->places[0].away = w->places[1].away = false;
+	serves(w);
+}
+
+MIRROR_TEST(1, a_joining_copy_without_its_chain_is_not_salvaged)
+{
+	writes(w, 0, CHUNK, 1);
+	w->places[1].answer[FILL] = OXE_CLOSED;
+	CHECK_OK(mirror_copy_add(w->m, &w->places[1].pool_id));
+	fiber_sleep(200 * NS_PER_MS);
+	w->places[0].away = true;
+	w->places[1].answer[FILL] = 0;
+	w->places[1].away = false;
+	fiber_sleep(4 * NS_PER_S);
+	CHECK_ERR(salvage(w, 1), OXE_BUSY);
+	CHECK_EQ(view_count(&w->view, VIEW_MEMBER), 1);
+	comes_back(w, 0);
+	CHECK(reads_as(w, 0, CHUNK, 1));
+}
+
 /* ---- layers ----------------------------------------------------------------------------------------------------------------- */
 
 MIRROR_TEST(2, a_copy_that_does_not_say_which_layers_it_has_costs_no_snapshot)

@@ -25,6 +25,17 @@ uint32_t view_count(const struct view *v, enum view_role role)
 	return count;
 }
 
+void view_replica_unknown(struct view_replica *r)
+{
+	struct view_replica was = *r;
+	*r = (struct view_replica){.pool_id = was.pool_id, .role = VIEW_ABSENT};
+	if (!view_replica_is_doubted(&was))
+		return;
+	r->seal_id = was.seal_id;
+	r->missed_shift = was.missed_shift;
+	r->missed = was.missed;
+}
+
 struct view_replica *view_find(struct view *v, const struct uuid *pool_id)
 {
 	for (uint32_t i = 0; i < v->replica_count; i++)

@@ -16,7 +16,9 @@
  *     MEMBER     has every acknowledged write, and is read
  *     JOINING    gets every write, and is not read: what is below its head is being copied
  *     ABSENT     gets nothing. seal_id is the layer that the others sealed when it left, so that its head and that layer
- *                differ in the regions `missed` alone; nil: nobody knows, and everything since the newest layer both have is compared
+ *                differ in the regions `missed` alone; nil: nobody knows, and everything since the newest layer both have is compared.
+ *                With all regions in `missed`, of VIEW_DOUBT_SHIFT, it is doubted: another copy was salvaged, so that even layers that both have may differ.
+ *                Then seal_id is no layer's, and each layer that it is given is compared whole
  *
  * A change that moves a copy names a layer in `seals`. No write is accepted under such a view until the members have sealed
  * their heads as these layers, in their order, and a joining copy has begun its new head upon the one named join_id. Whoever
@@ -39,6 +41,7 @@
 #define VIEW_REPLICAS_MAX 8u
 #define VIEW_SEALS_MAX	  8u
 #define VIEW_BYTES_MAX	  (32 * KiB)
+#define VIEW_DOUBT_SHIFT  48u /* no volume's regions are so large, and all of them are the whole of any */
 
 static_assert(VIEW_SEALS_MAX >= VIEW_REPLICAS_MAX, "see mirror_plan.h");
 
@@ -74,8 +77,16 @@ size_t view_encode(const struct view *v, uint8_t *bytes);
 OX_CHECKED int view_decode(const uint8_t *bytes, size_t len_bytes, struct view *out);
 
 uint32_t view_count(const struct view *v, enum view_role role);
+/* It is absent, and nothing is believed of what it has. That it is doubted stays so. */
+void view_replica_unknown(struct view_replica *r);
 /* NULL: it is none of them. */
 struct view_replica *view_find(struct view *v, const struct uuid *pool_id);
+
+/* It may differ anywhere: each layer it is given is compared whole. */
+static inline bool view_replica_is_doubted(const struct view_replica *r)
+{
+	return r->missed_shift == VIEW_DOUBT_SHIFT && regions_count(&r->missed) == REPLICA_REGIONS;
+}
 
 static inline bool view_is_reverting(const struct view *v)
 {

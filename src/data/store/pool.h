@@ -222,6 +222,8 @@ OX_CHECKED int vol_note_get(struct vol *vol, enum pool_note_kind kind, void *dat
 
 /* As volume_get, also of a system's volume. Does not suspend. */
 OX_CHECKED int volume_get_any(const struct pool *pool, const struct uuid *id, struct volume_info *out);
+/* As volume_walk, system's volumes included. Does not suspend. */
+void volume_walk_any(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx);
 /* As snapshot_get, also of a layer with a system's name. Does not suspend. */
 OX_CHECKED int layer_get_any(const struct pool *pool, const struct uuid *id, struct snapshot_info *out);
 /* As snapshot_create and snapshot_rename; the name may be a system's. */

@@ -835,6 +835,17 @@ void volume_walk(const struct pool *pool, bool (*fn)(void *ctx, const struct vol
 	}
 }
 
+void volume_walk_any(const struct pool *pool, bool (*fn)(void *ctx, const struct volume_info *v), void *ctx)
+{
+	struct volume *v;
+	list_for_each (v, catalog_volumes(pool->catalog), age) {
+		struct volume_info info;
+		volume_describe(v, &info);
+		if (!fn(ctx, &info))
+			return;
+	}
+}
+
 void snapshot_walk(const struct pool *pool, const struct uuid *volume_id,
 		   bool (*fn)(void *ctx, const struct snapshot_info *s), void *ctx)
 {
