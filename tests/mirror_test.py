@@ -315,6 +315,14 @@ def a_full_pool_is_an_error_to_the_client_and_no_copy_is_lost():
         expect(copy_print(daemon, "a", volume_id) == copy_print(daemon, "b", volume_id), "the copies differ")
 
 
+def rot_one_block(path, byte):
+    """The first block in which there is nothing but `byte`."""
+    with open(path, "r+b") as pool:
+        size_bytes = os.path.getsize(path)
+        block = next(at for at in range(0, size_bytes, 4096) if os.pread(pool.fileno(), 4096, at) == bytes([byte]) * 4096)
+        os.pwrite(pool.fileno(), b"rot!" * 1024, block)
+
+
 def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         pools_make(daemon, size_bytes=64 * MIB)
@@ -322,9 +330,7 @@ def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
         qemu_io(daemon, "write -P 0xab 0 1M", "flush")
         harness.wait_until(lambda: mirror_of(daemon)["intents"] == 0, "regions at rest", 30, every_s=0.05)  # or the start compares them
         daemon.kill()
-        with open(pool_path(daemon, "b"), "r+b") as pool:
-            block = next(at for at in range(0, 64 * MIB, 4096) if os.pread(pool.fileno(), 4096, at) == b"\xab" * 4096)
-            os.pwrite(pool.fileno(), b"rot!" * 1024, block)
+        rot_one_block(pool_path(daemon, "b"), 0xab)
         daemon.start()
         wait_whole(daemon)
         daemon.oxbow("volume", "scrub", "db")
