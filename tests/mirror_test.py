@@ -109,6 +109,19 @@ def a_mirrored_volume_is_served_by_its_name_and_shown_with_its_copies():
         copies_are_the_same(daemon, volume_id, ("a", "b"))
 
 
+def a_mirrored_volume_in_use_and_its_snapshot_say_how_many_have_them_open():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon)
+        volume_make(daemon)
+        daemon.api.snapshot_create("db", "s1")
+        expect(daemon.api.volume("db")["open_count"] == 0, f"nobody has it open: {daemon.api.volume('db')}")
+        for ref, opens in (("db", lambda: daemon.api.volume("db")), ("db@s1", lambda: daemon.api.snapshot("db@s1"))):
+            with subprocess.Popen(["qemu-io", "-r", "-f", "raw", daemon.uri(ref)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+                harness.wait_until(lambda of=opens: of()["open_count"] == 1, f"one that has {ref} open")
+                reader.stdin.close()
+            daemon.api.close_wait("volume" if ref == "db" else "snapshot", ref)
+
+
 def deleted_it_leaves_no_copy_behind_and_a_pool_that_was_away_is_cleaned_when_it_returns():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         pools_make(daemon)
@@ -345,6 +358,7 @@ def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
 
 TESTS = [
     a_mirrored_volume_is_served_by_its_name_and_shown_with_its_copies,
+    a_mirrored_volume_in_use_and_its_snapshot_say_how_many_have_them_open,
     deleted_it_leaves_no_copy_behind_and_a_pool_that_was_away_is_cleaned_when_it_returns,
     killed_under_verified_load_it_loses_nothing_and_every_copy_is_the_same,
     a_pool_that_goes_and_returns_is_filled_with_what_it_missed_alone,
