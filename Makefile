@@ -47,9 +47,10 @@ cover:              ## line and branch coverage of the unit tests, in build/cove
 		--print-summary build/cover
 
 SOAK_KILLS ?= 1000
-soak: deps          ## kill the daemon SOAK_KILLS (1000) times under verified load
+soak: deps          ## kill the daemon SOAK_KILLS (1000) times under verified load, and three with a mirrored volume
 	@scripts/build release
 	@tests/kill_test.py --kills $(SOAK_KILLS)
+	@OXBOW_KILLS=$(SOAK_KILLS) tests/field_test.py all_killed
 
 SIM_FOR ?= 1h
 sim: deps           ## the simulator on seeds of its own for SIM_FOR (1h)

@@ -24,29 +24,32 @@ HOME_KILLS = 8
 class Node(harness.Daemon):
     """n0, with the pool p0 ..."""
 
-    def __init__(self, directory, index):
+    def __init__(self, directory, index, address=None, options=()):
         self.index, self.name, self.pool = index, f"n{index}", f"p{index}"
         host = f"127.0.0.{index + 2}"
-        self.address = f"{host}:{harness.free_port(host)}"
+        self.address = address or f"{host}:{harness.free_port(host)}"
         super().__init__(os.path.join(directory, self.name), "--metastore", f"sqlite:{directory}/metastore.db", "--node", self.name,
-                         "--nvme", "tcp:" + self.address)
+                         "--nvme", "tcp:" + self.address, *options)
 
     def pool_path(self):
         return os.path.join(self.directory, "pool")
 
+    def pool_make(self, size_bytes):
+        self.api.call("POST", "/v1/pools", {"name": self.pool, "path": self.pool_path(), "size_bytes": size_bytes})
+
 
 @contextlib.contextmanager
-def cluster():
+def cluster(make=Node, pool_bytes=(GIB,) * NODES):
     with harness.scratch_dir() as directory, contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(harness.running(Node(directory, i))) for i in range(NODES)]
+        nodes = [stack.enter_context(harness.running(make(directory, i))) for i in range(NODES)]
         for node in nodes:
-            node.api.call("POST", "/v1/pools", {"name": node.pool, "path": node.pool_path(), "size_bytes": GIB})
+            node.pool_make(pool_bytes[node.index])
         harness.wait_until(lambda: all(n["pool_count"] == 1 for n in nodes[0].api.call("GET", "/v1/nodes")["nodes"]), "the pools on record")
         yield directory, nodes
 
 
-def volume_make(node, copies="p0,p1,p2"):
-    return node.api.call("POST", "/v1/volumes", {"name": "db", "size_bytes": VOLUME_BYTES, "copies": copies})["id"]
+def volume_make(node, copies="p0,p1,p2", name="db", size_bytes=VOLUME_BYTES):
+    return node.api.call("POST", "/v1/volumes", {"name": name, "size_bytes": size_bytes, "copies": copies})["id"]
 
 
 def copies_are_the_same(nodes, volume_id):
@@ -59,23 +62,23 @@ def copies_are_the_same(nodes, volume_id):
     expect(len(said) == 1, f"the copies differ: {said}")
 
 
-def role_of(home, pool):
-    return mirror_test.copy_of(home, pool)["role"]
+def role_of(home, pool, name="db"):
+    return mirror_test.copy_of(home, pool, name)["role"]
 
 
-def is_healthy(home):
+def is_healthy(home, name="db"):
     try:
-        return mirror_test.is_whole(home)
+        return mirror_test.is_whole(home, name)
     except (harness.Gone, Refused):
         return False
 
 
-def wait_healthy(home, limit_s=60):
+def wait_healthy(home, limit_s=60, name="db"):
     began = time.monotonic()
     try:
-        harness.wait_until(lambda: is_healthy(home), "every copy a member", limit_s, every_s=0.01)
+        harness.wait_until(lambda: is_healthy(home, name), "every copy a member", limit_s, every_s=0.01)
     except harness.Broken as late:
-        raise harness.Broken(f"{late}: {mirror_test.mirror_of(home)}") from None
+        raise harness.Broken(f"{late}: {mirror_test.mirror_of(home, name)}") from None
     return time.monotonic() - began
 
 

@@ -109,6 +109,19 @@ def a_mirrored_volume_is_served_by_its_name_and_shown_with_its_copies():
         copies_are_the_same(daemon, volume_id, ("a", "b"))
 
 
+def a_mirrored_volume_in_use_and_its_snapshot_say_how_many_have_them_open():
+    with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
+        pools_make(daemon)
+        volume_make(daemon)
+        daemon.api.snapshot_create("db", "s1")
+        expect(daemon.api.volume("db")["open_count"] == 0, f"nobody has it open: {daemon.api.volume('db')}")
+        for ref, opens in (("db", lambda: daemon.api.volume("db")), ("db@s1", lambda: daemon.api.snapshot("db@s1"))):
+            with subprocess.Popen(["qemu-io", "-r", "-f", "raw", daemon.uri(ref)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+                harness.wait_until(lambda of=opens: of()["open_count"] == 1, f"one that has {ref} open")
+                reader.stdin.close()
+            daemon.api.close_wait("volume" if ref == "db" else "snapshot", ref)
+
+
 def deleted_it_leaves_no_copy_behind_and_a_pool_that_was_away_is_cleaned_when_it_returns():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         pools_make(daemon)
@@ -392,6 +405,14 @@ def a_full_pool_is_an_error_to_the_client_and_no_copy_is_lost():
         expect(copy_print(daemon, "a", volume_id) == copy_print(daemon, "b", volume_id), "the copies differ")
 
 
+def rot_one_block(path, byte):
+    """The first block in which there is nothing but `byte`."""
+    with open(path, "r+b") as pool:
+        size_bytes = os.path.getsize(path)
+        block = next(at for at in range(0, size_bytes, 4096) if os.pread(pool.fileno(), 4096, at) == bytes([byte]) * 4096)
+        os.pwrite(pool.fileno(), b"rot!" * 1024, block)
+
+
 def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
     with harness.scratch_dir() as directory, harness.running_daemon(directory) as daemon:
         pools_make(daemon, size_bytes=64 * MIB)
@@ -399,9 +420,7 @@ def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
         qemu_io(daemon, "write -P 0xab 0 1M", "flush")
         harness.wait_until(lambda: mirror_of(daemon)["intents"] == 0, "regions at rest", 30, every_s=0.05)  # or the start compares them
         daemon.kill()
-        with open(pool_path(daemon, "b"), "r+b") as pool:
-            block = next(at for at in range(0, 64 * MIB, 4096) if os.pread(pool.fileno(), 4096, at) == b"\xab" * 4096)
-            os.pwrite(pool.fileno(), b"rot!" * 1024, block)
+        rot_one_block(pool_path(daemon, "b"), 0xab)
         daemon.start()
         wait_whole(daemon)
         daemon.oxbow("volume", "scrub", "db")
@@ -416,6 +435,7 @@ def what_rots_in_one_copy_is_found_by_comparing_and_repaired_from_the_others():
 
 TESTS = [
     a_mirrored_volume_is_served_by_its_name_and_shown_with_its_copies,
+    a_mirrored_volume_in_use_and_its_snapshot_say_how_many_have_them_open,
     deleted_it_leaves_no_copy_behind_and_a_pool_that_was_away_is_cleaned_when_it_returns,
     killed_under_verified_load_it_loses_nothing_and_every_copy_is_the_same,
     a_pool_that_goes_and_returns_is_filled_with_what_it_missed_alone,

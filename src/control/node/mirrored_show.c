@@ -189,7 +189,8 @@ void mirrored_info_fill(struct node *n, const struct fact_volume *f, struct node
 	out->info = (struct volume_info){.id = f->id,
 					 .size_bytes = f->size_bytes,
 					 .lba_bytes = f->lba_bytes,
-					 .created_wall_ns = f->created_wall_ns};
+					 .created_wall_ns = f->created_wall_ns,
+					 .open_count = engines_open_count(n->options.engines, &f->id)};
 	memcpy(out->info.name, f->name, sizeof(out->info.name));
 	i->home_id = f->home_id;
 	node_call(n, &f->home_id, i->home_name);

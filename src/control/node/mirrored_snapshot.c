@@ -95,7 +95,10 @@ static void snapshot_describe(const struct mirrored *v, const struct replica_lay
 			      struct node_snapshot *out)
 {
 	*out = (struct node_snapshot){
-		.info = {.id = layer->id, .volume_id = v->id, .size_bytes = layer->size_bytes}};
+		.info = {.id = layer->id,
+			 .volume_id = v->id,
+			 .size_bytes = layer->size_bytes,
+			 .open_count = engines_open_count(v->node->options.engines, &layer->id)}};
 	memcpy(out->info.name, layer->name, sizeof(out->info.name));
 	snprintf(out->volume_name, sizeof(out->volume_name), "%s", v->name);
 }

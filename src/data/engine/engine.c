@@ -178,6 +178,16 @@ bool engines_is_open(const struct engines *set, const struct uuid *id)
 	return false;
 }
 
+uint32_t engines_open_count(const struct engines *set, const struct uuid *id)
+{
+	const struct engine *e;
+	uint32_t count = 0;
+	list_for_each (e, &set->open, link)
+		if (uuid_equal(&e->target.id, id))
+			count += e->stats->open_count;
+	return count;
+}
+
 int engine_wait(struct engine *e, uint64_t deadline_ns)
 {
 	return e->ops->wait(e, deadline_ns);

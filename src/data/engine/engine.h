@@ -79,6 +79,8 @@ OX_CHECKED int engine_open_id(struct engines *set, const struct uuid *id, struct
 void engine_close(struct engine *e);
 /* Does anybody have it open, a volume or a snapshot? A mirrored one that is open is not to be deleted. Does not suspend. */
 bool engines_is_open(const struct engines *set, const struct uuid *id);
+/* By how many; 0 also while the last one is closing it. Does not suspend. */
+uint32_t engines_open_count(const struct engines *set, const struct uuid *id);
 
 /* Until it is served: until then a mirrored volume may not know its size, and calls of it wait. 0 at once for a pool's. OXE_TIMEOUT,
  * OXE_FENCED, OXE_SHUTDOWN. */

@@ -58,10 +58,13 @@ WITH_COPIES(a_mirrored_volume_is_found_by_name_and_by_id_and_shares_one_engine, 
 	CHECK(engine_is_of_volume(e, &mirrored.volume));
 	CHECK(uuid_equal(engine_volume_id(e), &mirrored.volume));
 	CHECK(engines_is_open(mirrored.engines, &mirrored.volume));
+	CHECK_EQ(engines_open_count(mirrored.engines, &mirrored.volume), 3);
 	engine_close(by_id);
 	engine_close(by_any_id);
+	CHECK_EQ(engines_open_count(mirrored.engines, &mirrored.volume), 1);
 	engine_close(e);
 	CHECK(!engines_is_open(mirrored.engines, &mirrored.volume));
+	CHECK_EQ(engines_open_count(mirrored.engines, &mirrored.volume), 0);
 }
 
 WITH_COPIES(a_copy_in_a_pool_is_not_to_be_had, 2)
