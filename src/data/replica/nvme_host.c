@@ -177,8 +177,12 @@ static bool has_room_for(const struct nvme_queue *q, const struct nvme_host_io *
 	return nvme_queue_has_room(q) && !(leaves_one && q->in_flight + 1 == q->depth);
 }
 
+/* In turn; but the commands of a copy go by the first that has room. What is submitted at once is then one send, and one wake-up of the
+ * target, whose queues are all served by one thread. */
 static struct nvme_queue *queue_with_room(struct nvme_host *h, const struct nvme_host_io *io)
 {
+	if (h->options.is_copy)
+		h->next_queue = 0;
 	for (uint32_t i = 0; i < h->queue_count; i++) {
 		struct nvme_queue *q = &h->queues[h->next_queue];
 		h->next_queue = h->next_queue + 1 < h->queue_count ? h->next_queue + 1 : 0;
