@@ -1,6 +1,6 @@
 # The thin way in: everything here is one call to meson, ninja or a script that says what it does.
 .DEFAULT_GOAL := build
-.PHONY: help build deps run test asan tsan fuzz bench cover soak sim lint format install uninstall clean
+.PHONY: help build deps run test asan tsan fuzz bench field cover soak sim lint format install uninstall clean
 
 help:               ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,11 @@ bench:              ## measure against peers, write docs/performance.md; QUICK=1
 	@scripts/deps build test bench
 	@scripts/build release
 	@tests/bench/run $(if $(QUICK),--quick)
+
+field: deps         ## mirrored volumes over daemons, networks and disks that fail: all of it, ten minutes
+	@scripts/build release
+	@tests/field_test.py
+	@tests/field_kernel_test.py
 
 cover:              ## line and branch coverage of the unit tests, in build/cover/report
 	@scripts/deps build test cover

@@ -17,7 +17,13 @@
 
 #define WORKERS_MAX 64u
 
-enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DIED = 3 };
+enum {
+	EXIT_FINE = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_DIED = 3,
+	EXIT_MORE = 4 /* of a worker: another takes its place */
+};
 
 struct options {
 	uint64_t first_seed, last_seed, only_state, for_s;

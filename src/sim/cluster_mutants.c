@@ -57,7 +57,7 @@ const struct pool_mutant cluster_mutants[] = {
 	{258, "a growth is acknowledged when one copy has grown", .rare = true},
 	{260, "S3: one copy only is flushed"},
 	{261, "S3: FUA does not reach the copies"},
-	{281, "of two members that differ the first is taken for right"},
+	{281, "of two members that differ the first is taken for right (mirror_test)", .rare = true},
 	{282, "what is repaired is not written", .rare = true},
 	{283, "members are compared while they are written", .rare = true},
 	{284, "work in the background does not rest for clients", .rare = true},
