@@ -59,15 +59,22 @@ static bool is_ours(const char *path)
 	return strncmp(target, "/dev/ublkb", strlen("/dev/ublkb")) == 0;
 }
 
-/* Made beside and renamed over, so that it is never missing; only what we made ourselves is replaced or removed. No volume's name begins
- * with a dot, so that none is beside. */
+/* In the same directory, POOL's if the name is POOL/VOLUME. No volume's name begins with a dot, so that none is there. */
+static void link_beside(const struct link_work *w, char path[PATH_MAX])
+{
+	const char *slash = strrchr(w->name, '/');
+	size_t pool_bytes = slash ? (size_t)(slash + 1 - w->name) : 0;
+	snprintf(path, PATH_MAX, "%s/%.*s.%s.tmp", w->dir, (int)pool_bytes, w->name, w->name + pool_bytes);
+}
+
+/* Made beside and renamed over, so that it is never missing; only what we made ourselves is replaced or removed. */
 static void link_work(void *arg)
 {
 	struct link_work *w = arg;
 	char path[PATH_MAX], tmp[PATH_MAX], device[32];
 	struct stat st;
 	snprintf(path, sizeof(path), "%s/%s", w->dir, w->name);
-	snprintf(tmp, sizeof(tmp), "%s/.%s.tmp", w->dir, w->name);
+	link_beside(w, tmp);
 	snprintf(device, sizeof(device), "/dev/ublkb%u", w->number);
 	if (lstat(path, &st) == 0 && !is_ours(path)) {
 		w->err = OXE_EXISTS;
