@@ -44,7 +44,8 @@ def cluster(make=Node, pool_bytes=(GIB,) * NODES):
         nodes = [stack.enter_context(harness.running(make(directory, i))) for i in range(NODES)]
         for node in nodes:
             node.pool_make(pool_bytes[node.index])
-        harness.wait_until(lambda: all(n["pool_count"] == 1 for n in nodes[0].api.call("GET", "/v1/nodes")["nodes"]), "the pools on record")
+        harness.wait_until(lambda: all(n["pool_count"] == 1 for node in nodes for n in node.api.call("GET", "/v1/nodes")["nodes"]),
+                           "the pools on record, in the eyes of every node")
         yield directory, nodes
 
 
