@@ -38,14 +38,18 @@ class Node(harness.Daemon):
         self.api.call("POST", "/v1/pools", {"name": self.pool, "path": self.pool_path(), "size_bytes": size_bytes})
 
 
+def pools_known(node):
+    """A node hears of what another has put on record a tenth of a second later."""
+    return sum(n["pool_count"] for n in node.api.call("GET", "/v1/nodes")["nodes"])
+
+
 @contextlib.contextmanager
 def cluster(make=Node, pool_bytes=(GIB,) * NODES):
     with harness.scratch_dir() as directory, contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(harness.running(make(directory, i))) for i in range(NODES)]
         for node in nodes:
             node.pool_make(pool_bytes[node.index])
-        harness.wait_until(lambda: all(n["pool_count"] == 1 for node in nodes for n in node.api.call("GET", "/v1/nodes")["nodes"]),
-                           "the pools on record, in the eyes of every node")
+        harness.wait_until(lambda: all(pools_known(node) == len(nodes) for node in nodes), "the pools on record, in the eyes of every node")
         yield directory, nodes
 
 
